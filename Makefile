@@ -1,0 +1,41 @@
+# make serve   the demo over HTTP, on a real model: virtual environment, install, model, server
+# make test    all tests          make lint    ruff and mypy          make bench   the benchmarks
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: serve test lint bench model clean
+
+serve: $(VENV)/installed model
+	$(BIN)/demo-api serve
+
+# Who brings a model of their own needs no other.
+model: $(VENV)/installed
+	@test -n "$$LLAMA_DIR$$HF_MODEL" || $(BIN)/demo-api model pull
+
+test: $(VENV)/installed-dev
+	$(BIN)/demo-api model pull
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-dev
+	$(BIN)/demo-api model pull
+	$(BIN)/python benchmarks/overhead.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu]'
+	touch $@
+
+$(VENV)/installed-dev: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,dev]'
+	touch $@ $(VENV)/installed

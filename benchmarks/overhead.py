@@ -1,0 +1,103 @@
+"""Wall time of POST /chat against the same pytest command in a shell, alternating; and the server's own memory.
+
+    python benchmarks/overhead.py [PAIRS]
+
+Both answer the same prompt with at most 32 tokens at temperature 0 on the CPU edition of the demo, each with a child of
+its own that loads the model anew. What is reported is the ratio of each pair and the median of the ratios.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import requests
+
+from demo_api import home
+from demo_api.config import Settings
+
+PROMPT = "Name three primary colors."
+MAX_TOKENS = 32
+
+
+def main() -> None:
+    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    settings = Settings.load()
+    with tempfile.TemporaryDirectory() as folder:
+        server, url = start_server(Path(folder))
+        try:
+            compare(server, url, settings, Path(folder), pairs)
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def start_server(folder: Path) -> tuple[subprocess.Popen[str], str]:
+    command = [sys.executable, "-m", "demo_api", "serve", "--port", "0", "--state-dir", str(folder / "state")]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert server.stdout is not None
+    for line in server.stdout:
+        found = re.search(r"http://\S+(?=/chat)", line)
+        if found:
+            return server, found[0]
+    raise SystemExit("the server did not start")
+
+
+def compare(server: subprocess.Popen[str], url: str, settings: Settings, folder: Path, pairs: int) -> None:
+    shell_command, environ = raw_command(settings, folder)
+    in_shell(shell_command, environ, settings), over_http(url)  # the first of each fills the page cache
+    ratios = []
+    for number in range(pairs):
+        if number % 2:  # neither always comes first
+            raw, ours = in_shell(shell_command, environ, settings), over_http(url)
+        else:
+            ours, raw = over_http(url), in_shell(shell_command, environ, settings)
+        ratios.append(ours / raw)
+        print(f"pair {number + 1:2}: shell {raw:.3f} s, POST /chat {ours:.3f} s, ratio {ours / raw:.3f}", flush=True)
+    memory = psutil.Process(server.pid).memory_info().rss / 2**20
+    print(f"POST /chat / shell: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+    print(f"the server's resident memory after {pairs + 1} runs: {memory:.1f} MiB")
+
+
+def raw_command(settings: Settings, folder: Path) -> tuple[str, dict[str, str]]:
+    prompts = folder / "prompts.json"
+    prompts.write_text(json.dumps([{"prompt": PROMPT}]))
+    variable, model = home.model_variable(settings)
+    environ = {name: value for name, value in os.environ.items() if name not in ("CI", "LLAMA_DIR", "HF_MODEL")}
+    environ |= {variable: model, "PYTHONPATH": str(settings.demo_home)}
+    command = (
+        f"{sys.executable} -m pytest {home.SCRIPT} -k performance-batch-1 --input_prompts {prompts} "
+        f"--max_seq_len 1024 --max_generated_tokens {MAX_TOKENS - 1} --batch_size 1 --instruct 1 -s"
+    )
+    return command, environ
+
+
+def in_shell(command: str, environ: dict[str, str], settings: Settings) -> float:
+    begin = time.perf_counter()
+    done = subprocess.run(command, shell=True, cwd=settings.demo_home, env=environ, capture_output=True, check=False)
+    seconds = time.perf_counter() - begin
+    if done.returncode:
+        raise SystemExit(done.stdout.decode())
+    return seconds
+
+
+def over_http(url: str) -> float:
+    begin = time.perf_counter()
+    answer = requests.post(
+        f"{url}/chat", json={"prompt": PROMPT, "max_tokens": MAX_TOKENS, "temperature": 0}, timeout=900
+    )
+    seconds = time.perf_counter() - begin
+    answer.raise_for_status()
+    return seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""``python -m demo_api``."""
+
+from demo_api.cli import main
+
+main()

@@ -1,0 +1,402 @@
+"""Spawns, follows and stops one process tree; knows nothing of demos."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+import psutil
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.02
+"""How often the files are looked at while nothing else happens; it bounds how far a flood gets beyond its limit."""
+
+CUTTING_S = 0.002
+"""How often, once they are full: what is printed then is cut off until the child is gone."""
+
+CHUNK = 256 * 1024
+SNAPSHOT_S = 1.0
+LINGER_S = 0.5
+"""What outlives the child may take so long to leave by itself: helpers that wait for their parent's pipe need a bit."""
+
+SIGTERM_GRACE_S = 5.0
+"""At most; a process that catches SIGTERM needs no more, and the demo's does not."""
+
+OnOutput = Callable[[str, bytes], None]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child and its descendants came to their end.
+
+    Attributes:
+        exit_code: negative for the signal that killed it.
+        seconds: from the spawn to the child's end.
+        stopped: why it was stopped or its output cut; None when it ended by itself with all of its output kept.
+        signals: what was sent to the child's group, in order.
+        survivors_killed: descendants that outlived the child and did not leave by themselves.
+    """
+
+    exit_code: int
+    seconds: float
+    stopped: str | None
+    signals: tuple[str, ...]
+    survivors_killed: int
+
+    @property
+    def clean(self) -> bool:
+        """Whether every process could close what it held open: none was terminated, killed, or died of a signal."""
+        return self.exit_code >= 0 and set(self.signals) <= {"SIGINT"} and not self.survivors_killed
+
+
+class Child:
+    """One child process with all of its descendants.
+
+    It is a session of its own: a terminal's Ctrl-C and hang-up go to whole groups and sessions, and the child must
+    close its device in its own time. A server that ignores SIGINT passes that on to the child, and nothing short of
+    code between fork and exec could undo it; one that *handles* SIGINT does not, because exec resets handlers.
+
+    Whoever makes a Child calls ``follow`` once: it alone reaps the process and closes the files.
+
+    Args:
+        env: the whole environment; the mark is added.
+        stdout: a file that does not exist yet, in a folder of mode 0700.
+        stderr: likewise.
+        mark: an environment variable and a value that no other child has. Descendants inherit it, which is how they
+            are found when they have left the session and lost their parent.
+        pass_fds: file descriptors that the child inherits.
+        grace: seconds that the child gets after SIGINT, in which the demo closes its device.
+
+    Raises:
+        OSError: it could not be started; nothing is left behind.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str | os.PathLike[str]],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        stdout: Path,
+        stderr: Path,
+        mark: tuple[str, str],
+        pass_fds: Sequence[int] = (),
+        grace: float = 20,
+    ) -> None:
+        self._graces = ((signal.SIGINT, grace), (signal.SIGTERM, min(grace, SIGTERM_GRACE_S)))
+        # A queue and no lock: stop() and hurry() may then be called from a signal handler too, and all state but
+        # _ended_at belongs to the thread that follows.
+        self._inbox: SimpleQueue[tuple[str, str]] = SimpleQueue()
+        self._ended_at: float | None = None
+        self._reason: str | None = None
+        self._signals: list[str] = []
+        self._grace_ends = math.inf
+        self._hurried = False
+        self._outlived: set[psutil.Process] = set()
+        self._next_snapshot = 0.0
+        with ExitStack() as undo:
+            self._output = _Output(stdout, stderr, undo)
+            self._started = time.monotonic()
+            self._process = subprocess.Popen(
+                list(argv),
+                cwd=cwd,
+                env={**env, mark[0]: mark[1]},
+                stdin=subprocess.DEVNULL,
+                stdout=self._output.fd("stdout"),
+                stderr=self._output.fd("stderr"),
+                pass_fds=pass_fds,
+                start_new_session=True,
+            )
+            undo.callback(self._process.wait)
+            undo.callback(self._process.kill)
+            self._tree = _Tree(self._process.pid, mark)
+            self._waiter = threading.Thread(target=self._await_end, name=f"child-{self._process.pid}", daemon=True)
+            self._waiter.start()
+            undo.pop_all()
+
+    @property
+    def pid(self) -> int:
+        """The child's process id, which is also its group's and its session's."""
+        return self._process.pid
+
+    def stop(self, reason: str) -> None:
+        """Asks ``follow`` to end the tree; the first reason counts. Returns at once, from any thread."""
+        self._inbox.put(("stop", reason))
+
+    def hurry(self) -> None:
+        """Skips what is left of the current grace. Returns at once, from any thread; without effect before a stop."""
+        self._inbox.put(("hurry", ""))
+
+    def follow(self, *, timeout_s: float, max_output: int, on_output: OnOutput) -> Ended:
+        """Passes on the output until every process of the tree is gone.
+
+        It has no time limit of its own for a process that even SIGKILL does not end (one stuck in a driver): whoever
+        waits for the device must not get it before that process is gone.
+
+        Args:
+            timeout_s: counted from the spawn.
+            max_output: the bytes that both files may hold together; a child that prints more is stopped.
+            on_output: gets ``stdout`` or ``stderr`` and the next bytes of it. Over all it gets exactly what the two
+                files hold in the end. What it raises stops the tree and is raised here.
+        """
+        self._output.listen(max_output, on_output)
+        try:
+            self._watch(self._started + timeout_s)
+            self._end_tree()
+            while self._output.look():
+                pass
+        except BaseException:
+            self._abandon()
+            raise
+        finally:
+            self._close()
+        return Ended(
+            exit_code=self._process.returncode,
+            seconds=(self._ended_at or self._started) - self._started,
+            stopped=self._stopped(),
+            signals=tuple(self._signals),
+            survivors_killed=len(self._outlived),
+        )
+
+    def _stopped(self) -> str | None:
+        if self._signals:
+            return self._reason
+        return "output_too_large" if self._output.full else None  # a reason that came too late stopped nothing
+
+    def _await_end(self) -> None:
+        # WNOWAIT leaves the child unreaped: until follow() reaps it, its number cannot become another process's or
+        # group's, and it is safe to signal. Only macOS before Python 3.13 lacks waitid.
+        with suppress(ChildProcessError):
+            if hasattr(os, "waitid"):
+                os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+            else:
+                self._process.wait()
+        self._ended_at = time.monotonic()
+        self._inbox.put(("ended", ""))
+
+    def _has_ended(self) -> bool:
+        return self._ended_at is not None
+
+    def _watch(self, deadline: float) -> None:
+        self._look_until(lambda: self._has_ended() or self._reason is not None, deadline)
+        if not self._has_ended() and self._reason is None:
+            self._reason = "timed_out"
+
+    def _end_tree(self) -> None:
+        # Called once more when it was interrupted: then it goes on where it was. A second SIGINT would break off the
+        # very clean-up that the first one asked for.
+        for number, grace in self._graces:
+            if self._has_ended():
+                break
+            if number.name not in self._signals:
+                self._hurried = False
+                self._signal_group(number)
+                self._grace_ends = time.monotonic() + grace
+            self._look_until(lambda: self._has_ended() or self._hurried, self._grace_ends)
+        if self._has_ended():
+            self._end_survivors()
+        else:
+            self._kill_tree()
+
+    def _end_survivors(self) -> None:
+        if self._all_gone_within(LINGER_S):
+            return
+        self._signal_survivors(signal.SIGTERM)
+        if not self._all_gone_within(LINGER_S):
+            self._kill_tree()
+
+    def _all_gone_within(self, seconds: float) -> bool:
+        # Twice, because a process can fork and leave while the list of processes is being read.
+        def all_gone() -> bool:
+            return not self._tree.living() and not self._tree.living()
+
+        self._look_until(all_gone, time.monotonic() + seconds)
+        return all_gone()
+
+    def _kill_tree(self) -> None:
+        self._tree.living()  # remembers them while their parents are still there to tell
+        if not self._has_ended():
+            self._signal_group(signal.SIGKILL)
+        patience = time.monotonic() + 5
+        while not (self._all_gone_within(0) and self._has_ended()):
+            self._signal_survivors(signal.SIGKILL)
+            self._look_until(lambda: False, time.monotonic() + POLL_S)
+            if time.monotonic() > patience:
+                logger.warning("processes of child %d cannot be killed: %s", self.pid, self._tree.living() or "itself")
+                patience += 60
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        self._signals.append(number.name)
+        if self._process.returncode is None:  # unreaped: the group is certainly ours
+            with suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies
+                os.killpg(self._process.pid, number)
+                os.killpg(self._process.pid, signal.SIGCONT)  # a suspended process takes no other signal
+
+    def _signal_survivors(self, number: signal.Signals) -> None:
+        for process in self._tree.living():
+            with suppress(psutil.Error):  # psutil compares the time of creation first: never a pid's next owner
+                process.send_signal(number)
+                process.send_signal(signal.SIGCONT)
+            self._outlived.add(process)
+
+    def _look_until(self, done: Callable[[], bool], deadline: float) -> None:
+        while not done() and (left := deadline - time.monotonic()) > 0:
+            behind = self._output.look()
+            if self._output.full:
+                self._reason = self._reason or "output_too_large"
+            if time.monotonic() >= self._next_snapshot:
+                self._tree.snapshot()
+                self._next_snapshot = time.monotonic() + SNAPSHOT_S
+            pause = 0.0 if behind else CUTTING_S if self._output.full else POLL_S
+            self._hear(min(left, pause))
+
+    def _hear(self, seconds: float) -> None:
+        with suppress(Empty):
+            word, reason = self._inbox.get(timeout=seconds)
+            if word == "stop":
+                self._reason = self._reason or reason
+            elif word == "hurry":
+                self._hurried = self._reason is not None
+
+    def _abandon(self) -> None:
+        self._output.mute()  # nobody listens any more, but the files stay bounded
+        self._reason = self._reason or "abandoned"
+        try:
+            self._end_tree()
+        except BaseException:  # Ctrl-C once more: no more grace
+            self._kill_tree()
+            raise
+
+    def _close(self) -> None:
+        if self._has_ended():
+            self._waiter.join()
+            self._process.wait()
+        self._output.close()
+
+
+class _Output:
+    """The two files that a child prints into.
+
+    Files, because a pipe blocks the child when nobody reads. They are opened for appending: so they can be cut while
+    the child goes on printing, and a flood stays bounded on disk for as long as the child takes to close its device.
+    """
+
+    def __init__(self, stdout: Path, stderr: Path, undo: ExitStack) -> None:
+        self.full = False
+        self._room = 0
+        self.mute()
+        self._fds: dict[str, int] = {}
+        self._offsets = {"stdout": 0, "stderr": 0}
+        for stream, path in (("stdout", stdout), ("stderr", stderr)):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+            undo.callback(path.unlink)
+            undo.callback(os.close, fd)
+            self._fds[stream] = fd
+
+    def fd(self, stream: str) -> int:
+        return self._fds[stream]
+
+    def listen(self, max_output: int, on_output: OnOutput) -> None:
+        self._room = max_output
+        self._on_output = on_output
+
+    def mute(self) -> None:
+        self._on_output = lambda stream, chunk: None
+
+    def look(self) -> bool:
+        """Passes on one chunk of each stream at most, and cuts what is too much. True: there may be more."""
+        behind = False
+        for stream, fd in self._fds.items():
+            offset = self._offsets[stream]
+            if os.fstat(fd).st_size > offset + self._room:
+                self.full = True
+                os.ftruncate(fd, offset + self._room)
+            chunk = os.pread(fd, min(CHUNK, self._room), offset)
+            if chunk:
+                self._offsets[stream] += len(chunk)
+                self._room -= len(chunk)
+                behind = behind or len(chunk) == CHUNK
+                self._on_output(stream, chunk)
+        return behind
+
+    def close(self) -> None:
+        for fd in self._fds.values():
+            os.close(fd)
+
+
+class _Tree:
+    """The descendants of one unreaped process, however far they have wandered off.
+
+    PR_SET_CHILD_SUBREAPER would hand every orphan to this process. But it holds for the whole server, which would then
+    have to reap children that it never made, and it ends with the server; the mark outlives it.
+    """
+
+    def __init__(self, leader_pid: int, mark: tuple[str, str]) -> None:
+        self._leader = psutil.Process(leader_pid)
+        self._mark = mark
+        self._seen: set[psutil.Process] = set()  # psutil tells two owners of one pid apart by their time of creation
+
+    def snapshot(self) -> None:
+        """Remembers the descendants of this moment, for those that leave the session and clear their environment."""
+        with suppress(psutil.Error):
+            self._seen = {process for process in self._seen if _runs(process)}
+            self._seen.update(self._leader.children(recursive=True))
+
+    def living(self) -> set[psutil.Process]:
+        self.snapshot()
+        self._seen.update(process for process in _own_processes() if self._is_member(process))
+        for process in tuple(self._seen):
+            with suppress(psutil.Error):
+                self._seen.update(process.children(recursive=True))
+        self._seen = {process for process in self._seen if _runs(process)}
+        return set(self._seen)
+
+    def _is_member(self, process: psutil.Process) -> bool:
+        if process == self._leader:
+            return False  # it is follow()'s to wait for and to reap
+        # No other session can have the leader's number while the leader is unreaped.
+        with suppress(ProcessLookupError, PermissionError):
+            if os.getsid(process.pid) == self._leader.pid:
+                return True
+        return _is_marked(process, self._mark)
+
+
+def survivors(mark: tuple[str, str]) -> list[psutil.Process]:
+    """Every living process of this user, but this one, with the mark in its environment."""
+    return [process for process in _own_processes() if _is_marked(process, mark)]  # a zombie has no environment
+
+
+def _own_processes() -> Iterator[psutil.Process]:
+    # Not process_iter(): it hands out objects that it remembers, which may stand for a pid's former owner.
+    for pid in psutil.pids():
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            if pid != os.getpid() and process.uids().real == os.getuid():
+                yield process
+
+
+def _is_marked(process: psutil.Process, mark: tuple[str, str]) -> bool:
+    with suppress(psutil.Error, OSError):  # gone, a zombie, or not ours to read
+        return process.environ().get(mark[0]) == mark[1]
+    return False
+
+
+def _runs(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return process.is_running()
+        if process.ppid() == os.getpid():  # this process is init, as in a container, and an orphan is its to reap
+            with suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
+    return False

@@ -1,0 +1,116 @@
+"""What a child is told: its command line, its environment, and the plugin's order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from demo_api import home
+from demo_api.config import Settings
+from demo_api.errors import SetupError
+from demo_api.messages import Request
+from demo_api.run_folder import RunFolder
+
+PLUGIN = Path(__file__).parent / "child_plugin"
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+"""The batch sizes that the demo knows."""
+
+PAGE_CACHE_TOKENS = 32_768
+"""Tokens that the page cache of ``performance-batch-1`` holds for all users together: 1024 blocks of 32."""
+
+TEMPLATE_TOKENS = 256
+"""More than the chat templates of the Llama family add to a prompt."""
+
+DEFAULT_TEMPERATURE = 0.7
+TOP_K = 32
+"""The 2026 demo wants ``top_k`` beside the other two; this is its own default."""
+
+_DROPPED = {"CI", "TT_GH_CI_INFRA", "LLAMA_DIR", "HF_MODEL", "PYTHONPATH", "PYTHONHOME", "FORCE_COLOR", "PY_COLORS"}
+_DROPPED_PREFIXES = ("DEMO_API_", "LOGURU_", "PYTEST_")
+
+
+def arguments(settings: Settings, request: Request, prompts: list[str], folder: RunFolder) -> list[str]:
+    """The child's argv.
+
+    Args:
+        request: any of the batch: all have the same ``max_tokens``.
+        prompts: one for each user of the batch.
+
+    Raises:
+        SetupError: the interpreter is not there.
+    """
+    options = {
+        "-p": "demo_api_child",
+        "-k": "performance-batch-1",
+        "--input_prompts": folder.prompts,
+        "--max_seq_len": _max_seq_len(settings, prompts, request.max_tokens),
+        # At its limit N the demo has answered N+1 tokens, and 0 would mean its default. The plugin does the rest.
+        "--max_generated_tokens": max(1, request.max_tokens - 1),
+        "--batch_size": len(prompts),
+        "--instruct": 1,
+        "--junitxml": folder.junit,
+    }
+    words = [str(word) for option in options.items() for word in option]
+    return [str(home.interpreter(settings)), "-u", "-m", "pytest", str(home.SCRIPT), *words, "-s"]
+
+
+def environment(settings: Settings, folder: RunFolder, run_id: str) -> dict[str, str]:
+    """The child's environment: ours, without what would change what the demo does or prints, and with what it needs.
+
+    Raises:
+        SetupError: no model is set, or it is gone.
+    """
+    kept = {
+        name: value
+        for name, value in settings.inherited.items()
+        if name not in _DROPPED and not name.startswith(_DROPPED_PREFIXES)
+    }
+    variable, model = home.model_variable(settings)
+    return {
+        **kept,
+        variable: model,
+        "PYTHONPATH": os.pathsep.join([str(settings.demo_home), str(PLUGIN)]),
+        "PYTHONIOENCODING": "utf-8",  # the reader's encoding, whatever the locale is
+        "LOGURU_SERIALIZE": "1",
+        "LOGURU_LEVEL": "TRACE",
+        "DEMO_API_CHILD": str(folder.order),
+        "DEMO_API_RUN": run_id,
+    }
+
+
+def order(request: Request) -> dict[str, object]:
+    """What the plugin ``demo_api_child`` is to do; its docstring explains each."""
+    temperature = DEFAULT_TEMPERATURE if request.temperature is None else request.temperature
+    sampling: dict[str, object] = {"temperature": temperature, "top_p": request.top_p, "top_k": TOP_K}
+    if request.seed is not None:
+        sampling["seed"] = request.seed
+    return {
+        "parent_pid": os.getpid(),
+        "sampling_params": sampling,
+        "first_token_only": request.max_tokens == 1,
+    }
+
+
+def filled_up(prompts: list[str]) -> list[str]:
+    """The prompts, the last one repeated until they are as many as a batch size that the demo knows."""
+    size = next(size for size in BATCH_SIZES if size >= len(prompts))
+    return prompts + prompts[-1:] * (size - len(prompts))
+
+
+def sequence_limit(settings: Settings, batch_size: int) -> int:
+    """The most tokens that one user's prompt and answer can have together: by the page cache, and by the model."""
+    cached = PAGE_CACHE_TOKENS // batch_size
+    try:
+        length = home.context_length(home.model_variable(settings)[1])
+    except SetupError:  # it is told where it matters
+        return cached
+    return min(cached, length) if length else cached
+
+
+def _max_seq_len(settings: Settings, prompts: list[str], max_tokens: int) -> int:
+    # A byte-level vocabulary never makes more tokens than there are bytes. Powers of two, so that few different
+    # programs are compiled. A bound over the limit may still fit, so the demo itself is left to count.
+    longest = max(len(prompt.encode()) for prompt in prompts)
+    needed = max(1024, longest + TEMPLATE_TOKENS + max_tokens)
+    return min(1 << (needed - 1).bit_length(), sequence_limit(settings, len(prompts)))

@@ -1,0 +1,111 @@
+"""Every setting in one place: the default, then the environment variable, then the flag.
+
+This is the only module that reads ``os.environ``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import platformdirs
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from demo_api.errors import SetupError
+
+CPU_DEMO_HOME = Path(__file__).parent / "cpu_demo"
+
+# LLAMA_DIR and HF_MODEL keep the names that tt-metal gives them, so that a shell set up for the demo is set up for us.
+_UNPREFIXED = {"llama_dir": "LLAMA_DIR", "hf_model": "HF_MODEL"}
+
+
+def _absolute(path: Path) -> Path:
+    # Nobody expands a quoted "~" for the demo, and the child runs in another directory than ours.
+    return Path(os.path.abspath(path.expanduser()))
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+
+
+class Settings(BaseModel):
+    """The settings of one process, checked. Seconds are seconds, sizes are bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    demo_home: AbsolutePath = Field(
+        CPU_DEMO_HOME, description="Folder laid out like a tt-metal root; the default is the CPU edition."
+    )
+    llama_dir: AbsolutePath | None = Field(None, description="Folder of the model, for a demo that reads LLAMA_DIR.")
+    hf_model: str | None = Field(None, description="Hugging Face name or folder, for a demo that reads HF_MODEL.")
+    python: AbsolutePath | None = Field(
+        None, description="Interpreter of the child, where the demo home has no python_env/bin/python."
+    )
+    model_dir: AbsolutePath = Field(
+        default_factory=lambda: platformdirs.user_cache_path("demo-api") / "models",
+        description="Where `demo-api model pull` keeps the small model.",
+    )
+    state_dir: AbsolutePath = Field(
+        default_factory=lambda: platformdirs.user_state_path("demo-api"),
+        description="Where the logs of the runs and the lock of the device are.",
+    )
+    max_queue: int = Field(32, ge=0, le=1000, description="How many runs may wait; one more is answered 503.")
+    run_timeout: float = Field(900, gt=0, description="Seconds that a run may take from its start; then 504.")
+    stop_grace: float = Field(
+        20, ge=0, description="Seconds that a child has to close the device after SIGINT, before SIGTERM."
+    )
+    max_output: int = Field(256 * 2**20, ge=2**16, description="Bytes that a child may print before it is stopped.")
+    keep_runs: int = Field(200, ge=1, description="How many runs' logs are kept.")
+    keep_days: float = Field(30, gt=0, description="Days for which a run's log is kept.")
+
+    # What the child inherits from, taken when the settings were loaded. Not a setting.
+    inherited: dict[str, str] = Field(default_factory=dict, repr=False, exclude=True)
+
+    @classmethod
+    def load(cls, flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+        """Puts defaults, environment and flags together.
+
+        Args:
+            flags: values by field name; None means that the flag was not given.
+            environ: the environment; default ``os.environ``.
+
+        Raises:
+            SetupError: a value is of the wrong kind or out of range; the sentence names the variable or the flag.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {
+            name: environ[variable(name)] for name in setting_names() if environ.get(variable(name))
+        }
+        values.update({name: value for name, value in (flags or {}).items() if value is not None})
+        try:
+            return cls(**values, inherited=dict(environ))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = str(first["loc"][0])
+            raise SetupError(
+                f"{variable(name)} or {flag(name)} is {first['input']!r}: {first['msg'].lower()}.",
+                next_step="Correct the value; `demo-api serve --help` says what each one is.",
+            ) from None
+
+    @property
+    def is_cpu_demo(self) -> bool:
+        """Whether the demo home is the CPU edition that ships in this package."""
+        return self.demo_home == CPU_DEMO_HOME
+
+
+def setting_names() -> list[str]:
+    """The settings' names, in the order of the README's table."""
+    return [name for name in Settings.model_fields if name != "inherited"]
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting: ``max_queue`` -> ``DEMO_API_MAX_QUEUE``."""
+    return _UNPREFIXED.get(name, f"DEMO_API_{name.upper()}")
+
+
+def flag(name: str) -> str:
+    """The command line's flag of a setting: ``max_queue`` -> ``--max-queue``."""
+    return "--" + name.replace("_", "-")

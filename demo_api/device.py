@@ -1,0 +1,48 @@
+"""The device's lock: at most one child holds the device, whoever started it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+
+_LOOK_AGAIN_SECONDS = 0.1
+
+
+class DeviceBusy(Exception):
+    """Somebody else held the device for all of the time that we were ready to wait."""
+
+
+@contextmanager
+def held(path: Path, *, wait_seconds: float, given_up: Event) -> Iterator[int]:
+    """Holds the device, and yields the file descriptor that the child must inherit.
+
+    The lock is an ``flock`` on an open file: it is free only when every process that inherited the descriptor is gone.
+    So the device stays taken while any process of a run lives, even when the server was killed.
+
+    Args:
+        path: the lock file, created when missing.
+        wait_seconds: how long to wait for another holder.
+        given_up: set from another thread, ends the wait.
+
+    Raises:
+        DeviceBusy: it was not free in time, or the wait was given up.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        # flock has no timeout, so look again and again: the usual case is one look.
+        for _ in range(1 + int(wait_seconds / _LOOK_AGAIN_SECONDS)):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if given_up.wait(_LOOK_AGAIN_SECONDS):
+                    raise DeviceBusy from None
+        else:
+            raise DeviceBusy
+        yield fd
+    finally:
+        os.close(fd)

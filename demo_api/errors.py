@@ -1,0 +1,94 @@
+"""The one family of exceptions, each with what an HTTP client or a shell needs to know."""
+
+
+class DemoApiError(Exception):
+    """Something a user can do something about.
+
+    Args:
+        message: one sentence that says what is wrong.
+        next_step: one sentence that says what to do about it.
+        fields: further JSON-able facts for the client, such as ``field`` or ``exit_code``.
+    """
+
+    status_code = 500
+    code = "internal_error"
+    next_step = "Look at the server's log."
+
+    def __init__(self, message: str, *, next_step: str | None = None, **fields: object) -> None:
+        super().__init__(message)
+        self.next_step = next_step or self.next_step
+        self.fields = fields
+
+    def body(self) -> dict[str, object]:
+        """What a client gets as JSON."""
+        return {
+            "success": False,
+            "error": str(self),
+            "code": self.code,
+            "next_step": self.next_step,
+            **self.fields,
+        }
+
+
+class BadRequest(DemoApiError):
+    """The client's JSON cannot be accepted."""
+
+    status_code = 400
+    code = "bad_request"
+    next_step = "Correct the field that is named and send the request again."
+
+
+class SetupError(DemoApiError):
+    """This machine or its settings cannot run the demo: nothing was started."""
+
+    status_code = 503
+    code = "not_set_up"
+    next_step = "Start the server with --demo-home and --llama-dir that point at a demo and a model."
+
+
+class QueueFull(DemoApiError):
+    """As many runs wait as may wait."""
+
+    status_code = 503
+    code = "queue_full"
+    next_step = "Wait for as long as Retry-After says and send the request again."
+
+
+class ShuttingDown(DemoApiError):
+    """The server is about to leave and takes no more runs."""
+
+    status_code = 503
+    code = "shutting_down"
+    next_step = "Send the request again when the server is back."
+
+
+RUN_CODES = {
+    "skipped": "Take away what made the demo skip the test; the error says what that was.",
+    "demo_failed": "Mend what the error names, or shorten the prompt or max_tokens if they do not fit, and try again.",
+    "collection_error": "Check that the demo home's Python can import the demo, and that a device is there (tt-smi).",
+    "interrupted": "Something outside of the server ended the child; send the request again.",
+    "internal_error": "Check the demo home's pytest and its plugins.",
+    "usage_error": "Check that the demo home holds a simple_text_demo.py that this server knows, and its conftest.py.",
+    "no_tests": "Check that the demo script has a test whose id holds performance-batch-1.",
+    "crashed": "Reset the device if it has one (tt-smi -r) and send the request again.",
+    "no_answer": "Send the request again; if it comes back, run the demo by hand with the same prompt.",
+    "timed_out": "Raise DEMO_API_RUN_TIMEOUT if the first run compiles kernels; otherwise check the device.",
+    "cancelled": "Send the request again.",
+    "output_too_large": "Raise DEMO_API_MAX_OUTPUT if the demo may print so much.",
+}
+"""The codes of a failed run, and what to do about each."""
+
+
+class RunFailed(DemoApiError):
+    """A run ended without an answer.
+
+    Args:
+        code: one of ``RUN_CODES``.
+        log_folder: where the child's output is kept, for the next step.
+    """
+
+    def __init__(self, message: str, *, code: str, log_folder: str | None = None, **fields: object) -> None:
+        where = f" What the child printed is in {log_folder}." if log_folder else ""
+        super().__init__(message, next_step=RUN_CODES[code] + where, **fields)
+        self.code = code
+        self.status_code = 504 if code == "timed_out" else 500

@@ -1,0 +1,136 @@
+"""What a demo home and its model tell without running anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from demo_api import weights
+from demo_api.config import Settings
+from demo_api.cpu_demo.models.tt_transformers.tt.gguf import read_metadata
+from demo_api.errors import SetupError
+
+SCRIPT = Path("models/tt_transformers/demo/simple_text_demo.py")
+MODEL_CONFIG = Path("models/tt_transformers/tt/model_config.py")
+
+# A checkout of before 25 November 2025 asks the environment for LLAMA_DIR; a later one never names it in such a call.
+_ASKS_FOR_LLAMA_DIR = re.compile(r"""(getenv|environ)[^\n]*["']LLAMA_DIR["']""")
+
+
+def script(settings: Settings) -> Path:
+    """The demo script.
+
+    Raises:
+        SetupError: the demo home has none.
+    """
+    path = settings.demo_home / SCRIPT
+    if not path.is_file():
+        raise SetupError(
+            f"There is no {SCRIPT} in the demo home {settings.demo_home}.",
+            next_step="Point --demo-home (DEMO_API_DEMO_HOME) at the root of a tt-metal checkout, or leave it out.",
+        )
+    return path
+
+
+def interpreter(settings: Settings) -> Path:
+    """The child's Python: the demo home's own, else DEMO_API_PYTHON, else ours.
+
+    Raises:
+        SetupError: it is not there or cannot be executed.
+    """
+    own = settings.demo_home / "python_env" / "bin" / "python"
+    path = own if own.exists() else settings.python or Path(sys.executable)
+    if not os.access(path, os.X_OK):
+        raise SetupError(
+            f"The child's interpreter {path} cannot be executed.",
+            next_step="Set DEMO_API_PYTHON to the Python that tt-metal was installed into.",
+        )
+    return path
+
+
+def model_variable(settings: Settings) -> tuple[str, str]:
+    """The one environment variable, and its value, by which this demo home is told its model.
+
+    Raises:
+        SetupError: no model is set, it is not there, or it is of the form that this demo home does not read.
+    """
+    if _reads_llama_dir(settings):
+        if settings.llama_dir is not None:
+            return "LLAMA_DIR", str(_existing_folder(settings.llama_dir, settings))
+        if settings.hf_model is not None:
+            return "HF_MODEL", _expanded(settings.hf_model)
+        if settings.is_cpu_demo:
+            return "LLAMA_DIR", str(_small_model(settings))
+    elif settings.hf_model is not None:
+        return "HF_MODEL", _expanded(settings.hf_model)
+    elif settings.llama_dir is not None:
+        return "HF_MODEL", str(_hugging_face_folder(settings.llama_dir))
+    either = "LLAMA_DIR (--llama-dir) or " if _reads_llama_dir(settings) else ""
+    raise SetupError("No model is set for this demo home.", next_step=f"Set {either}HF_MODEL (--hf-model).")
+
+
+def context_length(model: str) -> int | None:
+    """The longest sequence, in tokens, that a model was made for; None where its files do not say.
+
+    Args:
+        model: a folder with a GGUF file or a Hugging Face ``config.json``, or a GGUF file, or a name.
+    """
+    path = Path(model)
+    ggufs = [path] if path.suffix == ".gguf" else sorted(path.glob("*.gguf"))
+    try:
+        if ggufs:
+            return next((int(value) for key, value in read_metadata(ggufs[0]) if key.endswith(".context_length")), None)
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        length = config.get("max_position_embeddings", config.get("text_config", {}).get("max_position_embeddings"))
+        return length if isinstance(length, int) else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _reads_llama_dir(settings: Settings) -> bool:
+    try:
+        text = (settings.demo_home / MODEL_CONFIG).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True  # not a known layout: both generations' users may have set LLAMA_DIR
+    return bool(_ASKS_FOR_LLAMA_DIR.search(text))
+
+
+def _expanded(name: str) -> str:
+    # A Hugging Face name stays as it is; a folder must not depend on the child's working directory.
+    path = Path(name).expanduser()
+    return os.path.abspath(path) if name.startswith("~") or path.is_dir() else name
+
+
+def _existing_folder(path: Path, settings: Settings) -> Path:
+    if not path.exists():
+        raise SetupError(f"LLAMA_DIR is {path}, which does not exist.", next_step="Set it to the model's folder.")
+    if settings.is_cpu_demo and path.is_dir() and not any(path.glob("*.gguf")):
+        raise SetupError(
+            f"LLAMA_DIR is {path}, which holds no .gguf file, and the CPU edition of the demo reads nothing else.",
+            next_step="Unset LLAMA_DIR to use the small model, or set it to a folder with a GGUF file.",
+        )
+    return path
+
+
+def _small_model(settings: Settings) -> Path:
+    found = weights.find(settings.model_dir)
+    if found is None:
+        raise SetupError(
+            f"The small model is not in {settings.model_dir} yet.",
+            next_step="Run `demo-api model pull` once, or set LLAMA_DIR to a folder with a GGUF file.",
+        )
+    return found
+
+
+def _hugging_face_folder(path: Path) -> Path:
+    # Meta's download puts its own format into the folder `original` of a Hugging Face checkout.
+    for folder in (path, path.parent) if path.name == "original" else (path,):
+        if (folder / "config.json").is_file():
+            return folder
+    raise SetupError(
+        f"This demo home reads HF_MODEL only, and LLAMA_DIR={path} is no Hugging Face folder (it has no config.json).",
+        next_step="Set HF_MODEL to a Hugging Face name such as meta-llama/Llama-3.1-8B-Instruct, or to its folder.",
+    )

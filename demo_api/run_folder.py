@@ -1,0 +1,117 @@
+"""A run's folder: the prompts while it runs, its logs afterwards, and what becomes of old ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+SECONDS_A_DAY = 86_400
+READABLE_LIMIT = 2**20
+"""Bytes of each stream that an answer's ``output`` shows; the files have the rest."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one batch, named after its first run, readable by its owner only."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, runs: Path, run_id: str) -> RunFolder:
+        """Makes the folder below ``runs``, mode 0700.
+
+        Raises:
+            OSError: no space, no permission, or the run's folder is there already.
+        """
+        runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = runs / run_id
+        path.mkdir(mode=0o700)
+        return cls(path)
+
+    @property
+    def prompts(self) -> Path:
+        """The demo's prompt file; there while the child is."""
+        return self.path / "prompts.json"
+
+    @property
+    def order(self) -> Path:
+        """What the plugin is to do; there while the child is."""
+        return self.path / "child.json"
+
+    @property
+    def stdout(self) -> Path:
+        """What the child printed to stdout: pytest's report."""
+        return self.path / "stdout.txt"
+
+    @property
+    def stderr(self) -> Path:
+        """What the child printed to stderr: the demo's log."""
+        return self.path / "stderr.txt"
+
+    @property
+    def junit(self) -> Path:
+        """Pytest's JUnit report."""
+        return self.path / "junit.xml"
+
+    def write(self, prompts: list[str], order: dict[str, object]) -> None:
+        """Writes the demo's prompt file and the plugin's order, mode 0600.
+
+        The demo opens the file in the locale's encoding, so it is ASCII; and it downloads what a ``context`` key names,
+        so there is no key but ``prompt``.
+        """
+        _write_private(self.prompts, json.dumps([{"prompt": prompt} for prompt in prompts], ensure_ascii=True))
+        _write_private(self.order, json.dumps(order, ensure_ascii=True))
+
+    def forget_prompts(self) -> None:
+        """Removes what was only there for the child."""
+        self.prompts.unlink(missing_ok=True)
+        self.order.unlink(missing_ok=True)
+
+    def readable_log(self) -> str:
+        """What the child printed, for a person: the log (stderr), then pytest's report (stdout)."""
+        return "".join(_readable(self.stderr)) + "".join(_readable(self.stdout))
+
+
+def prune(runs: Path, *, keep: int, days: float) -> None:
+    """Removes the folders of all but the newest ``keep`` runs, and those that are older than ``days`` days."""
+    oldest = time.time() - days * SECONDS_A_DAY
+    folders = sorted((entry for entry in runs.iterdir() if entry.is_dir()), reverse=True)  # their names sort by time
+    for place, folder in enumerate(folders):
+        if place >= keep or folder.stat().st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_private(path: Path, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def _readable(path: Path) -> Iterator[str]:
+    if not path.exists():
+        return
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(READABLE_LIMIT // 2 if size > READABLE_LIMIT else size)
+        yield from map(_readable_line, head.splitlines(keepends=True))
+        if size > READABLE_LIMIT:
+            yield f"\n[{size - READABLE_LIMIT} bytes are left out here; the whole is in {path}]\n"
+            file.seek(size - READABLE_LIMIT // 2)
+            file.readline()  # the rest of a line that began in what is left out
+            yield from map(_readable_line, file)
+
+
+def _readable_line(line: bytes) -> str:
+    if line.startswith(b'{"text": '):
+        try:
+            text = json.loads(line)["text"]
+        except ValueError:
+            pass
+        else:
+            return str(text)
+    return line.decode("utf-8", "replace")

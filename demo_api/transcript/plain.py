@@ -1,0 +1,140 @@
+"""The fallback: a log of plain loguru lines, in which nothing marks where a message of several lines ends.
+
+Before the answers every message of the demo is one line, and what a model wrote stands in it behind ``[User n]``. What
+comes after is kept whole and read at the end, by what is known: the order of users, their prompts, the place in the
+source that a kind of line comes from, and that the demo strips answers. A model that prints an exact copy of the lines
+that follow its answer can mislead this; it cannot mislead serialised records.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from demo_api.transcript.course import answer_header
+
+DEMO = "simple_text_demo"
+
+_STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}"
+LINE = re.compile(rf"{_STAMP} \| ([A-Z]+) *\| (([^ |:]+):([^:|]*):\d+) - (.*)".encode(), re.DOTALL)
+
+# What a batch and a test begin with, and how a second one does.
+FIRST_LINES = {"Processing batch 0": "Processing batch 1", "Reading inputs...": "Reading inputs..."}
+
+_FUNCTION = "test_demo_text"
+_PLACE = rf"(?:[^ |:]*\.)?{DEMO}:{_FUNCTION}:\d+"
+_INFO = rf"{_STAMP} \| INFO +\| "
+_METRICS = re.compile(rf"{_INFO}{_PLACE} - \n{_INFO}{_PLACE} - === Performance metrics ===\n")
+# What can stand between an answer and the demo's next line: tt-metal's C++ lines, and one line where stop_at_eos is 0.
+_BETWEEN = re.compile(rf"{_STAMP} \| [a-z]+ *\| .*|{_INFO}{_PLACE} - Please note that 'stop_at_eos' is disabled\..*")
+_NEXT = rf"{_STAMP} \| |Fatal Python error: "
+_NEXT_MERGED = rf"{_NEXT}|(?:PASSED|FAILED|ERROR)\b|=+ .+ =+\n|-+ Captured .+ -+\n"
+
+
+class Record:
+    """One line of the log, from a match of LINE; its message is the first line of the whole message."""
+
+    def __init__(self, match: re.Match[bytes]) -> None:
+        texts = [group.decode("utf-8", "replace") for group in match.groups()]
+        self.level, self.place, self.name, self.function, self.message = texts
+
+
+def is_demo(name: str, function: str) -> bool:
+    """Whether a logger's name and function are the demo's; how the module is called depends on pytest's import mode."""
+    return name.rpartition(".")[2] == DEMO and function == _FUNCTION
+
+
+def read_tail(
+    prompts: Sequence[str], text: str, places: Mapping[str, str], ended: bool, merged: bool
+) -> Iterator[str]:
+    """What the demo said from the end of decoding on, message by message.
+
+    Args:
+        text: the log from there on; bytes that are no UTF-8 as lone surrogates.
+        places: message -> the place in the source that it came from, for the messages before.
+        ended: nothing is missing at the end of the text.
+        merged: pytest's report is in it too.
+    """
+    text, another_test = _until_again(text, "Reading inputs...", places)
+    first_batch, another_batch = _until_again(text, "Processing batch 0", places)
+    last: int | None = None
+    for header, begin, end in _blocks(prompts, first_batch, ended or another_batch or another_test, merged):
+        last = end
+        if end is not None:
+            yield header + text[begin:end] + "\n"
+    yield from _messages(text, max((match.start() for match in _METRICS.finditer(text)), default=last))
+
+
+def _messages(text: str, begin: int | None) -> Iterator[str]:
+    """The demo's messages of one line from there on."""
+    for line in text[begin:].split("\n")[:-1] if begin is not None else ():
+        match = LINE.search(line.encode("utf-8", "replace"))
+        record = Record(match) if match else None
+        if record and is_demo(record.name, record.function):
+            yield record.message
+
+
+def _until_again(text: str, first: str, places: Mapping[str, str]) -> tuple[str, bool]:
+    """The part before a second test or batch begins, and whether one does.
+
+    It begins with a line that is known from the first one, so it must come from the same place in the source.
+    """
+    if first not in places:
+        return text, False
+    match = re.search(rf"{_INFO}{re.escape(places[first])} - {re.escape(FIRST_LINES[first])}\n", text)
+    # From the start of the line: something else may be glued before it.
+    return (text[: text.rfind("\n", 0, match.start()) + 1], True) if match else (text, False)
+
+
+def _blocks(
+    prompts: Sequence[str], text: str, ended: bool, merged: bool
+) -> Iterator[tuple[str, int, int | None]]:
+    """Header, begin and end of the answers of users 0, 1, ...; the end is None where the text does not show it."""
+    headers = [answer_header(user, prompt) for user, prompt in enumerate(prompts)]
+    found = _find_header(headers[0], text, 0, _PLACE) if headers else None
+    for user, header in enumerate(headers):
+        if not found:
+            return
+        begin = found.end()
+        is_last = user == len(headers) - 1
+        found = None if is_last else _find_header(headers[user + 1], text, begin, re.escape(found[1]))
+        if found:
+            end = _end_before(text, begin, found.start())
+        else:
+            end = _last_end(text, begin, ended, merged) if is_last else None
+        yield header, begin, end
+
+
+def _find_header(header: str, text: str, begin: int, place: str) -> re.Match[str] | None:
+    # loguru writes to stderr, which prints a lone surrogate as an escape.
+    shown = header.encode("utf-8", "backslashreplace").decode()
+    return re.compile(rf"{_INFO}({place}) - {re.escape(shown)}").search(text, begin)
+
+
+def _end_before(text: str, begin: int, position: int) -> int | None:
+    """Where the answer from begin on ends, given that the demo's next line is at this position."""
+    position = max(begin, text.rfind("\n", begin, position) + 1)  # a C++ line may be glued before it
+    while True:
+        before = text.rfind("\n", begin, position - 1) + 1 or begin
+        if before >= position or not _BETWEEN.fullmatch(text, before, position - 1):
+            break
+        position = before
+    return _checked(text, begin, position - 2) if text.endswith("\n\n", begin, position) else None
+
+
+def _last_end(text: str, begin: int, ended: bool, merged: bool) -> int | None:
+    """Where the last user's answer ends: before the metrics or else before whatever else is known to come next."""
+    metrics = list(_METRICS.finditer(text, begin))
+    if metrics:
+        return _end_before(text, begin, metrics[-1].start())
+    following = re.compile(rf"\n\n(?={_NEXT_MERGED if merged else _NEXT})").search(text, begin)
+    if following:
+        return _checked(text, begin, following.start())
+    return _checked(text, begin, len(text) - 2) if ended and text.endswith("\n\n", begin) else None
+
+
+def _checked(text: str, begin: int, end: int) -> int | None:
+    """The end, unless what it makes of the answer cannot be: not stripped, or bytes that are no UTF-8."""
+    answer = text[begin:end]
+    damaged = any("\ud800" <= character <= "\udfff" for character in answer)
+    return None if damaged or answer != answer.strip() else end

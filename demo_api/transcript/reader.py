@@ -1,0 +1,149 @@
+"""One transcript, read while it grows or from files: the same code, so that a live run and ``parse`` agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from demo_api.messages import Answer, Event, Failure, Metrics
+from demo_api.transcript.course import Phase
+from demo_api.transcript.failure import explain
+from demo_api.transcript.lines import Lines
+from demo_api.transcript.log import Log
+from demo_api.transcript.report import Report
+
+Stream = Literal["stdout", "stderr"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a whole transcript says.
+
+    Attributes:
+        status: ``succeeded`` (exit code 0, an answer for every prompt and a passed test) or ``failed``.
+        error: why it failed; None if it succeeded.
+        answers: of users 0, 1, ... up to the first whose answer is missing.
+        metrics: the demo's own figures.
+        phases: those that began, in order.
+        demo_device: the device as the demo calls it, such as ``N150``; None if it did not say.
+        demo_model: the model as the demo calls it; None if it did not say.
+        iterations: decode iterations seen.
+        all_answered: whether there is an answer for every prompt.
+    """
+
+    status: str
+    error: Failure | None
+    answers: list[Answer]
+    metrics: Metrics
+    phases: list[Phase]
+    demo_device: str | None
+    demo_model: str | None
+    iterations: int
+    all_answered: bool
+
+    def as_dict(self) -> dict[str, object]:
+        """What ``demo-api parse`` prints, ready for JSON."""
+        keys = ("status", "error", "answers", "metrics", "demo_device", "demo_model")
+        whole = asdict(self)
+        return {key: whole[key] for key in keys}
+
+
+class _Stream:
+    """One stream of the child: its lines go to a reader of the demo's log and to one of pytest's report."""
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        self.empty = True
+        self.log = Log(prompts)
+        self.report = Report()
+        self._lines = Lines()
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        self.empty = self.empty and not chunk
+        events: list[Event] = []
+        for line in self._lines.feed(chunk):
+            self.report.line(line)
+            events += self.log.line(line)
+        self.log.course.damaged = self.log.course.damaged or self._lines.dropped > 0
+        return events
+
+    def flush(self) -> bytes:
+        """The last line, if it has no newline."""
+        rest = b"".join(self._lines.flush())
+        self.report.line(rest)
+        return rest
+
+
+class Reader:
+    """Reads one transcript as it grows. No bytes make it raise, and its memory is bounded whatever the child prints.
+
+    The demo's log is on stderr and pytest's report on stdout, unless the streams were merged or pytest captured them:
+    then one stream is empty and all is on the other.
+
+    Args:
+        prompts: those of the batch, in order; an answer is recognised by the prompt that stands before it.
+    """
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        self._prompts = list(prompts)
+        self._stdout = _Stream(self._prompts)
+        self._stderr = _Stream(self._prompts)
+
+    def feed(self, stream: Stream, chunk: bytes) -> list[Event]:
+        """Takes in what was printed next on a stream, cut anywhere.
+
+        Returns:
+            the events recognised now.
+        """
+        events = (self._stdout if stream == "stdout" else self._stderr).feed(chunk)
+        return [] if stream == "stdout" and self._stderr.log.heard else events
+
+    def finish(self, exit_code: int) -> Reading:
+        """What the whole transcript says, after the last feed.
+
+        Args:
+            exit_code: the child's, negative if a signal ended it.
+        """
+        rests = self._stdout.flush(), self._stderr.flush()
+        report = self._stderr.report if self._stdout.empty else self._stdout.report
+        # After a failed test nothing more need follow the answers; after a passed one the metrics must.
+        ended = exit_code > 0 and report.counts is not None
+        self._stdout.log.finish(rests[0], ended, merged=True)
+        self._stderr.log.finish(rests[1], ended, merged=self._stdout.empty)
+        log = self._stderr.log if self._stderr.log.heard else self._stdout.log
+        answers = log.course.answers()
+        missing = len(self._prompts) - len(answers)
+        error = explain(exit_code, report, self._stderr.report, log.last_error, missing, self._prompts)
+        return Reading(
+            status="failed" if error else "succeeded",
+            error=error,
+            answers=answers,
+            metrics=log.course.metrics,
+            phases=self._phases(log),
+            demo_device=log.course.device,
+            demo_model=log.course.model,
+            iterations=log.course.iterations,
+            all_answered=not missing,
+        )
+
+    def _phases(self, log: Log) -> list[Phase]:
+        # Where pytest captured the demo's log, our plugin's record is still on stderr.
+        early = [] if log is self._stderr.log else self._stderr.log.course.phases
+        return early + [phase for phase in log.course.phases if phase.name not in {phase.name for phase in early}]
+
+
+def parse(prompts: Sequence[str], stdout: Iterable[bytes], stderr: Iterable[bytes], exit_code: int) -> Reading:
+    """Reads a whole transcript.
+
+    Args:
+        prompts: those of the batch, in order.
+        stdout: what the child printed there, in chunks cut anywhere.
+        stderr: likewise.
+        exit_code: the child's, negative if a signal ended it.
+    """
+    reader = Reader(prompts)
+    for chunk in stderr:
+        reader.feed("stderr", chunk)
+    for chunk in stdout:
+        reader.feed("stdout", chunk)
+    return reader.finish(exit_code)

@@ -1,0 +1,12 @@
+"""Fails before it answers."""
+
+import demo_lines
+from loguru import logger
+
+
+@demo_lines.cases
+def test_demo_text(request, batch_size):
+    for level, message in demo_lines.run(request, batch_size, lambda prompt: f"ok: {prompt}"):
+        logger.log(level, message)
+        if message == "Starting decode loop...":
+            assert batch_size == 0, "the model has no weights"

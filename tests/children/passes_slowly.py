@@ -1,0 +1,13 @@
+"""Answers, and passes, but takes two seconds: each line comes a moment after the last one."""
+
+import time
+
+import demo_lines
+from loguru import logger
+
+
+@demo_lines.cases
+def test_demo_text(request, batch_size):
+    for level, message in demo_lines.run(request, batch_size, lambda prompt: f"ok: {prompt}"):
+        logger.log(level, message)
+        time.sleep(0.06)

@@ -1,0 +1,14 @@
+"""Reads address 0 in the decode loop."""
+
+import ctypes
+
+import demo_lines
+from loguru import logger
+
+
+@demo_lines.cases
+def test_demo_text(request, batch_size):
+    for level, message in demo_lines.run(request, batch_size, lambda prompt: f"ok: {prompt}"):
+        logger.log(level, message)
+        if message == "Starting decode loop...":
+            ctypes.string_at(0)

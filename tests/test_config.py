@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from demo_api.config import CPU_DEMO_HOME, Settings, flag, setting_names, variable
+from demo_api.errors import SetupError
+
+
+def test_a_flag_beats_the_environment_which_beats_the_default() -> None:
+    environ = {"DEMO_API_PORT": "9001", "DEMO_API_MAX_QUEUE": "5"}
+    settings = Settings.load({"port": "9002", "max_queue": None}, environ)
+    assert (settings.port, settings.max_queue, settings.host) == (9002, 5, "127.0.0.1")
+
+
+def test_an_empty_variable_is_as_good_as_none() -> None:
+    assert Settings.load({}, {"DEMO_API_PORT": "", "LLAMA_DIR": ""}).port == 8080
+    assert Settings.load({}, {"LLAMA_DIR": ""}).llama_dir is None
+
+
+def test_the_model_variables_keep_the_names_that_tt_metal_gives_them() -> None:
+    settings = Settings.load({}, {"LLAMA_DIR": "/models/a", "HF_MODEL": "meta-llama/Llama-3.2-1B"})
+    assert settings.llama_dir == Path("/models/a")
+    assert settings.hf_model == "meta-llama/Llama-3.2-1B"
+
+
+def test_a_quoted_tilde_is_expanded_and_a_relative_path_made_absolute() -> None:
+    settings = Settings.load({"llama_dir": "~/model", "state_dir": "state"}, {})
+    assert settings.llama_dir == Path.home() / "model"
+    assert settings.state_dir == Path.cwd() / "state"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("port", "http"), ("port", "70000"), ("max_queue", "-1"), ("run_timeout", "0"), ("run_timeout", "soon")],
+)
+def test_a_wrong_value_is_one_sentence_with_the_names_of_variable_and_flag(name: str, value: str) -> None:
+    with pytest.raises(SetupError) as caught:
+        Settings.load({}, {variable(name): value})
+    sentence = str(caught.value)
+    assert variable(name) in sentence
+    assert flag(name) in sentence
+    assert value in sentence
+    assert "\n" not in sentence
+
+
+def test_the_default_demo_home_is_the_cpu_edition() -> None:
+    settings = Settings.load({}, {})
+    assert settings.is_cpu_demo
+    assert CPU_DEMO_HOME.is_dir()
+    assert not Settings.load({"demo_home": "/opt/tt-metal"}, {}).is_cpu_demo
+
+
+def test_what_the_child_inherits_is_neither_a_setting_nor_shown() -> None:
+    settings = Settings.load({}, {"SECRET_TOKEN": "hunter2"})
+    assert settings.inherited == {"SECRET_TOKEN": "hunter2"}
+    assert "inherited" not in setting_names()
+    assert "hunter2" not in repr(settings)
