@@ -77,14 +77,14 @@ def serve(**flags: str | None) -> None:
     app = create_app(settings, engine)
     click.echo("\n".join(_banner_of_checks(settings)))
     engine.check()
-    bound = server.bind(app, settings)
-    url = f"http://{bound.effective_host}:{bound.effective_port}"
+    http = server.HttpServer(app, settings)
     click.echo("Endpoints:")
     for endpoint in endpoints(app):
         method, path = endpoint.split()
-        click.echo(f"  {method:4} {url}{path}")
+        click.echo(f"  {method:4} {http.url}{path}")
     click.echo(f"Note: {DEMO_NOTE}\nPress Ctrl+C to stop.\n{'=' * 72}")
-    server.serve(bound, app.extensions["demo_api"])
+    server.stop_on_signals(app.extensions["demo_api"], then=http.close)
+    http.run()
 
 
 def _banner_of_checks(settings: Settings) -> Iterator[str]:
@@ -155,7 +155,10 @@ def parse(prompts: Path, stdout: Path, stderr: Path, exit_code: int) -> None:
 
 def _read_prompts(path: Path) -> list[str]:
     try:
-        return [str(item["prompt"]) for item in json.loads(path.read_text(encoding="utf-8"))]
+        entries = json.loads(path.read_bytes())
+        if not isinstance(entries, list):
+            raise TypeError
+        return [str(entry["prompt"]) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError):
         raise BadRequest(
             f"{path} is no prompt file.", next_step='A prompt file is a JSON list such as [{"prompt": "What is 2+2?"}].'

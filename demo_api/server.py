@@ -9,11 +9,15 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import waitress
 from flask import Flask
-from waitress.server import BaseWSGIServer
+from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.trigger import trigger
 
 from demo_api.config import Settings
 from demo_api.dispatcher import Dispatcher
@@ -22,46 +26,65 @@ from demo_api.errors import SetupError
 logger = logging.getLogger(__name__)
 
 _SPARE_THREADS = 8
+_CONNECTIONS = 1000
 _FLUSH_SECONDS = 2.0
 
 
-def bind(app: Flask, settings: Settings) -> BaseWSGIServer:
-    """Binds the port; nothing is served before ``serve``.
+class HttpServer:
+    """An application on a port.
+
+    Args:
+        app: the WSGI application.
+        settings: ``host``, ``port`` and ``max_queue`` are used.
 
     Raises:
-        SetupError: the address cannot be used.
+        SetupError: the address cannot be used. The port is bound from now on, but nothing is answered before ``run``.
     """
-    try:
-        return waitress.create_server(
-            app,
-            host=settings.host,
-            port=settings.port,
-            # Each waiting /chat holds a thread; the spare ones answer /health meanwhile.
-            threads=settings.max_queue + 1 + _SPARE_THREADS,
-            ident=None,
-            clear_untrusted_proxy_headers=True,
-        )
-    except OSError as error:
-        raise SetupError(
-            f"The address {settings.host}:{settings.port} cannot be used: {error.strerror or error}.",
-            next_step="Stop the program that uses it, or choose another with --port.",
-        ) from None
 
+    def __init__(self, app: Flask, settings: Settings) -> None:
+        self._sockets: dict[int, Any] = {}  # waitress keeps all that its loop looks at in here
+        try:
+            self._waitress = waitress.create_server(
+                app,
+                map=self._sockets,
+                host=settings.host,
+                port=settings.port,
+                # Each waiting /chat holds a thread; the spare ones answer /health meanwhile.
+                threads=settings.max_queue + 1 + _SPARE_THREADS,
+                connection_limit=_CONNECTIONS,
+                asyncore_use_poll=True,  # select() knows no descriptor over 1023
+                ident=None,
+                clear_untrusted_proxy_headers=True,
+            )
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            raise SetupError(
+                f"The address {settings.host}:{settings.port} cannot be used: {reason}.",
+                next_step="Stop the program that uses it, or choose another with --host and --port.",
+            ) from None
 
-def serve(server: BaseWSGIServer, dispatcher: Dispatcher) -> None:
-    """Serves until SIGINT or SIGTERM, then stops the child, answers who waits, and returns. Main thread only."""
+    @property
+    def url(self) -> str:
+        """Where it listens; the first address where a name has several."""
+        listeners = getattr(self._waitress, "effective_listen", None)
+        host, port = listeners[0] if listeners else (self._waitress.effective_host, self._waitress.effective_port)
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
-    def leave() -> None:
-        _wait_for_answers(server)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+    def run(self) -> None:
+        """Answers requests until ``close``."""
+        self._waitress.run()
 
-    def on_left(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt  # waitress takes it as the end of its loop
-
-    signal.signal(signal.SIGUSR1, on_left)
-    stop_on_signals(dispatcher, then=leave)
-    server.run()
-    server.close()
+    def close(self) -> None:
+        """Lets the answers that were just given leave, and ends ``run``, which is on another thread."""
+        tick = threading.Event()
+        for _ in range(int(_FLUSH_SECONDS / 0.02)):
+            channels = [each for each in list(self._sockets.values()) if isinstance(each, HTTPChannel)]
+            if not any(channel.requests or channel.total_outbufs_len for channel in channels):
+                break
+            tick.wait(0.02)
+        self._waitress.task_dispatcher.shutdown()
+        waker = next(each for each in list(self._sockets.values()) if isinstance(each, trigger))
+        waker.pull_trigger(partial(wasyncore.close_all, self._sockets))  # in the loop's thread, and the loop ends
 
 
 def stop_on_signals(dispatcher: Dispatcher, *, then: Callable[[], None] = lambda: None) -> None:
@@ -76,10 +99,10 @@ def stop_on_signals(dispatcher: Dispatcher, *, then: Callable[[], None] = lambda
         then()
 
     # Not in the signal handler itself: it may have interrupted a holder of the locks that closing needs.
-    threads = iter([threading.Thread(target=stop, name="stopper")])
+    stoppers = iter([threading.Thread(target=stop, name="stopper")])
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stopper = next(threads, None)
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stopper = next(stoppers, None)
         if stopper is None:
             threading.Thread(target=dispatcher.hurry, name="hurry").start()
         else:
@@ -88,12 +111,3 @@ def stop_on_signals(dispatcher: Dispatcher, *, then: Callable[[], None] = lambda
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
-
-
-def _wait_for_answers(server: BaseWSGIServer) -> None:
-    """Lets the answers that were just given leave through their sockets, for a short while."""
-    tick = threading.Event()
-    for _ in range(int(_FLUSH_SECONDS / 0.05)):
-        if not any(channel.requests or channel.total_outbufs_len for channel in list(server.active_channels.values())):
-            return
-        tick.wait(0.05)

@@ -111,8 +111,9 @@ def _download(workshop: Path) -> Path:
 def _reason(stderr: str) -> str:
     """The last error that pip names."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()] or ["it did not say why"]
-    errors = [line for line in lines if line.startswith("ERROR: ")] or lines
-    return errors[-1].removeprefix("ERROR: ")
+    errors = [line for line in lines if line.startswith("ERROR: ") and line != "ERROR: Exception:"]
+    # After "ERROR: Exception:" comes a traceback, whose last line says what happened.
+    return (errors or lines)[-1].removeprefix("ERROR: ")
 
 
 def _unpack(wheel: Path, target: Path, progress: Progress) -> Path:

@@ -13,10 +13,12 @@ import pytest
 import requests
 from demo_homes import make_home
 
-from demo_api import create_app, server, weights
+from demo_api import create_app, weights
+from demo_api.child import survivors
 from demo_api.config import Settings
 from demo_api.messages import Engine
 from demo_api.runner import DemoRunner
+from demo_api.server import HttpServer
 
 
 @pytest.fixture(scope="session")
@@ -64,19 +66,8 @@ class Server:
 
     def leftovers(self) -> list[psutil.Process]:
         """The living processes of this server's runs."""
-        runs = self.settings.state_dir / "runs"
-        return [process for process in psutil.process_iter() if _run_id(process) in _names(runs)]
-
-
-def _names(runs: Path) -> set[str]:
-    return {folder.name for folder in runs.iterdir()} if runs.exists() else set()
-
-
-def _run_id(process: psutil.Process) -> str | None:
-    try:
-        return process.environ().get("DEMO_API_RUN")
-    except psutil.Error:
-        return None
+        runs = (self.settings.state_dir / "runs").iterdir()
+        return [process for run in runs for process in survivors(("DEMO_API_RUN", run.name))]
 
 
 @pytest.fixture
@@ -86,27 +77,26 @@ def serve() -> Iterator[Callable[..., Server]]:
 
     def start(settings: Settings, engine: Engine | None = None) -> Server:
         app = create_app(settings, engine or DemoRunner(settings))
-        bound = server.bind(app, settings)
-        thread = threading.Thread(target=bound.run)
+        http = HttpServer(app, settings)
+        thread = threading.Thread(target=http.run)
         thread.start()
-        running.append((app.extensions["demo_api"], bound, thread))
-        return Server(f"http://127.0.0.1:{bound.effective_port}", settings)
+        running.append((app.extensions["demo_api"], http, thread))
+        return Server(http.url, settings)
 
     yield start
-    for dispatcher, bound, thread in running:
-        stopper = threading.Timer(3, dispatcher.hurry)
-        stopper.start()
+    for dispatcher, http, thread in running:
+        hurry = threading.Timer(3, dispatcher.hurry)
+        hurry.start()
         dispatcher.close()
-        stopper.cancel()
-        bound.task_dispatcher.shutdown()
-        bound.pull_trigger()
-        bound.asyncore.close_all(bound._map)
+        hurry.cancel()
+        hurry.join()
+        http.close()
         thread.join()
 
 
-@pytest.fixture
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No DEMO_API_*, LLAMA_DIR or HF_MODEL of the person who runs the tests, except where the small model is."""
+@pytest.fixture(autouse=True)
+def _no_model_of_the_tester(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the person who runs the tests counts, except where the small model is."""
     for name in list(os.environ):
         if (name.startswith("DEMO_API_") and name != "DEMO_API_MODEL_DIR") or name in ("LLAMA_DIR", "HF_MODEL"):
             monkeypatch.delenv(name)

@@ -31,7 +31,7 @@ def test_chat_answers_with_every_field(server: Server) -> None:
     body = answer.json()
     assert set(body) == FIELDS
     assert (body["success"], body["response"], body["engine"]) == (True, "Hello", "echo")
-    assert body["tokens_per_second"] == pytest.approx(1 / body["time_seconds"], rel=0.01) or body["time_seconds"] == 0
+    assert body["tokens_generated"] == 1
     assert body["model"] is None  # the engine did not say
 
 
@@ -137,7 +137,7 @@ def test_no_traceback_reaches_a_client(serve: Callable[..., Server], settings: C
 
 def test_a_body_that_comes_byte_by_byte_does_not_hold_the_others_up(server: Server) -> None:
     host, port = server.url.removeprefix("http://").split(":")
-    slow = [socket.create_connection((host, int(port))) for _ in range(60)]
+    slow = [socket.create_connection((host, int(port))) for _ in range(150)]
     for connection in slow:
         connection.sendall(
             b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,7 @@ class Demo:
 
     def __init__(self, folder: Path, model_dir: Path) -> None:
         self.folder = folder
+        self.children: list[subprocess.Popen] = []
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
         self.environment = {
@@ -99,9 +101,11 @@ class Demo:
         environment = {name: value for name, value in (self.environment | env).items() if value is not None}
         command = [sys.executable, "-m", "pytest", HOME / SCRIPT, "-s", "-k", only, "--input_prompts", file, *options]
         with open(self.folder / "stdout", "w") as stdout, open(self.folder / "stderr", "w") as stderr:
-            return subprocess.Popen(
+            child = subprocess.Popen(
                 [str(part) for part in command], stdout=stdout, stderr=stderr, cwd=self.folder, env=environment
             )
+        self.children.append(child)
+        return child
 
     def run(self, prompts: object, *options: object, only: str = "performance-batch-1", **env: str | None) -> Run:
         started = time.perf_counter()
@@ -125,8 +129,12 @@ class Demo:
 
 
 @pytest.fixture
-def demo(tmp_path: Path, model_dir: Path) -> Demo:
-    return Demo(tmp_path, model_dir)
+def demo(tmp_path: Path, model_dir: Path) -> Iterator[Demo]:
+    demo = Demo(tmp_path, model_dir)
+    yield demo
+    for child in demo.children:
+        child.kill()  # nothing, where it has ended as it should
+        child.wait()
 
 
 def pytest_in(folder: Path, *arguments: object, **env: str) -> subprocess.CompletedProcess:
@@ -158,12 +166,12 @@ def test_k_selects(expression: str, ids: list[str]) -> None:
 
 
 def test_every_option_of_the_demo_is_accepted() -> None:
-    options = (
-        "--input_prompts x --instruct 1 --repeat_batches 1 --max_seq_len 64 --batch_size 1 --max_generated_tokens 1 "
-        "--data_parallel 1 --paged_attention 1 --page_params {} --sampling_params {} --stop_at_eos 1 "
-        "--optimizations performance --decoder_config_file x --token_accuracy 1 --stress_test 1 --enable_trace 1 "
-        "--num_layers 1 --mode full"
-    ).split()
+    names = (
+        "input_prompts instruct repeat_batches max_seq_len batch_size max_generated_tokens data_parallel "
+        "paged_attention stop_at_eos optimizations decoder_config_file token_accuracy stress_test enable_trace "
+        "num_layers mode"
+    )
+    options = [f"--{name}=1" for name in names.split(" ")] + ["--page_params={}", "--sampling_params={}"]
     done = pytest_in(HOME, SCRIPT, "--collect-only", *options)
     assert done.returncode == 0, done.stderr
 
@@ -176,8 +184,8 @@ def test_runs_from_anywhere_and_writes_nowhere(place: str, tmp_path: Path, model
     options = ("--max_generated_tokens", 1, "-k", "performance-batch-1")
     done = pytest_in(folder, script, *options, LLAMA_DIR=str(model_dir), **path)
     assert done.returncode == 0, done.stdout
-    assert f"{DEMO}:test_demo_text:" in done.stdout, "loggers have the names that they have in tt-metal"
-    assert "Name three primary colors. \n==USER 0 - OUTPUT\n" in done.stdout, "the sample prompts are found"
+    assert f"{DEMO}:test_demo_text:" in done.stderr, "loggers have the names that they have in tt-metal"
+    assert "Name three primary colors. \n==USER 0 - OUTPUT\n" in done.stderr, "the sample prompts are found"
     assert sorted(HOME.rglob("*")) == before
     assert list(tmp_path.iterdir()) == []
 
@@ -541,10 +549,10 @@ def test_ways_to_name_the_model(demo: Demo, model_dir: Path, how: str) -> None:
         ("--batch_size 3", {}, 1, "ValueError: Batch size 3 not supported"),
         ("--batch_size 64", {}, 1, "ValueError: Batch size 64 not supported"),
         (
-            "--max_seq_len 200 --max_generated_tokens 167",
+            "--max_seq_len 200 --max_generated_tokens 169",
             {},
             1,
-            "AssertionError: Prompt prefill tokens (34) + maximum number of decoded iterations (167) needs to be <= "
+            "AssertionError: Prompt prefill tokens (32) + maximum number of decoded iterations (169) needs to be <= "
             "than max_seq_len (200)",
         ),
         ("--sampling_params {\"temprature\":1}", {}, 1, "AssertionError: Unknown sampling parameters: temprature;"),
@@ -569,8 +577,9 @@ def test_refuses(demo: Demo, options: str, env: dict, exit_code: int, reason: st
 
 
 def test_the_longest_prompt_that_fits_is_answered_up_to_the_limit(demo: Demo) -> None:
-    run = demo.run(["Hello you"], *"--max_seq_len 200 --max_generated_tokens 166 --stop_at_eos 0".split())
-    assert (run.exit_code, run.iterations) == (0, 166)
+    run = demo.run(["Hello you"], "--max_seq_len", 200, "--max_generated_tokens", 168, "--stop_at_eos", 0)
+    assert "Encoded prompt lengths:32" in run.messages
+    assert (run.exit_code, run.iterations) == (0, 168)
     said = [message for message in run.messages if message.startswith("[User 0]")]
     assert said[-1] != said[-2], "the last iteration still had a token"
 
@@ -627,7 +636,7 @@ def test_ctrl_c_ends_it_and_leaves_nothing(demo: Demo, message: str, delay: floa
     child.send_signal(signal.SIGINT)
     started = time.perf_counter()
     assert child.wait(timeout=30) == 2
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 10, "within one step of the engine, on a busy machine too"
     run = demo.ended(child, prompts)
     assert "KeyboardInterrupt" in run.stdout
     assert list(demo.temporary.iterdir()) == []

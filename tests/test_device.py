@@ -17,8 +17,9 @@ _HOLDER = (
 def test_two_cannot_hold_it(tmp_path: Path) -> None:
     lock = tmp_path / "device.lock"
     with device.held(lock, wait_seconds=0, given_up=Event()):
-        with pytest.raises(device.DeviceBusy), device.held(lock, wait_seconds=0.2, given_up=Event()):
-            pass
+        second = device.held(lock, wait_seconds=0.2, given_up=Event())
+        with pytest.raises(device.DeviceBusy):
+            second.__enter__()
     with device.held(lock, wait_seconds=0, given_up=Event()):
         pass
 

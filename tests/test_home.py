@@ -136,7 +136,7 @@ def test_the_context_length_of_a_hugging_face_folder(tmp_path: Path, config: obj
 
 
 def test_the_context_length_of_the_small_model(model_dir: Path) -> None:
-    assert home.context_length(str(model_dir)) == 2048
+    assert home.context_length(str(model_dir)) == 8192
 
 
 def test_a_hugging_face_name_has_no_known_context_length() -> None:

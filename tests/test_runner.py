@@ -211,6 +211,7 @@ def test_timing_splits_the_time_of_a_run(serve: Callable[..., Server], child_set
     assert None not in parts
     assert min(parts) >= 0
     assert sum(parts) == pytest.approx(body["time_seconds"], abs=0.5)
+    assert body["tokens_per_second"] == pytest.approx(body["tokens_generated"] / body["time_seconds"], abs=0.001)
     assert "demo_api_child: collected" in body["output"]
     assert "1 passed" in body["output"]
 
@@ -224,7 +225,7 @@ def test_old_runs_are_forgotten(serve: Callable[..., Server], child_settings: Ca
 def test_a_device_that_another_process_holds_is_waited_for(
     serve: Callable[..., Server], child_settings: Callable[..., Settings]
 ) -> None:
-    settings = child_settings("passes", run_timeout=1)
+    settings = child_settings("passes", run_timeout=10)
     settings.state_dir.mkdir(parents=True)
     server = serve(settings)
     with device.held(settings.state_dir / "device.lock", wait_seconds=0, given_up=Event()):

@@ -66,14 +66,14 @@ def _ending(
 
 def _signalled(number: int, report: Report, stderr: Report) -> tuple[str, str, str]:
     try:
-        name = signal.Signals(number).name
-    except ValueError:
-        name = f"signal {number}"
+        name, meaning = signal.Signals(number).name, signal.strsignal(number)
+    except ValueError:  # no number of a signal, or of a realtime one
+        name, meaning = f"signal {number}", None
     if number in _STOPPING:
         return "interrupted", f"The child was stopped by {name}", ""
     said = ". ".join(text for text in (stderr.fatal or report.fatal, stderr.what or report.what) if text)
     after = " after its test had passed" if report.passed else ""
-    return "crashed", f"The child crashed by {name}{after}", said or signal.strsignal(number) or ""
+    return "crashed", f"The child crashed by {name}{after}", said or meaning or ""
 
 
 def _no_success(report: Report, missing: int, asked: int) -> tuple[str, str, str]:

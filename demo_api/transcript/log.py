@@ -54,20 +54,22 @@ class Log:
         self._prompts = prompts
         self._process: float | None = None
         self._places: dict[str, str] = {}
-        self._tail: list[bytes] | None = None  # plain text only: everything from the end of decoding on
+        self._tail: bytearray | None = None  # plain text only: everything from the end of decoding on
         self._tail_size = 0
 
     def line(self, line: bytes) -> list[Event]:
         """The events of one line, given without its newline."""
         if self._tail is not None:
-            self._keep(line + b"\n")
+            self._keep(line)
+            self._keep(b"\n")
             return []
         if self.course.serialised:
             return self._serialised(line)
         at, match = line.find(_RECORD_BYTES), plain.LINE.search(line) if b" | " in line else None
-        if at >= 0 and (self.heard is False or PLUGIN.encode() in line) and (not match or at < match.start()):
+        if at >= 0 and (not self.heard or PLUGIN.encode() in line) and (not match or at < match.start()):
             return self._serialised(line)
-        return self._plain(line, match) if match else []
+        is_piece = not self.heard and _PROCESS in line  # the end of a record whose beginning was cut off
+        return self._plain(line, match) if match and not is_piece else []
 
     def finish(self, rest: bytes, ended: bool, merged: bool) -> None:
         """The stream is at its end.
@@ -82,7 +84,7 @@ class Log:
                 self._serialised(rest)
             return
         self._keep(rest)
-        text = b"".join(self._tail).decode("utf-8", "surrogateescape")
+        text = self._tail.decode("utf-8", "surrogateescape")
         ended = ended and self._tail_size <= _LONGEST_TAIL
         for message in plain.read_tail(self._prompts, text, self._places, ended, merged):
             self.course.hear(message, None)
@@ -90,31 +92,36 @@ class Log:
     def _keep(self, piece: bytes) -> None:
         self._tail_size += len(piece)
         if self._tail is not None and self._tail_size <= _LONGEST_TAIL:
-            self._tail.append(piece)
+            self._tail += piece
 
     def _serialised(self, line: bytes) -> list[Event]:
         if _RECORD_BYTES not in line:
             # The rest of a record that something else was printed into.
             self.course.damaged = self.course.damaged or _PROCESS in line
             return []
-        if self._process is not None and not any(word in line for word in _WANTED):
+        if self.heard and not any(word in line for word in _WANTED):
             return []
-        records = list(_records(line))
-        self.course.damaged = self.course.damaged or (self.heard and len(records) < line.count(_RECORD_BYTES))
-        return [event for record in records for event in self._take(record)]
+        events: list[Event] = []
+        for record in _records(line):
+            if record:
+                events += self._take(record)
+            else:
+                self.course.damaged = True
+        return events
 
     def _take(self, record: _Record) -> list[Event]:
         if record.name == PLUGIN:
             return self.course.begin("load", record.at) if record.message == "collected" else []
-        if record.process is None or record.process != (self._process or record.process):
-            return []  # a process of its own that the demo started: its messages are not the demo's
-        if self.heard and not self.course.serialised:
+        if record.process is None or (self.heard and not self.course.serialised):
             return []
-        self._process, self.heard, self.course.serialised = record.process, True, True
+        self.heard = self.course.serialised = True
         if record.level in ("ERROR", "CRITICAL"):
             self.last_error = record.message
         if not plain.is_demo(record.name, record.function):
             return []
+        self._process = self._process or record.process
+        if record.process != self._process:
+            return []  # a process that the demo started repeats what it has inherited
         return self.course.hear(record.message, record.at, traced=record.level == "TRACE")
 
     def _plain(self, line: bytes, match: re.Match[bytes]) -> list[Event]:
@@ -125,18 +132,19 @@ class Log:
         if not plain.is_demo(record.name, record.function):
             return []
         if record.message in ("", DECODING_OVER):
-            self._tail = []
+            self._tail = bytearray()
             self._keep(line[match.start() :] + b"\n" if not record.message else b"")
         if record.message in plain.FIRST_LINES:
             self._places.setdefault(record.message, record.place)
         return self.course.hear(record.message, None, traced=record.level == "TRACE")
 
 
-def _records(line: bytes) -> Iterator[_Record]:
-    """The whole records of a line; something else may be glued before, between or after them."""
+def _records(line: bytes) -> Iterator[_Record | None]:
+    """The records of a line, None for one that is not whole; something else may be glued before, between or after."""
     try:
         text = line[line.find(_RECORD_BYTES) :].decode("utf-8")
     except UnicodeDecodeError:
+        yield None
         return
     at = 0
     for _ in range(_MOST_RECORDS_A_LINE):
@@ -146,7 +154,9 @@ def _records(line: bytes) -> Iterator[_Record]:
         try:
             value, at = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
-            at += 1
+            at += len(_RECORD)
+            if text[at : at + 4].isdigit() or len(text) < at + 4:  # a record's text begins with the year
+                yield None
             continue
         record = _record(value)
         if record:

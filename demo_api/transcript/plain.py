@@ -44,9 +44,7 @@ def is_demo(name: str, function: str) -> bool:
     return name.rpartition(".")[2] == DEMO and function == _FUNCTION
 
 
-def read_tail(
-    prompts: Sequence[str], text: str, places: Mapping[str, str], ended: bool, merged: bool
-) -> Iterator[str]:
+def read_tail(prompts: Sequence[str], text: str, places: Mapping[str, str], ended: bool, merged: bool) -> Iterator[str]:
     """What the demo said from the end of decoding on, message by message.
 
     Args:
@@ -86,9 +84,7 @@ def _until_again(text: str, first: str, places: Mapping[str, str]) -> tuple[str,
     return (text[: text.rfind("\n", 0, match.start()) + 1], True) if match else (text, False)
 
 
-def _blocks(
-    prompts: Sequence[str], text: str, ended: bool, merged: bool
-) -> Iterator[tuple[str, int, int | None]]:
+def _blocks(prompts: Sequence[str], text: str, ended: bool, merged: bool) -> Iterator[tuple[str, int, int | None]]:
     """Header, begin and end of the answers of users 0, 1, ...; the end is None where the text does not show it."""
     headers = [answer_header(user, prompt) for user, prompt in enumerate(prompts)]
     found = _find_header(headers[0], text, 0, _PLACE) if headers else None

@@ -10,17 +10,18 @@ import re
 _ANSI = re.compile(rb"\x1b\[[0-9;:?]*[ -/]*[@-~]")
 # A line that begins otherwise is not looked at: this loop sees every line of every transcript.
 _HEEDED = (
-    *(b"E ", b"=", b"__", b"--", b"!!", b"++", b"FAILED ", b"ERROR", b"SKIPPED [", b"INTERNALERROR> "),
+    *(b"E ", b"=", b"_", b"--", b"!", b"++", b"FAILED ", b"ERROR", b"SKIPPED [", b"INTERNALERROR> "),
     *(b"  | ", b"    | ", b"Fatal Python error: ", b"  what():  ", b"no tests ran in "),
     *(b"%d" % digit for digit in range(1, 10)),
 )
+_FIRST_BYTES = frozenset(word[:1] for word in _HEEDED)
 _LONGEST = 4000  # characters of one line that are kept
 _MOST = 60  # lines of one reason
 
 _HEADER = re.compile(r"=+ (.+?) =+")
-_ITEM = re.compile(r"_{2,} .+ _{2,}")
+_ITEM = re.compile(r"_+ [^_ ].* _+")  # a long name leaves room for one underscore only
 _CAPTURED = re.compile(r"-+ Captured .+ -+")
-_BANNER = re.compile(r"!{2,} (.+?) !{2,}")
+_BANNER = re.compile(r"!+ (.+?) !+")
 _TIMEOUT = re.compile(r"\++ Timeout \++")
 _VERDICT = re.compile(r"(?:=+ )?((?:\d+ [a-z ]+(?:, )?)+|no tests ran) in \d+\.\d+s?(?: \(.{1,40}\))?(?: =+)?")
 _COUNT = re.compile(r"(\d{1,9}) ([a-z]+(?: [a-z]+)*)")
@@ -82,10 +83,14 @@ class Report:
         """Takes in one line, given without its newline."""
         if line.startswith(b"\x1b"):
             line = _ANSI.sub(b"", line[: 4 * _LONGEST])
-        if line.startswith(_HEEDED):
+        if line[:1] in _FIRST_BYTES and line.startswith(_HEEDED):
             self._heed(_ANSI.sub(b"", line[: 4 * _LONGEST]).decode("utf-8", "replace")[:_LONGEST].rstrip())
             return
         self._in_block = False
+        if b":" in line:
+            self._look_inside(line)
+
+    def _look_inside(self, line: bytes) -> None:
         if b"SKIPPED (" in line:
             match = _SKIPPED_INLINE.fullmatch(_ANSI.sub(b"", line[:_LONGEST]).decode("utf-8", "replace").rstrip())
             self.skipped = match[1] if match else self.skipped
@@ -103,8 +108,8 @@ class Report:
         self._in_block = False
         if line.startswith("="):
             self._heed_header(line)
-        elif line.startswith("_"):
-            self._items += _ITEM.fullmatch(line) is not None
+        elif _ITEM.fullmatch(line):
+            self._items += 1
             self._muted = False
         elif line.startswith("-"):
             self._muted = self._muted or _CAPTURED.fullmatch(line) is not None
@@ -118,7 +123,8 @@ class Report:
         if not match:
             return
         self._heed_counts(line)
-        self._section, self._items, self._muted = match[1], 0, False
+        # A section that comes a second time was printed by a test, like a second failed test it is not heeded.
+        self._section, self._items, self._muted = match[1], 2 * (match[1] in self._blocks), False
         if self._section == "short test summary info":
             # The last such section is pytest's own; one before it was printed by a test.
             self._reason, self.skipped = None, None
@@ -163,5 +169,7 @@ class Report:
             self.banner = banner[1]
         elif _TIMEOUT.fullmatch(line):
             self.timed_out = True
+        elif _USAGE.fullmatch(line):  # of __main__.py
+            self.usage_error = line.partition(": error: ")[2]
         else:
             self._heed_counts(line)  # without the equals signs, as with -q

@@ -12,7 +12,12 @@ import pytest
 from loguru import logger
 
 cases = pytest.mark.parametrize(
-    "batch_size", [1, 32, 1], ids=["performance-batch-1", "performance-batch-32", "accuracy-batch-1"]
+    "batch_size",
+    [
+        pytest.param(1, id="performance-batch-1"),
+        pytest.param(32, id="performance-batch-32"),
+        pytest.param(1, id="accuracy-batch-1"),
+    ],
 )
 
 
@@ -63,7 +68,7 @@ def decoding(request, inputs, texts):
             else:
                 done[user] = True
                 yield "TRACE", f"[User {user}] Finished decoding at iteration {iteration}"
-        for user, (prompt, output) in enumerate(zip(inputs, outputs)):
+        for user, (prompt, output) in enumerate(zip(inputs, outputs, strict=True)):
             yield "INFO", f"[User {user}] {tail(prompt, output)}"
         if all(done):
             break
@@ -72,7 +77,7 @@ def decoding(request, inputs, texts):
 
 
 def answers(inputs, outputs):
-    for user, (prompt, output) in enumerate(zip(inputs, outputs)):
+    for user, (prompt, output) in enumerate(zip(inputs, outputs, strict=True)):
         short = prompt[:100] + "\n<long prompt not printed in full>\n" + prompt[-100:] if len(prompt) > 200 else prompt
         text = "".join(output).strip()
         yield "INFO", f"\n==REPEAT BATCH 0\n==USER {user} - PROMPT\n{short} \n==USER {user} - OUTPUT\n{text}\n"

@@ -5,6 +5,7 @@ A batch is run in two steps, as on the device. ``prefill`` reads all prompts and
 step to the next is the time of one iteration, whatever the lengths of the prompts.
 """
 
+import importlib
 import os
 import secrets
 import shutil
@@ -48,12 +49,18 @@ class Generator:
     """
 
     def __init__(self, model_args, device):
-        self._generation = None
+        self._server = self._failure = self._generation = None
         directory = _private_directory()
         device.callback(shutil.rmtree, directory, ignore_errors=True)
         address, key = str(directory / "engine.sock"), secrets.token_urlsafe(32)
+        self._loading = Thread(target=self._load, args=(_params(model_args, address, key),), name="load")
         device.callback(self.close)
-        self._server = _load(model_args, address, key)
+        self._loading.start()
+        self._loading.join()
+        if self._failure:
+            raise RuntimeError(
+                f"{model_args.path} could not be loaded ({self._failure}): is it complete, and is there enough memory?"
+            )
         self.tokenizer = Tokenizer(address, key)
         device.callback(self.tokenizer.close)
 
@@ -79,12 +86,24 @@ class Generator:
 
     def close(self):
         """Stops what is being generated and frees the model."""
+        if self._loading.ident:
+            self._loading.join()
         self._stop()
         self._server = None
+
+    def _load(self, params):
+        """Runs in a thread of its own, where Ctrl-C cannot get between the two lines that belong together."""
+        try:
+            server = xllamacpp().Server(params)
+            server.handle_metrics()  # an engine that is freed before it has begun to work would never end
+            self._server = server
+        except Exception as error:
+            self._failure = error
 
     def _start(self, prompts, **request):
         self._stop()
         self._generation = Generation(self._server, prompts, request)
+        self._generation.start()
 
     def _stop(self):
         if self._generation:
@@ -104,6 +123,8 @@ class Generation:
         self._error = None
         request = {**request, "prompt": prompts, "stream": True, "timings_per_token": True, "return_progress": True}
         self._thread = Thread(target=self._run, args=(server, request), name="generation")
+
+    def start(self):
         self._thread.start()
 
     def next_tokens(self):
@@ -118,7 +139,8 @@ class Generation:
 
     def cancel(self):
         self._cancelled = True
-        self._thread.join()
+        if self._thread.ident:
+            self._thread.join()
 
     def _run(self, server, request):
         try:
@@ -179,34 +201,40 @@ class _User:
         self._last_at = now
 
 
-def _load(model_args, address, key):
+def xllamacpp():
+    """The module of the engine. It is imported late, because collecting the tests must not depend on it."""
     try:
-        import xllamacpp  # here, because collecting the tests must not depend on it
+        return importlib.import_module("xllamacpp")
     except ImportError as error:
         raise RuntimeError(f"The CPU engine is missing ({error}): pip install 'demo-api[cpu]'") from None
-    params = xllamacpp.CommonParams()
+
+
+def _params(model_args, address, key):
+    params = xllamacpp().CommonParams()
     params.model.path = str(model_args.path)
     params.n_parallel = model_args.max_batch_size
     # One more than the demo counts: the token that the prefill generates takes a place too.
     params.n_ctx = model_args.max_batch_size * (model_args.max_seq_len + 1)
     params.kv_unified = False  # with a cache for each user, a batch's texts are the texts of its prompts alone
     params.n_batch = READ_AT_ONCE
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _usable_cpus()
+    params.cpuparams_batch.n_threads = _usable_cpus()  # for the prefill, which more threads make faster
+    params.cpuparams.n_threads = max(1, _usable_cpus() // 2)  # they hardly do that to the decode: see below
     params.fit_params = params.warmup = False
     params.cache_ram_mib = 0
     params.verbosity = -1
     # Its listener cannot be turned off: a socket in a private folder, and a secret too.
     params.hostnames, params.api_keys = [address], [key]
     params.ui = params.endpoint_slots = False
-    try:
-        return xllamacpp.Server(params)
-    except RuntimeError as error:
-        reason = f"{model_args.path} could not be loaded ({error}): is it complete, and is there enough memory?"
-        raise RuntimeError(reason) from None
+    params.endpoint_metrics = True  # what it is asked first
+    return params
 
 
 def _usable_cpus():
-    """More threads than eight do not make a small model faster."""
+    """At most eight: more do not make a small model faster.
+
+    The engine's threads wait for each other busily. Where other programs want the CPUs too, a decode with a thread on
+    each of them was seen to take eight times as long, and one on half of them hardly longer than alone.
+    """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(usable, 8)
 

@@ -1,0 +1,327 @@
+"""The command as a user types it: real processes, real signals, real exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from demo_homes import make_home
+
+from demo_api.child import survivors
+
+DEMO_API = [sys.executable, "-m", "demo_api"]
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """The environment of a user whose state is in the test's folder."""
+    return os.environ | {"DEMO_API_STATE_DIR": str(tmp_path / "state"), "DEMO_API_STOP_GRACE": "5"}
+
+
+@pytest.fixture
+def home_of(tmp_path: Path) -> Callable[[str], list[str]]:
+    """The flags that select a demo home with this child."""
+
+    def flags(child: str) -> list[str]:
+        (tmp_path / "model").mkdir(exist_ok=True)
+        return ["--demo-home", str(make_home(tmp_path / child, child)), "--llama-dir", str(tmp_path / "model")]
+
+    return flags
+
+
+def demo_api(*words: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*DEMO_API, *words], env=environ, capture_output=True, text=True, timeout=100, check=False)
+
+
+class Serving:
+    """A running ``demo-api serve``."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.banner = ""
+        self.log: list[str] = []
+        assert process.stdout is not None
+        while not self.banner.endswith(f"{'=' * 72}\n") or "Ctrl+C" not in self.banner:
+            line = process.stdout.readline()
+            assert line, f"the server left: {process.stderr.read() if process.stderr else ''}"
+            self.banner += line
+        self.url = re.findall(r"(http://[^/\s]+)/chat", self.banner)[0]
+
+    def wait_for_log(self, words: str) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line)
+            if words in line:
+                return
+        raise AssertionError(f"{words!r} was never logged: {self.log}")
+
+    def chat_in_background(self, **fields: object) -> tuple[threading.Thread, list[requests.Response]]:
+        answers: list[requests.Response] = []
+        body = {"prompt": "Hello", **fields}
+        thread = threading.Thread(
+            target=lambda: answers.append(requests.post(f"{self.url}/chat", json=body, timeout=100))
+        )
+        thread.start()
+        return thread, answers
+
+
+@contextmanager
+def serving(*words: str, environ: dict[str, str]) -> Iterator[Serving]:
+    process = subprocess.Popen(
+        [*DEMO_API, "serve", "--port", "0", *words],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield Serving(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _run_ids(environ: dict[str, str]) -> list[str]:
+    return [folder.name for folder in (Path(environ["DEMO_API_STATE_DIR"]) / "runs").iterdir()]
+
+
+def _left(environ: dict[str, str]) -> list[psutil.Process]:
+    return [process for run_id in _run_ids(environ) for process in survivors(("DEMO_API_RUN", run_id))]
+
+
+def test_serve_prints_the_banner_and_a_line_per_request_and_phase(
+    environ: dict[str, str], home_of: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    with serving(*home_of("passes"), environ=environ) as server:
+        for words in (
+            "✓ Demo script:",
+            f"LLAMA_DIR={tmp_path / 'model'}",
+            "PYTHONPATH:",
+            "Endpoints:",
+            "Note:",
+            "Ctrl+C",
+        ):
+            assert words in server.banner
+        assert f"POST {server.url}/chat" in server.banner
+        assert f"GET  {server.url}/health" in server.banner
+        assert requests.post(f"{server.url}/chat", json={"prompt": "Hello"}, timeout=60).status_code == 200
+        server.process.send_signal(signal.SIGINT)
+        log = server.process.communicate(timeout=30)[1]
+        assert server.process.returncode == 0
+    run_id = _run_ids(environ)[0]
+    for phase in ("startup", "load", "prefill_compile", "prefill", "decode_compile", "decode", "output", "succeeded"):
+        assert f"run {run_id}: {phase}\n" in log
+    assert re.search(rf"POST /chat 200 in [\d.]+ s, run {run_id}", log)
+
+
+def test_ctrl_c_closes_the_device_first_and_answers_who_waits(
+    environ: dict[str, str], home_of: Callable[[str], list[str]]
+) -> None:
+    flags = home_of("closes_device_slowly")
+    with serving(*flags, environ=environ) as server:
+        runs, answers = server.chat_in_background()
+        server.wait_for_log("decode")
+        waits, refused = server.chat_in_background()
+        while requests.get(f"{server.url}/health", timeout=10).json()["queue"]["waiting"] == 0:
+            pass
+        server.process.send_signal(signal.SIGINT)
+        runs.join()
+        waits.join()
+        assert server.process.wait(30) == 0
+    assert (answers[0].status_code, answers[0].json()["code"]) == (500, "cancelled")
+    assert (refused[0].status_code, refused[0].json()["code"]) == (503, "shutting_down")
+    assert (Path(flags[1]) / "device_closed").exists()
+    assert _left(environ) == []
+
+
+def test_a_second_ctrl_c_hurries(environ: dict[str, str], home_of: Callable[[str], list[str]]) -> None:
+    environ["DEMO_API_STOP_GRACE"] = "3600"
+    with serving(*home_of("ignores_sigterm"), environ=environ) as server:
+        thread, answers = server.chat_in_background()
+        server.wait_for_log("startup")
+        server.wait_for_log(": ")
+        server.process.send_signal(signal.SIGINT)
+        server.wait_for_log("stopping")
+        while server.process.poll() is None:
+            server.process.send_signal(signal.SIGINT)
+            threading.Event().wait(0.5)
+        thread.join()
+    assert answers[0].json()["code"] == "cancelled"
+    assert _left(environ) == []
+
+
+@pytest.mark.parametrize("child", ["hangs", "closes_device_slowly"])
+def test_a_killed_server_takes_its_child_with_it(
+    environ: dict[str, str], home_of: Callable[[str], list[str]], child: str
+) -> None:
+    flags = home_of(child)
+    with serving(*flags, environ=environ) as server:
+        body = {"prompt": "Hello"}
+        connection = socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
+        payload = json.dumps(body).encode()
+        connection.sendall(
+            b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(payload), payload)
+        )
+        server.wait_for_log("run ")
+        while not (children := _left(environ)) or not _collected(environ):
+            pass
+        server.process.kill()
+        gone, alive = psutil.wait_procs(children, timeout=30)
+        connection.close()
+    assert alive == []
+    assert gone
+
+
+def _collected(environ: dict[str, str]) -> bool:
+    folder = Path(environ["DEMO_API_STATE_DIR"]) / "runs" / _run_ids(environ)[0]
+    return "Starting decode loop" in (folder / "stderr.txt").read_text()
+
+
+def test_a_server_started_with_sigint_ignored_still_closes_the_device(
+    environ: dict[str, str], home_of: Callable[[str], list[str]]
+) -> None:
+    flags = home_of("closes_device_slowly")
+    environ["DEMO_API_RUN_TIMEOUT"] = "4"
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *DEMO_API, "run", *flags, "Hello"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 4, done.stderr
+    assert (Path(flags[1]) / "device_closed").exists()
+
+
+NOT_SERVED = {
+    "no script": (
+        ["--demo-home", "{tmp}", "--llama-dir", "{model}"],
+        "There is no models/tt_transformers/demo/simple_text_demo.py",
+        "--demo-home",
+    ),
+    "no model": (["--model-dir", "{tmp}"], "The small model is not in", "demo-api model pull"),
+    "no such model": (["--llama-dir", "{tmp}/none"], "does not exist", "model's folder"),
+    "no interpreter": (["--python", "{tmp}/python", "--llama-dir", "{model}"], "cannot be executed", "DEMO_API_PYTHON"),
+    "a port that is none": (
+        ["--port", "99999", "--llama-dir", "{model}"],
+        "DEMO_API_PORT or --port is '99999'",
+        "serve --help",
+    ),
+    "an address that is none": (["--host", "256.256.256.256", "--llama-dir", "{model}"], "cannot be used", "--host"),
+}
+
+
+@pytest.mark.parametrize(("words", "sentence", "next_step"), NOT_SERVED.values(), ids=NOT_SERVED)
+def test_what_cannot_be_served_is_told_before_anything_is_served(
+    environ: dict[str, str], tmp_path: Path, model_dir: Path, words: list[str], sentence: str, next_step: str
+) -> None:
+    flags = [word.format(tmp=tmp_path, model=model_dir) for word in words]
+    done = demo_api("serve", "--port", "0", *flags, environ=environ)
+    assert done.returncode == 3
+    first, second = done.stderr.strip().splitlines()
+    assert sentence in first
+    assert next_step in second
+    assert "Endpoints" not in done.stdout
+
+
+def test_a_port_in_use_is_told(environ: dict[str, str], model_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = demo_api("serve", "--port", port, "--llama-dir", str(model_dir), environ=environ)
+    assert done.returncode == 3
+    assert f"127.0.0.1:{port} cannot be used: Address already in use" in done.stderr
+
+
+EXIT_CODES = {
+    "passes": (0, "ok: Hello", ""),
+    "fails": (1, "", ""),
+    "skips": (1, "", ""),
+    "segfaults": (1, "", "Segmentation fault"),
+    "hangs": (4, "", "longer than 2 s"),
+}
+
+
+@pytest.mark.parametrize("child", EXIT_CODES)
+def test_run_prints_the_answer_and_exits_by_the_outcome(
+    environ: dict[str, str], home_of: Callable[[str], list[str]], child: str
+) -> None:
+    exit_code, stdout, stderr = EXIT_CODES[child]
+    environ["DEMO_API_RUN_TIMEOUT"] = "2" if child == "hangs" else "60"
+    done = demo_api("run", *home_of(child), "Hello", environ=environ)
+    assert (done.returncode, done.stdout.strip()) == (exit_code, stdout), done.stderr
+    assert stderr in done.stderr
+    assert "Traceback" not in done.stderr
+    assert _left(environ) == []
+
+
+def test_run_json_is_what_chat_answers(environ: dict[str, str], home_of: Callable[[str], list[str]]) -> None:
+    good = demo_api("run", "--json", *home_of("passes"), "Hello", environ=environ)
+    assert json.loads(good.stdout)["response"] == "ok: Hello"
+    bad = demo_api("run", "--json", *home_of("exits_42"), "Hello", environ=environ)
+    assert json.loads(bad.stdout)["code"] == "crashed"
+    assert bad.returncode == 1
+
+
+@pytest.mark.parametrize("words", [["--max-tokens", "0", "Hello"], ["--temperature", "nan", "Hello"], [" "], []])
+def test_run_refuses_bad_input(environ: dict[str, str], model_dir: Path, words: list[str]) -> None:
+    done = demo_api("run", "--llama-dir", str(model_dir), *words, environ=environ)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_run_is_interrupted_by_ctrl_c(environ: dict[str, str], home_of: Callable[[str], list[str]]) -> None:
+    flags = home_of("closes_device_slowly")
+    process = subprocess.Popen([*DEMO_API, "run", *flags, "Hello"], env=environ, stderr=subprocess.PIPE, text=True)
+    runs = Path(environ["DEMO_API_STATE_DIR"]) / "runs"
+    while not (runs.exists() and _run_ids(environ) and _left(environ) and _collected(environ)):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate(timeout=30)[1]
+    assert process.returncode == 130, stderr
+    assert (Path(flags[1]) / "device_closed").exists()
+    assert _left(environ) == []
+
+
+def test_parse_prints_one_json_object(environ: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "prompts.json").write_text('[{"prompt": "Hello"}]')
+    (tmp_path / "stdout.txt").write_text("")
+    (tmp_path / "stderr.txt").write_text("")
+    words = [f"--{name}={tmp_path / name}.txt" for name in ("stdout", "stderr")]
+    done = demo_api("parse", f"--prompts={tmp_path / 'prompts.json'}", *words, "--exit-code=-9", environ=environ)
+    assert done.returncode == 0
+    parsed = json.loads(done.stdout)
+    assert set(parsed) == {"status", "error", "answers", "metrics", "demo_device", "demo_model"}
+    assert (parsed["status"], parsed["error"]["code"]) == ("failed", "interrupted")
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"text": "a"}]', "\xff"])
+def test_parse_refuses_what_is_no_prompt_file(environ: dict[str, str], tmp_path: Path, content: str) -> None:
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(content, encoding="latin-1")
+    done = demo_api(
+        "parse", f"--prompts={prompts}", f"--stdout={prompts}", f"--stderr={prompts}", "--exit-code=0", environ=environ
+    )
+    assert done.returncode == 2
+    assert "is no prompt file" in done.stderr
+
+
+def test_model_pull_again_does_nothing_and_path_prints_it(environ: dict[str, str], model_dir: Path) -> None:
+    before = [path.stat().st_mtime_ns for path in model_dir.iterdir()]
+    assert demo_api("model", "pull", environ=environ).stdout.strip() == str(model_dir)
+    assert demo_api("model", "path", environ=environ).stdout.strip() == str(model_dir)
+    assert [path.stat().st_mtime_ns for path in model_dir.iterdir()] == before
+
+
+def test_model_path_without_a_model_says_how_to_get_it(environ: dict[str, str], tmp_path: Path) -> None:
+    done = demo_api("model", "path", "--model-dir", str(tmp_path), environ=environ)
+    assert done.returncode == 3
+    assert "demo-api model pull" in done.stderr

@@ -1,0 +1,102 @@
+"""The documentation names everything that there is, and its examples run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+from conftest import Server
+
+from demo_api import cli, create_app, errors
+from demo_api.app import endpoints
+from demo_api.config import Settings, flag, setting_names, variable
+from demo_api.messages import Request, Timing
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+CURLS = [line for page in PAGES.values() for line in re.findall(r"^curl .*$", page, re.M)]
+
+
+def _commands(group: click.Group, prefix: str = "demo-api") -> list[str]:
+    names = []
+    for name, command in group.commands.items():
+        names += _commands(command, f"{prefix} {name}") if isinstance(command, click.Group) else [f"{prefix} {name}"]
+    return names
+
+
+@pytest.mark.parametrize("endpoint", endpoints(create_app(Settings.load({}, {}))))
+def test_every_route_is_in_the_readme(endpoint: str) -> None:
+    assert f"| `{endpoint}` |" in README
+
+
+@pytest.mark.parametrize("name", setting_names())
+def test_every_setting_is_in_the_readme_with_its_description(name: str) -> None:
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{flag(name)}` | `{variable(name)}` |"))
+    description = Settings.model_fields[name].description
+    assert description
+    assert description in row
+    default = Settings.model_fields[name].default
+    if isinstance(default, int | float):
+        assert f"| `{default}` |" in row
+
+
+@pytest.mark.parametrize("command", _commands(cli.main))
+def test_every_command_is_in_the_readme(command: str) -> None:
+    assert f"| `{command}" in README
+
+
+@pytest.mark.parametrize("field", [*Request.model_fields, *Timing.__dataclass_fields__])
+def test_every_field_is_in_the_readme(field: str) -> None:
+    assert f"`{field}`" in README
+
+
+@pytest.mark.parametrize("code", [value for name, value in vars(cli).items() if name.startswith("EXIT_")])
+def test_every_exit_code_is_in_the_readme(code: int) -> None:
+    assert re.search(rf"^\| {code} \|", README, re.M)
+
+
+def _family(error: type[errors.DemoApiError]) -> list[type[errors.DemoApiError]]:
+    return [error, *(heir for each in error.__subclasses__() for heir in _family(each))]
+
+
+@pytest.mark.parametrize("code", sorted({error.code for error in _family(errors.DemoApiError)} | set(errors.RUN_CODES)))
+def test_every_error_code_is_documented(code: str) -> None:
+    assert f"`{code}`" in PAGES["errors.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_to_a_file(page: str) -> None:
+    folder = ROOT if page == "README.md" else ROOT / "docs"
+    for target in re.findall(r"\]\((?!http)([^)#]+)", PAGES[page]):
+        assert (folder / target).exists(), target
+
+
+@pytest.mark.parametrize("line", CURLS)
+def test_every_curl_example_runs(
+    serve: Callable[..., Server], settings: Callable[..., Settings], model_dir: Path, line: str
+) -> None:
+    server = serve(settings(llama_dir=model_dir))
+    words = shlex.split(line.replace("http://127.0.0.1:8080", server.url))
+    done = subprocess.run(
+        [*words, "--silent", "--show-error", "--fail-with-body"], capture_output=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+
+
+def test_the_readmes_answer_has_the_fields_that_an_answer_has(
+    serve: Callable[..., Server], settings: Callable[..., Settings], model_dir: Path
+) -> None:
+    shown = json.loads(re.findall(r"```json\n(.*?)```", README, re.S)[0])
+    real = serve(settings(llama_dir=model_dir)).chat("What is 2+2?", max_tokens=32, temperature=0).json()
+    assert list(shown) == list(real)
+    assert list(shown["timing"]) == list(real["timing"])
+    assert shown["response"] == real["response"]
+    assert shown["tokens_generated"] == real["tokens_generated"]
