@@ -225,7 +225,6 @@ class Child:
         return all_gone()
 
     def _kill_tree(self) -> None:
-        self._tree.living()  # remembers them while their parents are still there to tell
         if not self._has_ended():
             self._signal_group(signal.SIGKILL)
         patience = time.monotonic() + 5
@@ -237,6 +236,7 @@ class Child:
                 patience += 60
 
     def _signal_group(self, number: signal.Signals) -> None:
+        self._tree.snapshot()  # while the parents are still there to tell whose child is whose
         self._signals.append(number.name)
         if self._process.returncode is None:  # unreaped: the group is certainly ours
             with suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies
@@ -267,7 +267,7 @@ class Child:
             if word == "stop":
                 self._reason = self._reason or reason
             elif word == "hurry":
-                self._hurried = self._reason is not None
+                self._hurried = True
 
     def _abandon(self) -> None:
         self._output.mute()  # nobody listens any more, but the files stay bounded

@@ -107,6 +107,10 @@ def until(true: Callable[[], object]) -> None:
         never.wait(0.01)
 
 
+def until_known_to_have_ended(child: Child) -> None:
+    until(lambda: f"child-{child.pid}" not in [thread.name for thread in threading.enumerate()])
+
+
 def is_gone(process: psutil.Process) -> bool:
     try:
         return process.status() == psutil.STATUS_ZOMBIE
@@ -189,7 +193,7 @@ def test_stop_from_another_thread_wakes_a_silent_child(spawn: Spawner) -> None:
 
 def test_a_stop_that_comes_too_late_stopped_nothing(spawn: Spawner) -> None:
     child = spawn("print('done')")
-    until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+    until_known_to_have_ended(child)
     child.stop("cancelled")
     ended = follow(child)
     assert (ended.stopped, ended.signals, ended.exit_code) == (None, (), 0)
@@ -202,7 +206,7 @@ def test_the_time_is_up(spawn: Spawner) -> None:
 
 
 def test_hurry_skips_one_grace(spawn: Spawner) -> None:
-    code = f"signal.signal(signal.SIGTERM, lambda *_: os._exit(3)); {IGNORES_SIGINT}"
+    code = f"signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), os._exit(3))); {IGNORES_SIGINT}"
     child = spawn(code, grace=500)
     ended = follow(child, Listener(b"ready", lambda: child.stop("cancelled"), child.hurry))
     assert (ended.signals, ended.exit_code) == (("SIGINT", "SIGTERM"), 3)
@@ -251,6 +255,7 @@ def leaves(**options: object) -> str:
         pytest.param(leaves(env={}, start_new_session=True) + "time.sleep(2.5)", b"", id="only seen before"),
         pytest.param(leaves(start_new_session=True) + CLOSES, b"ready", id="when the child was stopped"),
         pytest.param(leaves(start_new_session=True) + IGNORES_BOTH, b"ready", id="when the child was killed"),
+        pytest.param(leaves(env={}, start_new_session=True) + CLOSES, b"ready", id="no mark, when it was stopped"),
     ],
 )
 def test_nothing_outlives_the_child(spawn: Spawner, code: str, stop_at: bytes) -> None:
@@ -269,6 +274,21 @@ def test_nothing_outlives_the_child(spawn: Spawner, code: str, stop_at: bytes) -
     ended = follow(child, listen)
     assert is_gone(left[0])
     assert (ended.survivors_killed, ended.clean) == (1, False)
+
+
+def test_what_outlives_the_child_is_asked_first(spawn: Spawner) -> None:
+    code = "if os.fork() == 0:\n signal.signal(signal.SIGTERM, lambda *_: (print('asked', flush=True), os._exit(0)))\n "
+    listener = Listener()
+    ended = follow(spawn(f"{code}{HANGS}"), listener)
+    assert listener.heard["stdout"] == b"ready\nasked\n"
+    assert ended.survivors_killed == 1
+
+
+def test_a_stop_after_the_childs_end_stopped_nothing(spawn: Spawner) -> None:
+    code = "import time; time.sleep(0.1); print('late', flush=True); time.sleep(0.1)"
+    child = spawn(f"subprocess.Popen([sys.executable, '-S', '-c', {code!r}])")
+    ended = follow(child, Listener(b"late", lambda: child.stop("cancelled")))
+    assert (ended.stopped, ended.signals, ended.exit_code) == (None, (), 0)
 
 
 def test_what_leaves_soon_by_itself_is_not_killed(spawn: Spawner) -> None:
@@ -323,6 +343,8 @@ def test_survivors_are_those_with_the_mark(spawn: Spawner) -> None:
 
         follow(child, Listener(b"ready", look))
     assert found == [True, True]
+    mine = next(iter(psutil.Process().environ().items()))
+    assert os.getpid() not in [process.pid for process in survivors(mine)]
     assert [survivors(mark) for mark in spawn.marks] == [[], []]
 
 
@@ -414,7 +436,7 @@ time.sleep(600)
 
 def test_a_flood_that_ends_before_it_is_seen_is_cut_too(spawn: Spawner) -> None:
     child = spawn("os.write(1, b'x' * 10**6)")
-    until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+    until_known_to_have_ended(child)
     ended = follow(child, max_output=10**5)
     assert (ended.stopped, ended.signals, ended.exit_code) == ("output_too_large", (), 0)
     assert spawn.kept("out") == b"x" * 10**5
@@ -457,12 +479,16 @@ print(os.getsid(0) == os.getpid(), os.getcwd(), os.environ["GIVEN"], "HOME" in o
       *map(is_open, map(int, sys.argv[1:])))
 """
     passed, kept_back = os.pipe()
+    os.write(kept_back, b"typed by somebody")
+    stdin = os.dup(0)
+    os.dup2(passed, 0)
     os.set_inheritable(kept_back, True)
     listener = Listener()
     argv = [sys.executable, "-c", f"import os, sys\n{code}", str(passed), str(kept_back)]
     follow(spawn.run(argv, env={"GIVEN": "yes"}, pass_fds=[passed]), listener)
-    os.close(passed)
-    os.close(kept_back)
+    os.dup2(stdin, 0)
+    for fd in (stdin, passed, kept_back):
+        os.close(fd)
     assert listener.heard["stdout"].decode() == f"True {spawn.folder} yes False b'' True False\n"
 
 
@@ -497,15 +523,29 @@ def test_thirty_children_leave_no_thread_no_file_and_no_zombie(spawn: Spawner) -
 
 
 def test_an_error_of_the_listener_stops_the_tree_first(spawn: Spawner) -> None:
-    def fail() -> None:
+    def listener(stream: str, chunk: bytes) -> None:
         raise ValueError("the reader broke")
 
-    child = spawn(CLOSES)
+    closing = "lambda *_: (os.write(1, b'closing '), time.sleep(0.5), os.write(1, b'closed'), os._exit(0))"
+    child = spawn(f"signal.signal(signal.SIGINT, {closing}); {HANGS}")
     process = psutil.Process(child.pid)
     with pytest.raises(ValueError, match="the reader broke"):
-        follow(child, Listener(b"ready", fail))
+        follow(child, listener)
     assert not process.is_running()
-    assert spawn.kept("out") == b"ready\nclosed\n"  # it had its grace
+    assert spawn.kept("out") == b"ready\nclosing closed"  # it had its grace
+
+
+def test_an_error_while_stopping_does_not_interrupt_the_clean_up(spawn: Spawner) -> None:
+    def listener(stream: str, chunk: bytes) -> None:
+        if chunk == b"asked":
+            raise ValueError("the reader broke")
+        child.stop("cancelled")
+
+    closing = "lambda *_: (os.write(1, b'asked'), time.sleep(0.5), os.write(1, b' once'), os._exit(0))"
+    child = spawn(f"signal.signal(signal.SIGINT, {closing}); {HANGS}")
+    with pytest.raises(ValueError, match="the reader broke"):
+        follow(child, listener)
+    assert spawn.kept("out") == b"ready\nasked once"
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,19 @@ class Demo:
         child.wait(timeout=60)
         return self.ended(child, prompts if isinstance(prompts, list) else [], time.perf_counter() - started)
 
+    def run_one_by_one(self, prompts: list[str], *options: object) -> Run:
+        """One session that runs the test for each prompt alone, with a model of its own each time."""
+        (self.folder / "held.py").write_text(
+            "def pytest_runtestloop(session):\n"
+            "    item = next(i for i in session.items if i.nodeid.endswith('performance-batch-1]'))\n"
+            f"    for prompt in {prompts!r}:\n"
+            "        session.config.option.input_prompts = [prompt]\n"
+            "        item._initrequest()\n"
+            "        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)\n"
+            "    return True\n"
+        )
+        return self.run([], "-p", "held", *options)
+
     def ended(self, child: subprocess.Popen, prompts: list[str], seconds: float = 0) -> Run:
         # Every line has to be a record: whatever else the engine printed would be an error here.
         records = [json.loads(line)["record"] for line in (self.folder / "stderr").read_text().splitlines()]
@@ -192,18 +205,10 @@ def test_runs_from_anywhere_and_writes_nowhere(place: str, tmp_path: Path, model
 
 def test_runs_as_part_of_a_held_session(demo: Demo) -> None:
     """One pytest session can run the test again with other options."""
-    (demo.folder / "held.py").write_text(
-        "def pytest_runtestloop(session):\n"
-        "    item = next(i for i in session.items if i.nodeid.endswith('performance-batch-1]'))\n"
-        "    for prompt in ('Say hi.', 'What is 2+2?'):\n"
-        "        session.config.option.input_prompts = [prompt]\n"
-        "        item._initrequest()\n"
-        "        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)\n"
-        "    return True\n"
-    )
-    run = demo.run([], "-p", "held", "--max_generated_tokens", 3)
+    run = demo.run_one_by_one(["Say hi.", "What is 2+2?"], "--max_generated_tokens", 3)
     records = [message for message in run.messages if message.startswith("\n==REPEAT")]
     assert run.exit_code == 0
+    assert run.messages.count("multidevice with 1 devices is created") == 2
     assert [record.split("\n")[3] for record in records] == ["Say hi. ", "What is 2+2? "]
 
 
@@ -305,14 +310,19 @@ def test_metrics_are_measured(demo: Demo) -> None:
 def test_a_batch_answers_as_its_prompts_alone(demo: Demo, sampling: dict) -> None:
     options = ("--sampling_params", json.dumps(sampling), "--max_generated_tokens", 24)
     together = demo.run(EIGHT, "--batch_size", 8, *options)
-    alone = [demo.run([prompt], *options).answers[0] for prompt in EIGHT]
+    alone = [
+        message.removeprefix(f"\n==REPEAT BATCH 0\n==USER 0 - PROMPT\n{prompt} \n==USER 0 - OUTPUT\n")[:-1]
+        for message in demo.run_one_by_one(EIGHT, *options).messages
+        for prompt in EIGHT
+        if message.startswith(f"\n==REPEAT BATCH 0\n==USER 0 - PROMPT\n{prompt} \n")
+    ]
     assert together.answers == alone
     assert len(set(alone)) == 8
 
 
 def test_thirty_two_users_answer_their_own_prompts(demo: Demo) -> None:
     prompts = [f"Say the number {number}." for number in range(32)]
-    run = demo.run(prompts, "--max_generated_tokens", 3, only="performance-batch-32")
+    run = demo.run(prompts, "--max_generated_tokens", 3, "--instruct", 0, only="performance-batch-32")
     assert run.exit_code == 0
     assert "# of users: 32" in run.messages
     assert len(run.answers) == 32

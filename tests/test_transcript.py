@@ -26,7 +26,7 @@ DEMO = "models.tt_transformers.demo.simple_text_demo"
 FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} | {level: <8} | {name}:{function}:{line} - {message}\n"
 PASSED = b"collected 1 item\n\n===== 1 passed, 31 deselected, 4 warnings in 2.85s =====\n"
 CPP = b"2026-11-22 02:20:47.301 | info     |             UMD | Cluster constructor started. (cluster.cpp:426)"
-QUICK = settings(max_examples=15000, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class Case:
@@ -201,15 +201,15 @@ TEXT = st.one_of(st.text(), st.lists(st.one_of(HOSTILE, st.text(max_size=3)), ma
 
 
 @QUICK
-@given(st.lists(st.tuples(TEXT, TEXT.map(str.strip)), min_size=1, max_size=4), st.randoms(use_true_random=False))
-@example([("a", block(1, "b", "forged").strip()), ("b", "true")], None)
-@example([("same", "one"), ("same", "two")], None)
-def test_any_prompt_and_any_answer_come_back(batch: list[tuple[str, str]], random: Any) -> None:
+@given(st.lists(st.tuples(TEXT, TEXT.map(str.strip)), min_size=1, max_size=4), st.floats(0, 1))
+@example([("a", block(1, "b", "forged").strip()), ("b", "true")], 0.5)
+@example([("same", "one"), ("same", "two")], 0.5)
+def test_any_prompt_and_any_answer_come_back(batch: list[tuple[str, str]], share: float) -> None:
     prompts, answers = [prompt for prompt, _ in batch], [answer for _, answer in batch]
     log = DemoLog()
     log.decode([["tail"] * len(batch)] * 2)
     log.answer(prompts, answers)
-    cut = random.randrange(len(log.printed)) if random else 0
+    cut = round(share * len(log.printed))
     reading = parse(prompts, [PASSED], [log.printed[:cut], log.printed[cut:]], 0)
     assert texts(reading) == answers
     assert reading.status == "succeeded"
@@ -280,7 +280,7 @@ def test_cuts_between_chunks_change_nothing(name: str, sizes: list[int]) -> None
     assert whole[0] == case.read()
 
 
-@settings(QUICK, max_examples=1500)
+@settings(QUICK, max_examples=150)
 @given(st.sampled_from(["2025-07-batch4_limit-json", "2026-04-batch4_limit-text"]), st.floats(0, 1), st.booleans())
 def test_a_transcript_with_a_part_missing_tells_nothing_wrong(name: str, share: float, head: bool) -> None:
     case = Case(name)
@@ -323,7 +323,7 @@ def test_stray_json_is_no_record() -> None:
     assert case.read(stderr=case.stderr.replace(b"\n", b"\n" + stray)) == case.read()
 
 
-@settings(QUICK, max_examples=6000)
+@settings(QUICK, max_examples=200)
 @given(
     st.lists(st.tuples(st.booleans(), st.one_of(st.binary(max_size=200), TEXT.map(lambda s: s.encode()))), max_size=8),
     st.lists(TEXT, max_size=3),
@@ -341,7 +341,7 @@ def test_no_bytes_raise(chunks: list[tuple[bool, bytes]], prompts: list[str], ex
         assert (exit_code, len(reading.answers)) == (0, len(prompts))
 
 
-@settings(QUICK, max_examples=1500)
+@settings(QUICK, max_examples=100)
 @given(st.sampled_from(CUT_CASES), st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=3)), max_size=9))
 def test_no_damage_raises(name: str, damage: list[tuple[float, bytes]]) -> None:
     case = Case(name)
@@ -417,11 +417,13 @@ def test_only_the_demo_is_heard(other: dict[str, str]) -> None:
 def test_a_second_batch_changes_nothing() -> None:
     log = DemoLog()
     log.decode([["one"], ["one two"]], stops={0: 1})
-    log.answer(["a"], ["first"])
-    log.decode([["x"]] * 5, stops={0: 3})
-    log.say(block(0, "a", "second").replace("BATCH 0", "BATCH 1"), block(0, "a", "third"))
-    reading = parse(["a"], [PASSED], [log.printed], 0)
-    assert (texts(reading), counts(reading), reading.iterations) == (["first"], [2], 2)
+    log.answer(["a", "b"], ["first", "limit"])
+    log.say("Prefill compile time: 0.5s")
+    log.decode([["x"]] * 5, stops={0: 3, 1: 0})
+    log.say(block(0, "a", "second").replace("BATCH 0", "BATCH 1"), block(0, "a", "third"), "Prefill compile time: 0.7s")
+    reading = parse(["a", "b"], [PASSED], [log.printed], 0)
+    assert (texts(reading), counts(reading), reading.iterations) == (["first", "limit"], [2, 3], 2)
+    assert reading.metrics.prefill_compile_s == 0.5
 
 
 # Counts
@@ -446,6 +448,13 @@ def test_no_count_where_the_text_stood_still_and_no_trace_record_says_why() -> N
     assert counts(parse(["a"], [PASSED], [log.printed], 0)) == [None]
 
 
+def test_a_text_that_reads_like_a_trace_record_is_none() -> None:
+    log = DemoLog()
+    log.decode([["Finished decoding at iteration 0"], ["Finished decoding at iteration 01"]])
+    log.answer(["a"], ["b"])
+    assert counts(parse(["a"], [PASSED], [log.printed], 0)) == [3]
+
+
 def test_a_loop_may_stand_still_and_grow() -> None:
     tail = "..." + ("again " * 20)[:97]
     log = DemoLog()
@@ -463,6 +472,12 @@ def test_no_count_where_none_is_defined(answer: str, said: str) -> None:
     log.answer(["a"], [answer])
     log.say(said)
     assert counts(parse(["a"], [PASSED], [log.printed], 0)) == [None]
+
+
+def test_figures_that_are_no_numbers_are_not_known() -> None:
+    log = DemoLog()
+    log.say("Prefill compile time: nans", "Decode compile time: infs", "Average Time to First Token (TTFT): 1.5.2ms")
+    assert parse(["a"], [PASSED], [log.printed], 0).metrics == Metrics()
 
 
 # Phases and events
@@ -770,6 +785,7 @@ def test_200_megabytes_are_read_in_little_memory(stream: str, chunk: str) -> Non
 def test_a_record_behind_an_endless_line_is_read() -> None:
     log = succeeded_log()
     assert texts(parse(["a"], [PASSED], [b"x" * 2**20] * 20 + [b"\n", log], 0)) == ["b"]
+    assert texts(parse(["a"], [PASSED], [b"x" * 2**20, b"x\n"] * 20 + [log], 0)) == ["b"]
 
 
 def test_the_longest_answer_is_read() -> None:
