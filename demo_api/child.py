@@ -9,13 +9,16 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import psutil
+
+from demo_api.output_files import OnOutput, OutputFiles
+from demo_api.process_tree import ProcessTree
 
 logger = logging.getLogger(__name__)
 
@@ -25,15 +28,12 @@ POLL_S = 0.02
 CUTTING_S = 0.002
 """How often, once they are full: what is printed then is cut off until the child is gone."""
 
-CHUNK = 256 * 1024
 SNAPSHOT_S = 1.0
 LINGER_S = 0.5
 """What outlives the child may take so long to leave by itself: helpers that wait for their parent's pipe need a bit."""
 
 SIGTERM_GRACE_S = 5.0
 """At most; a process that catches SIGTERM needs no more, and the demo's does not."""
-
-OnOutput = Callable[[str, bytes], None]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Child:
         self._outlived: set[psutil.Process] = set()
         self._next_snapshot = 0.0
         with ExitStack() as undo:
-            self._output = _Output(stdout, stderr, undo)
+            self._output = OutputFiles(stdout, stderr, undo)
             self._started = time.monotonic()
             self._process = subprocess.Popen(
                 list(argv),
@@ -120,7 +120,7 @@ class Child:
             )
             undo.callback(self._process.wait)
             undo.callback(self._process.kill)
-            self._tree = _Tree(self._process.pid, mark)
+            self._tree = ProcessTree(self._process.pid, mark)
             self._waiter = threading.Thread(target=self._await_end, name=f"child-{self._process.pid}", daemon=True)
             self._waiter.start()
             undo.pop_all()
@@ -283,120 +283,3 @@ class Child:
             self._waiter.join()
             self._process.wait()
         self._output.close()
-
-
-class _Output:
-    """The two files that a child prints into.
-
-    Files, because a pipe blocks the child when nobody reads. They are opened for appending: so they can be cut while
-    the child goes on printing, and a flood stays bounded on disk for as long as the child takes to close its device.
-    """
-
-    def __init__(self, stdout: Path, stderr: Path, undo: ExitStack) -> None:
-        self.full = False
-        self._room = 0
-        self.mute()
-        self._fds: dict[str, int] = {}
-        self._offsets = {"stdout": 0, "stderr": 0}
-        for stream, path in (("stdout", stdout), ("stderr", stderr)):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-            undo.callback(path.unlink)
-            undo.callback(os.close, fd)
-            self._fds[stream] = fd
-
-    def fd(self, stream: str) -> int:
-        return self._fds[stream]
-
-    def listen(self, max_output: int, on_output: OnOutput) -> None:
-        self._room = max_output
-        self._on_output = on_output
-
-    def mute(self) -> None:
-        self._on_output = lambda stream, chunk: None
-
-    def look(self) -> bool:
-        """Passes on one chunk of each stream at most, and cuts what is too much. True: there may be more."""
-        behind = False
-        for stream, fd in self._fds.items():
-            offset = self._offsets[stream]
-            if os.fstat(fd).st_size > offset + self._room:
-                self.full = True
-                os.ftruncate(fd, offset + self._room)
-            chunk = os.pread(fd, min(CHUNK, self._room), offset)
-            if chunk:
-                self._offsets[stream] += len(chunk)
-                self._room -= len(chunk)
-                behind = behind or len(chunk) == CHUNK
-                self._on_output(stream, chunk)
-        return behind
-
-    def close(self) -> None:
-        for fd in self._fds.values():
-            os.close(fd)
-
-
-class _Tree:
-    """The descendants of one unreaped process, however far they have wandered off.
-
-    PR_SET_CHILD_SUBREAPER would hand every orphan to this process. But it holds for the whole server, which would then
-    have to reap children that it never made, and it ends with the server; the mark outlives it.
-    """
-
-    def __init__(self, leader_pid: int, mark: tuple[str, str]) -> None:
-        self._leader = psutil.Process(leader_pid)
-        self._mark = mark
-        self._seen: set[psutil.Process] = set()  # psutil tells two owners of one pid apart by their time of creation
-
-    def snapshot(self) -> None:
-        """Remembers the descendants of this moment, for those that leave the session and clear their environment."""
-        with suppress(psutil.Error):
-            self._seen = {process for process in self._seen if _runs(process)}
-            self._seen.update(self._leader.children(recursive=True))
-
-    def living(self) -> set[psutil.Process]:
-        self.snapshot()
-        self._seen.update(process for process in _own_processes() if self._is_member(process))
-        for process in tuple(self._seen):
-            with suppress(psutil.Error):
-                self._seen.update(process.children(recursive=True))
-        self._seen = {process for process in self._seen if _runs(process)}
-        return set(self._seen)
-
-    def _is_member(self, process: psutil.Process) -> bool:
-        if process == self._leader:
-            return False  # it is follow()'s to wait for and to reap
-        # No other session can have the leader's number while the leader is unreaped.
-        with suppress(ProcessLookupError, PermissionError):
-            if os.getsid(process.pid) == self._leader.pid:
-                return True
-        return _is_marked(process, self._mark)
-
-
-def survivors(mark: tuple[str, str]) -> list[psutil.Process]:
-    """Every living process of this user, but this one, with the mark in its environment."""
-    return [process for process in _own_processes() if _is_marked(process, mark)]  # a zombie has no environment
-
-
-def _own_processes() -> Iterator[psutil.Process]:
-    # Not process_iter(): it hands out objects that it remembers, which may stand for a pid's former owner.
-    for pid in psutil.pids():
-        with suppress(psutil.Error):
-            process = psutil.Process(pid)
-            if pid != os.getpid() and process.uids().real == os.getuid():
-                yield process
-
-
-def _is_marked(process: psutil.Process, mark: tuple[str, str]) -> bool:
-    with suppress(psutil.Error, OSError):  # gone, a zombie, or not ours to read
-        return process.environ().get(mark[0]) == mark[1]
-    return False
-
-
-def _runs(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        if process.status() != psutil.STATUS_ZOMBIE:
-            return process.is_running()
-        if process.ppid() == os.getpid():  # this process is init, as in a container, and an orphan is its to reap
-            with suppress(ChildProcessError):
-                os.waitpid(process.pid, os.WNOHANG)
-    return False

@@ -26,6 +26,9 @@ DEFAULT_TEMPERATURE = 0.7
 TOP_K = 32
 """The 2026 demo wants ``top_k`` beside the other two; this is its own default."""
 
+
+_SELECTION = ("-p", "demo_api_child", "-k", "performance-batch-1", "-s")
+
 _DROPPED = {"CI", "TT_GH_CI_INFRA", "LLAMA_DIR", "HF_MODEL", "PYTHONPATH", "PYTHONHOME", "FORCE_COLOR", "PY_COLORS"}
 _DROPPED_PREFIXES = ("DEMO_API_", "LOGURU_", "PYTEST_")
 
@@ -41,8 +44,6 @@ def arguments(settings: Settings, request: Request, prompts: list[str], folder: 
         SetupError: the interpreter is not there.
     """
     options = {
-        "-p": "demo_api_child",
-        "-k": "performance-batch-1",
         "--input_prompts": folder.prompts,
         "--max_seq_len": _max_seq_len(settings, prompts, request.max_tokens),
         # At its limit N the demo has answered N+1 tokens, and 0 would mean its default. The plugin does the rest.
@@ -51,8 +52,10 @@ def arguments(settings: Settings, request: Request, prompts: list[str], folder: 
         "--instruct": 1,
         "--junitxml": folder.junit,
     }
-    words = [str(word) for option in options.items() for word in option]
-    return [str(home.interpreter(settings)), "-u", "-m", "pytest", str(home.SCRIPT), *words, "-s"]
+    # One word each: pytest looks for its ini file before it knows the demo's options, and takes every word without a
+    # dash for a path to look near. So a run's folder below somebody's pytest.ini would change how the demo is run.
+    words = [f"{name}={value}" for name, value in options.items()]
+    return [str(home.interpreter(settings)), "-u", "-m", "pytest", str(home.SCRIPT), *_SELECTION, *words]
 
 
 def environment(settings: Settings, folder: RunFolder, run_id: str) -> dict[str, str]:

@@ -14,9 +14,9 @@ import requests
 from demo_homes import make_home
 
 from demo_api import create_app, weights
-from demo_api.child import survivors
 from demo_api.config import Settings
 from demo_api.messages import Engine
+from demo_api.process_tree import survivors
 from demo_api.runner import DemoRunner
 from demo_api.server import HttpServer
 

@@ -19,7 +19,8 @@ import psutil
 import pytest
 from demo_homes import SCRIPT, make_home
 
-from demo_api.child import Child, Ended, survivors
+from demo_api.child import Child, Ended
+from demo_api.process_tree import survivors
 
 MIB = 2**20
 HANGS = "print('ready', flush=True); time.sleep(600)"

@@ -19,7 +19,7 @@ import pytest
 import requests
 from demo_homes import make_home
 
-from demo_api.child import survivors
+from demo_api.process_tree import survivors
 
 DEMO_API = [sys.executable, "-m", "demo_api"]
 

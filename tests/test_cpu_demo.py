@@ -337,6 +337,16 @@ def test_the_limit_gives_one_token_more(demo: Demo, limit: int, answer: str) -> 
     assert not any("Finished decoding at" in message for message in run.messages)
 
 
+def test_tokens_that_arrive_together_share_their_time(demo: Demo) -> None:
+    """The engine sends nothing before a character is whole; that must not show as iterations without any time."""
+    run = demo.run([PARTY], "--max_generated_tokens", 20)
+    speeds = [re.fullmatch(r"Iteration \d+: .*ms @ ([\d.]+) tok/s/user .*", message) for message in run.messages]
+    rates = [float(found.group(1)) for found in speeds if found]
+    assert len(rates) == 20
+    assert min(rates) > 0
+    assert max(rates) < 10 * run.number(r"Average speed: .* @ ([\d.]+) tok/s/user .*")
+
+
 def test_one_iteration_has_no_average(demo: Demo) -> None:
     run = demo.run(["Say hi."], "--max_generated_tokens", 1)
     assert run.exit_code == 0
@@ -587,9 +597,9 @@ def test_refuses(demo: Demo, options: str, env: dict, exit_code: int, reason: st
 
 
 def test_the_longest_prompt_that_fits_is_answered_up_to_the_limit(demo: Demo) -> None:
-    run = demo.run(["Hello you"], "--max_seq_len", 200, "--max_generated_tokens", 168, "--stop_at_eos", 0)
+    run = demo.run(["Hello you"], "--max_seq_len", 256, "--max_generated_tokens", 224, "--stop_at_eos", 0)
     assert "Encoded prompt lengths:32" in run.messages
-    assert (run.exit_code, run.iterations) == (0, 168)
+    assert (run.exit_code, run.iterations) == (0, 224)
     said = [message for message in run.messages if message.startswith("[User 0]")]
     assert said[-1] != said[-2], "the last iteration still had a token"
 
@@ -679,6 +689,23 @@ def test_the_engine_is_no_back_door(demo: Demo) -> None:
     finally:
         child.send_signal(signal.SIGINT)
         child.wait(timeout=30)
+
+
+def test_the_engine_can_be_closed_as_soon_as_it_is_open(demo: Demo) -> None:
+    """xllamacpp's server never ends if it is freed before its loop has begun, which Ctrl-C during the load can do."""
+    code = (
+        "from contextlib import ExitStack\n"
+        "from models.tt_transformers.tt.generator import Generator\n"
+        "from models.tt_transformers.tt.model_config import ModelArgs\n"
+        "for _ in range(5):\n"
+        "    with ExitStack() as device:\n"
+        "        Generator(ModelArgs(1, 64), device)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], env=demo.environment | {"PYTHONPATH": str(HOME)}, check=True, timeout=40,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert list(demo.temporary.iterdir()) == []
 
 
 def test_a_long_temporary_path_does_not_matter(demo: Demo) -> None:

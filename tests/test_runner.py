@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from threading import Event
 
@@ -182,11 +181,18 @@ def test_the_child_is_told_what_the_design_says(
     assert told["prompt_file_mode"] == "0o600"
     argv = told["argv"]
     assert isinstance(argv, list)
-    options = dict(pairwise(argv))
+    options = dict(word.split("=", 1) for word in argv if "=" in word)
     assert options["--max_generated_tokens"] == "63"
     assert options["--max_seq_len"] == "1024"
-    assert options["-k"] == "performance-batch-1"
     assert options["--batch_size"] == "1"
+    assert argv[argv.index("-k") + 1] == "performance-batch-1"
+
+
+def test_a_strange_ini_file_above_the_state_folder_changes_nothing(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --collect-only\n")
+    assert serve(child_settings("passes")).chat().status_code == 200
 
 
 @pytest.mark.parametrize("generation", ["2025", "2026"])

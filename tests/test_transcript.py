@@ -310,6 +310,30 @@ def test_a_record_that_was_printed_into_leaves_no_counts() -> None:
     assert counts(reading) == [None] * 4
 
 
+def test_half_a_record_glued_to_a_whole_one_hides_only_itself() -> None:
+    case = Case("2025-07-batch4_limit-json")
+    begin = case.stderr.index(b"Finished decoding at iteration")
+    reading = case.read(stderr=case.stderr[:begin] + case.stderr[case.stderr.index(b"\n", begin) + 1 :])
+    assert len(reading.answers) == 4
+    assert counts(reading) == [None] * 4
+    assert reading.iterations == 8
+
+
+def test_a_record_without_its_beginning_leaves_no_counts() -> None:
+    case = Case("2025-07-batch4_limit-json")
+    begin = case.stderr.rindex(b"\n", 0, case.stderr.index(b"Finished decoding at iteration")) + 1
+    assert counts(case.read(stderr=case.stderr[:begin] + case.stderr[begin + 15 :])) == [None] * 4
+
+
+@pytest.mark.parametrize("lost", [1, 11, 40, 400])
+def test_a_log_that_begins_inside_of_a_record_is_read(lost: int) -> None:
+    case = Case("2025-07-batch4_limit-json")
+    begin = case.stderr.index(b"\n", case.stderr.index(b"Reading inputs...")) + 1
+    reading = case.read(stderr=case.stderr[begin + lost :])
+    assert reading.phases[0].name == "prefill_compile"
+    assert (texts(reading), counts(reading)) == (texts(case.read()), counts(case.read()))
+
+
 def test_lines_glued_to_records_do_not_hide_them() -> None:
     case = Case("2025-07-batch4_limit-json")
     glued = case.stderr.replace(b'{"text": "', CPP + b"\r 50%|#####     | 8/16" + b'{"text": "')
@@ -319,7 +343,8 @@ def test_lines_glued_to_records_do_not_hide_them() -> None:
 
 def test_stray_json_is_no_record() -> None:
     case = Case("2025-07-batch4_limit-json")
-    stray = b'{"text": "hello"}\n{"text": "x", "record": {"message": "y"}}\n{"text": "not closed\n{"a": [1]}\n'
+    stray = b'{"text": "hello"}\n{"text": "x", "record": {"message": "y"}}\n{"a": [1]}\n'
+    stray += b'{"text": "simple_text_demo, not closed\n'
     assert case.read(stderr=case.stderr.replace(b"\n", b"\n" + stray)) == case.read()
 
 
@@ -404,7 +429,7 @@ def test_records_on_stdout_do_not_count_where_the_log_is_on_stderr() -> None:
     assert reading.error.code == "no_answer"
 
 
-@pytest.mark.parametrize("other", [{"name": "models.other"}, {"function": "helper"}], ids=["logger", "function"])
+@pytest.mark.parametrize("other", [{"name": f"{DEMO}_other"}, {"function": "helper"}], ids=["logger", "function"])
 def test_only_the_demo_is_heard(other: dict[str, str]) -> None:
     log = DemoLog()
     log.say("Reading inputs...")
@@ -740,6 +765,42 @@ def test_plain_answer_of_bytes_that_are_no_text_is_no_answer() -> None:
     case = Case("2026-04-one_ok-text")
     at = case.stderr.index(b"==USER 0 - OUTPUT") + len(b"==USER 0 - OUTPUT\n")
     assert case.read(stderr=case.stderr[:at] + b"\xff" + case.stderr[at:]).answers == []
+
+
+def test_metrics_inside_a_plain_answer_are_of_it() -> None:
+    line = f"2026-11-22 02:14:40.449 | INFO     | {DEMO}:test_demo_text:1 - "
+    answer = f"so:\n\n{line}\n{line}=== Performance metrics ===\n{line}Prefill compile time: 9.0s\nok"
+    log = DemoLog(serialize=False)
+    log.decode([["tail"]])
+    log.answer(["a"], [answer])
+    log.say("", "=== Performance metrics ===", "Prefill compile time: 0.5s")
+    reading = parse(["a"], [PASSED], [log.printed], 0)
+    assert texts(reading) == [answer]
+    assert reading.metrics.prefill_compile_s == 0.5
+
+
+def test_plain_answer_that_reads_like_a_report_is_whole() -> None:
+    answer = "so:\n\nFAILED a.py::t\n\n==== FAILURES ====\nok"
+    log = DemoLog(serialize=False)
+    log.decode([["tail"]])
+    log.answer(["a"], [answer])
+    assert texts(parse(["a"], [VERDICT_FAILED], [log.printed], 1)) == [answer]
+
+
+def test_metrics_behind_lost_plain_answers_are_read() -> None:
+    case = Case("2026-04-batch4_limit-text")
+    reading = case.read(stderr=case.stderr[case.stderr.index(b"==USER 0 - OUTPUT") :])
+    assert reading.answers == []
+    assert reading.metrics == case.read().metrics != Metrics()
+
+
+def test_a_blank_line_after_a_plain_answer_is_not_of_it() -> None:
+    log = DemoLog(serialize=False)
+    log.decode([["tail"]])
+    log.answer(["a"], ["b"])
+    log.printed += b"\n"
+    log.say("", "=== Performance metrics ===")
+    assert texts(parse(["a"], [PASSED], [log.printed], 0)) == ["b"]
 
 
 def test_cpp_lines_after_a_plain_answer_are_not_of_it() -> None:

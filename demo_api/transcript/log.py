@@ -66,7 +66,7 @@ class Log:
         if self.course.serialised:
             return self._serialised(line)
         at, match = line.find(_RECORD_BYTES), plain.LINE.search(line) if b" | " in line else None
-        if at >= 0 and (not self.heard or PLUGIN.encode() in line) and (not match or at < match.start()):
+        if at >= 0 and (not match or at < match.start()):
             return self._serialised(line)
         is_piece = not self.heard and _PROCESS in line  # the end of a record whose beginning was cut off
         return self._plain(line, match) if match and not is_piece else []
@@ -113,7 +113,7 @@ class Log:
         if record.name == PLUGIN:
             return self.course.begin("load", record.at) if record.message == "collected" else []
         if record.process is None or (self.heard and not self.course.serialised):
-            return []
+            return []  # not loguru's, or printed by a model into a log of plain lines
         self.heard = self.course.serialised = True
         if record.level in ("ERROR", "CRITICAL"):
             self.last_error = record.message

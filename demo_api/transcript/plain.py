@@ -59,7 +59,7 @@ def read_tail(prompts: Sequence[str], text: str, places: Mapping[str, str], ende
     for header, begin, end in _blocks(prompts, first_batch, ended or another_batch or another_test, merged):
         last = end
         if end is not None:
-            yield header + text[begin:end] + "\n"
+            yield header + text[begin:end].strip() + "\n"
     yield from _messages(text, max((match.start() for match in _METRICS.finditer(text)), default=last))
 
 
@@ -130,7 +130,5 @@ def _last_end(text: str, begin: int, ended: bool, merged: bool) -> int | None:
 
 
 def _checked(text: str, begin: int, end: int) -> int | None:
-    """The end, unless what it makes of the answer cannot be: not stripped, or bytes that are no UTF-8."""
-    answer = text[begin:end]
-    damaged = any("\ud800" <= character <= "\udfff" for character in answer)
-    return None if damaged or answer != answer.strip() else end
+    """The end, unless the answer would hold bytes that are no UTF-8."""
+    return None if any("\ud800" <= character <= "\udfff" for character in text[begin:end]) else end

@@ -1,0 +1,81 @@
+"""The processes of one run: the descendants of a child, however far they have wandered off."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+
+import psutil
+
+
+class ProcessTree:
+    """The descendants of one unreaped process.
+
+    PR_SET_CHILD_SUBREAPER would hand every orphan to this process. But it holds for the whole server, which would then
+    have to reap children that it never made, and it ends with the server; the mark outlives it.
+
+    Args:
+        leader_pid: the process whose descendants these are.
+        mark: an environment variable and its value, which descendants inherit and nobody else has.
+    """
+
+    def __init__(self, leader_pid: int, mark: tuple[str, str]) -> None:
+        self._leader = psutil.Process(leader_pid)
+        self._mark = mark
+        self._seen: set[psutil.Process] = set()  # psutil tells two owners of one pid apart by their time of creation
+
+    def snapshot(self) -> None:
+        """Remembers the descendants of this moment, for those that leave the session and clear their environment."""
+        with suppress(psutil.Error):
+            self._seen = {process for process in self._seen if _runs(process)}
+            self._seen.update(self._leader.children(recursive=True))
+
+    def living(self) -> set[psutil.Process]:
+        """Those that live now, without the leader."""
+        self.snapshot()
+        self._seen.update(process for process in _own_processes() if self._is_member(process))
+        for process in tuple(self._seen):
+            with suppress(psutil.Error):
+                self._seen.update(process.children(recursive=True))
+        self._seen = {process for process in self._seen if _runs(process)}
+        return set(self._seen)
+
+    def _is_member(self, process: psutil.Process) -> bool:
+        if process == self._leader:
+            return False  # it is follow()'s to wait for and to reap
+        # No other session can have the leader's number while the leader is unreaped.
+        with suppress(ProcessLookupError, PermissionError):
+            if os.getsid(process.pid) == self._leader.pid:
+                return True
+        return _is_marked(process, self._mark)
+
+
+def survivors(mark: tuple[str, str]) -> list[psutil.Process]:
+    """Every living process of this user, but this one, with the mark in its environment."""
+    return [process for process in _own_processes() if _is_marked(process, mark)]  # a zombie has no environment
+
+
+def _own_processes() -> Iterator[psutil.Process]:
+    # Not process_iter(): it hands out objects that it remembers, which may stand for a pid's former owner.
+    for pid in psutil.pids():
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            if pid != os.getpid() and process.uids().real == os.getuid():
+                yield process
+
+
+def _is_marked(process: psutil.Process, mark: tuple[str, str]) -> bool:
+    with suppress(psutil.Error, OSError):  # gone, a zombie, or not ours to read
+        return process.environ().get(mark[0]) == mark[1]
+    return False
+
+
+def _runs(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return process.is_running()
+        if process.ppid() == os.getpid():  # this process is init, as in a container, and an orphan is its to reap
+            with suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
+    return False
