@@ -26,7 +26,8 @@ from demo_api.errors import SetupError
 logger = logging.getLogger(__name__)
 
 _SPARE_THREADS = 8
-_CONNECTIONS = 1000
+_SPARE_CONNECTIONS = 1000
+_MAX_BODY = 16 * 2**20
 _FLUSH_SECONDS = 2.0
 
 
@@ -42,6 +43,7 @@ class HttpServer:
     """
 
     def __init__(self, app: Flask, settings: Settings) -> None:
+        threads = settings.max_queue + 1 + _SPARE_THREADS  # each waiting /chat holds one; the others answer /health
         self._sockets: dict[int, Any] = {}  # waitress keeps all that its loop looks at in here
         try:
             self._waitress = waitress.create_server(
@@ -49,9 +51,9 @@ class HttpServer:
                 map=self._sockets,
                 host=settings.host,
                 port=settings.port,
-                # Each waiting /chat holds a thread; the spare ones answer /health meanwhile.
-                threads=settings.max_queue + 1 + _SPARE_THREADS,
-                connection_limit=_CONNECTIONS,
+                threads=threads,
+                connection_limit=threads + _SPARE_CONNECTIONS,
+                max_request_body_size=_MAX_BODY,  # a longer one is refused unread, and not by the application
                 asyncore_use_poll=True,  # select() knows no descriptor over 1023
                 ident=None,
                 clear_untrusted_proxy_headers=True,
