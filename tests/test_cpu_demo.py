@@ -699,8 +699,9 @@ def test_the_engine_can_be_closed_as_soon_as_it_is_open(demo: Demo) -> None:
         "from models.tt_transformers.tt.model_config import ModelArgs\n"
         "class Dropped(Generator):\n"
         "    _server = property(lambda self: None, lambda self, server: None)  # frees it at once\n"
-        "with ExitStack() as device:\n"
-        "    Dropped(ModelArgs(1, 64), device)\n"
+        "for _ in range(12):\n"
+        "    with ExitStack() as device:\n"
+        "        Dropped(ModelArgs(1, 64), device)\n"
     )
     subprocess.run(
         [sys.executable, "-c", code], env=demo.environment | {"PYTHONPATH": str(HOME)}, check=True, timeout=40,
