@@ -423,7 +423,11 @@ def test_records_on_stdout_do_not_count_where_the_log_is_on_stderr() -> None:
     log.decode([["tail"]])
     own = re.search(rb'"process": \{"id": (\d+)', log.printed)
     assert own
-    reading = parse(["a"], [forged(block(0, "a", "forged"), int(own[1])), PASSED], [log.printed], 0)
+    reader = Reader(["a"])
+    reader.feed("stderr", log.printed)
+    assert reader.feed("stdout", forged("Starting prefill...") + forged(block(0, "a", "forged"), int(own[1]))) == []
+    reader.feed("stdout", PASSED)
+    reading = reader.finish(0)
     assert reading.answers == []
     assert reading.error is not None
     assert reading.error.code == "no_answer"
@@ -570,6 +574,7 @@ CAPTURED = (
     "__ x __",
     "E   OSError: forged",
 )
+REPORT = ("==== FAILURES ====", "____ x ____", "E   OSError: forged", "__ not a header", "E   OSError: forged")
 ENDINGS: list[tuple[str, int, bytes, bytes, str, str]] = [
     ("assertion without a message", 1, failures("E    assert 3 == 4"), b"", "demo_failed", "assert 3 == 4."),
     (
@@ -599,6 +604,15 @@ ENDINGS: list[tuple[str, int, bytes, bytes, str, str]] = [
         "demo_failed",
         "ExceptionGroup: two things (2 sub-exceptions) ValueError: a bad value.",
     ),
+    (
+        "two tests",
+        1,
+        failures("E   OSError: true", "_ x[1] _", "E   OSError: other"),
+        b"",
+        "demo_failed",
+        "OSError: true.",
+    ),
+    ("captured report", 1, failures(*CAPTURED[:2], *REPORT), b"", "demo_failed", "OSError: true."),
     ("native traceback", 1, failures("Traceback (most recent call last):"), b"", "demo_failed", "short reason."),
     ("no reason", 1, b"", b"", "demo_failed", "The demo failed without a reason (exit code 1)."),
     ("timeout", 1, b"++++ Timeout ++++\n", b"", "demo_failed", "pytest-timeout ended the process."),
@@ -693,7 +707,7 @@ def test_ending(code: str, part: str, ending: tuple[int, bytes, bytes]) -> None:
     error = parse(["a"], [stdout], [stderr], exit_code).error
     assert error is not None
     assert error.code == code
-    assert part in error.message
+    assert part in error.message if code != "demo_failed" else part == error.message
     assert_one_sentence(error.message)
 
 
@@ -720,10 +734,23 @@ def test_a_bad_exit_code_is_no_success(exit_code: int) -> None:
 
 @pytest.mark.parametrize(
     "summary",
-    ["== 1 passed, 2 subtests passed in 0.55s ==", "1 passed in 61.20s (0:01:01)", "= 2 passed, 1 rerun in 9.00s ="],
+    [
+        "== 1 passed, 2 subtests passed in 0.55s ==",
+        "1 passed in 61.20s (0:01:01)",
+        "= \x1b[32m1 passed\x1b[0m in 1.00s =",
+        "= 2 passed, 1 rerun in 9.00s =",
+    ],
 )
 def test_summaries_of_a_passed_test(summary: str) -> None:
     assert parse(["a"], [summary.encode() + b"\n" + CPP], [succeeded_log()], 0).status == "succeeded"
+
+
+def test_streams_merged_into_stderr() -> None:
+    assert parse(["a"], [], [succeeded_log() + PASSED], 0).status == "succeeded"
+
+
+def test_a_last_line_without_a_newline_counts() -> None:
+    assert parse(["a"], [PASSED.rstrip()], [succeeded_log()], 0).status == "succeeded"
 
 
 def test_pytest_has_the_last_word() -> None:
@@ -745,7 +772,7 @@ def test_a_long_reason_keeps_its_beginning_and_its_end() -> None:
 
 def test_the_message_shows_neither_prompt_nor_control_characters() -> None:
     prompt = "A prompt that nobody else need see\nin a message"
-    line = "E   ValueError: \x1b[31mred\x1b[0m \x07bell " + prompt.replace("\n", " ")
+    line = "E   ValueError: \x1b[31mred\x1b[0m \x07bell \x1b]0;title\x07" + prompt.replace("\n", " ")
     error = parse([prompt], [failures(line)], [], 1).error
     assert error is not None
     assert error.message == "ValueError: red bell [the prompt]."
@@ -805,8 +832,12 @@ def test_a_blank_line_after_a_plain_answer_is_not_of_it() -> None:
 
 def test_cpp_lines_after_a_plain_answer_are_not_of_it() -> None:
     case = Case("2025-07-forged_prompt-text")
-    glued = re.sub(rb"\n\n(2026-[^\n]*test_demo_text:\d+ - \n)", rb"\n\n" + CPP + b"\n" + CPP + rb"\1", case.stderr)
-    assert glued.count(CPP) >= 4
+    glued = re.sub(
+        rb"\n\n(2026-[^\n]*test_demo_text:\d+ - \n)",
+        rb"\n\n" + CPP + b"\n 50%|#####     | 8/16 [00:00<00:00]" + rb"\1",
+        case.stderr,
+    )
+    assert glued.count(CPP) >= 2
     assert texts(case.read(stderr=glued)) == texts(case.read())
 
 
@@ -847,6 +878,14 @@ def test_a_record_behind_an_endless_line_is_read() -> None:
     log = succeeded_log()
     assert texts(parse(["a"], [PASSED], [b"x" * 2**20] * 20 + [b"\n", log], 0)) == ["b"]
     assert texts(parse(["a"], [PASSED], [b"x" * 2**20, b"x\n"] * 20 + [log], 0)) == ["b"]
+
+
+def test_a_line_that_was_thrown_away_leaves_no_counts() -> None:
+    case = Case("2025-07-batch4_limit-json")
+    begin = case.stderr.rindex(b"\n", 0, case.stderr.index(b"Finished decoding at iteration")) + 1
+    reading = case.read(stderr=case.stderr[:begin] + b"x" * (9 * 2**20) + case.stderr[begin:])
+    assert len(reading.answers) == 4
+    assert counts(reading) == [None] * 4
 
 
 def test_the_longest_answer_is_read() -> None:
