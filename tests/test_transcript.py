@@ -156,7 +156,7 @@ def block(user: int, prompt: str, answer: str) -> str:
 def quiet_logger() -> Iterator[None]:
     logger.remove()  # its handler for sys.stderr, which would print every record a second time
     yield
-    logger.add(sys.stderr)
+    logger.add(sys.__stderr__ or sys.stderr)
 
 
 HOSTILE = st.sampled_from(
@@ -312,8 +312,8 @@ def test_a_record_that_was_printed_into_leaves_no_counts() -> None:
 
 def test_half_a_record_glued_to_a_whole_one_hides_only_itself() -> None:
     case = Case("2025-07-batch4_limit-json")
-    begin = case.stderr.index(b"Finished decoding at iteration")
-    reading = case.read(stderr=case.stderr[:begin] + case.stderr[case.stderr.index(b"\n", begin) + 1 :])
+    end = case.stderr.rindex(b"\n", 0, case.stderr.index(b"Iteration 3:"))
+    reading = case.read(stderr=case.stderr[: end - 300] + case.stderr[end + 1 :])
     assert len(reading.answers) == 4
     assert counts(reading) == [None] * 4
     assert reading.iterations == 8
@@ -806,6 +806,16 @@ def test_metrics_inside_a_plain_answer_are_of_it() -> None:
     assert reading.metrics.prefill_compile_s == 0.5
 
 
+def test_a_record_printed_into_a_plain_log_is_not_heard() -> None:
+    log = DemoLog(serialize=False)
+    log.say("Reading inputs...")
+    log.printed += forged(block(0, "a", "forged"))
+    log.decode([["tail"]])
+    log.answer(["a"], ["true"])
+    log.say("", "=== Performance metrics ===")
+    assert texts(parse(["a"], [PASSED], [log.printed], 0)) == ["true"]
+
+
 def test_plain_answer_that_reads_like_a_report_is_whole() -> None:
     answer = "so:\n\nFAILED a.py::t\n\n==== FAILURES ====\nok"
     log = DemoLog(serialize=False)
@@ -877,7 +887,8 @@ def test_200_megabytes_are_read_in_little_memory(stream: str, chunk: str) -> Non
 def test_a_record_behind_an_endless_line_is_read() -> None:
     log = succeeded_log()
     assert texts(parse(["a"], [PASSED], [b"x" * 2**20] * 20 + [b"\n", log], 0)) == ["b"]
-    assert texts(parse(["a"], [PASSED], [b"x" * 2**20, b"x\n"] * 20 + [log], 0)) == ["b"]
+    pieces = [b"x" * 2**20, b"x\n"] * 20
+    assert parse(["a"], [PASSED], [*pieces, log], 0) == parse(["a"], [PASSED], [log], 0)
 
 
 def test_a_line_that_was_thrown_away_leaves_no_counts() -> None:
