@@ -50,7 +50,7 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     settings = settings or Settings.load()
     engine = engine or DemoRunner(settings)
     dispatcher = Dispatcher(engine, max_queue=settings.max_queue)
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["demo_api"] = dispatcher
@@ -63,10 +63,8 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
 
 def endpoints(app: Flask) -> list[str]:
     """Every route, such as ``POST /chat``."""
-    rules = (rule for rule in app.url_map.iter_rules() if rule.endpoint != "static")
-    return sorted(
-        f"{method} {rule.rule}" for rule in rules for method in rule.methods or () if method not in ("HEAD", "OPTIONS")
-    )
+    rules = app.url_map.iter_rules()
+    return sorted(f"{method} {rule.rule}" for rule in rules for method in (rule.methods or set()) - {"HEAD", "OPTIONS"})
 
 
 def _add_routes(app: Flask, dispatcher: Dispatcher, engine: Engine) -> None:

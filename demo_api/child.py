@@ -221,8 +221,7 @@ class Child:
         def all_gone() -> bool:
             return not self._tree.living() and not self._tree.living()
 
-        self._look_until(all_gone, time.monotonic() + seconds)
-        return all_gone()
+        return self._look_until(all_gone, time.monotonic() + seconds)
 
     def _kill_tree(self) -> None:
         if not self._has_ended():
@@ -250,8 +249,8 @@ class Child:
                 process.send_signal(signal.SIGCONT)
             self._outlived.add(process)
 
-    def _look_until(self, done: Callable[[], bool], deadline: float) -> None:
-        while not done() and (left := deadline - time.monotonic()) > 0:
+    def _look_until(self, done: Callable[[], bool], deadline: float) -> bool:
+        while not (is_done := done()) and (left := deadline - time.monotonic()) > 0:
             behind = self._output.look()
             if self._output.full:
                 self._reason = self._reason or "output_too_large"
@@ -260,6 +259,7 @@ class Child:
                 self._next_snapshot = time.monotonic() + SNAPSHOT_S
             pause = 0.0 if behind else CUTTING_S if self._output.full else POLL_S
             self._hear(min(left, pause))
+        return is_done
 
     def _hear(self, seconds: float) -> None:
         with suppress(Empty):

@@ -11,13 +11,14 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.progress import Progress
+from rich.text import Text
 
 from demo_api import home, server, transcript, weights
 from demo_api.app import DEMO_NOTE, create_app, endpoints
 from demo_api.config import Settings, flag, setting_names, variable
 from demo_api.dispatcher import Dispatcher
 from demo_api.errors import BadRequest, DemoApiError, SetupError, ShuttingDown
-from demo_api.messages import Event, Result, Run, answer_body, check_request
+from demo_api.messages import Event, answer_body, check_request
 from demo_api.runner import DemoRunner
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SETUP, EXIT_TIMED_OUT, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
@@ -114,32 +115,35 @@ def run(prompt: str, as_json: bool, **options: Any) -> None:
     """Run the demo once with PROMPT, and print its answer."""
     logging.basicConfig(level=logging.ERROR, format="demo-api: %(message)s")
     sampling = {name: options.pop(name) for name in ("max_tokens", "temperature", "top_p", "seed")}
-    engine = DemoRunner(Settings.load(options))
-    request = check_request({"prompt": prompt} | {name: value for name, value in sampling.items() if value is not None})
-    engine.accept(request)
-    engine.check()
-    with Console(stderr=True).status("waiting for the device") as status:
-        dispatcher = Dispatcher(engine, max_queue=1, listener=lambda _, event: status.update(_progress(event)))
-        server.stop_on_signals(dispatcher)
-        pending = dispatcher.submit(request)
-        result = pending.result.result()
-    body = _body(pending.run, result, engine.name, as_json)
-    click.echo(json.dumps(body) if as_json else body["response"])
-
-
-def _body(run: Run, result: Result, engine: str, as_json: bool) -> dict[str, object]:
+    fields = {"prompt": prompt} | {name: value for name, value in sampling.items() if value is not None}
     try:
-        return answer_body(run, result, engine)
+        body = _run(Settings.load(options), fields)
     except DemoApiError as error:
         if as_json:
             click.echo(json.dumps(error.body()))
         raise
+    click.echo(json.dumps(body) if as_json else body["response"])
 
 
-def _progress(event: Event) -> str:
+def _run(settings: Settings, fields: dict[str, object]) -> dict[str, object]:
+    engine = DemoRunner(settings)
+    request = check_request(fields)
+    engine.accept(request)
+    engine.check()
+    with Console(stderr=True).status("waiting for the device") as status:
+        dispatcher = Dispatcher(engine, max_queue=0, listener=lambda _, event: status.update(_progress(event)))
+        server.stop_on_signals(dispatcher)
+        pending = dispatcher.submit(request)
+        result = pending.result.result()
+    return answer_body(pending.run, result, engine.name)
+
+
+def _progress(event: Event) -> Text:
+    # As Text, because a plain string is markup to rich, and prompts and answers may hold brackets.
     if event.kind == "progress":
-        return f"decode: token {event.data['iteration']}, {event.data['tokens_per_second_per_user']} tokens/s"
-    return str(event.data.get("phase") or event.data.get("tail"))
+        speed = event.data["tokens_per_second_per_user"]
+        return Text(f"decode: iteration {event.data['iteration']}, {speed} tokens/s")
+    return Text(str(event.data.get("phase") or event.data.get("tail")))
 
 
 @main.command()

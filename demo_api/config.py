@@ -23,7 +23,10 @@ _UNPREFIXED = {"llama_dir": "LLAMA_DIR", "hf_model": "HF_MODEL"}
 
 def _absolute(path: Path) -> Path:
     # Nobody expands a quoted "~" for the demo, and the child runs in another directory than ours.
-    return Path(os.path.abspath(path.expanduser()))
+    try:
+        return Path(os.path.abspath(path.expanduser()))
+    except RuntimeError as error:  # ~nobody
+        raise ValueError(error) from None
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
@@ -53,13 +56,18 @@ class Settings(BaseModel):
         description="Where the logs of the runs and the lock of the device are.",
     )
     max_queue: int = Field(32, ge=0, le=1000, description="How many runs may wait; one more is answered 503.")
-    run_timeout: float = Field(900, gt=0, description="Seconds that a run may take from its start; then 504.")
+    run_timeout: float = Field(
+        900, gt=0, allow_inf_nan=False, description="Seconds that a run may take from its start; then 504."
+    )
     stop_grace: float = Field(
-        20, ge=0, description="Seconds that a child has to close the device after SIGINT, before SIGTERM."
+        20,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds that a child has to close the device after SIGINT, before SIGTERM.",
     )
     max_output: int = Field(256 * 2**20, ge=2**16, description="Bytes that a child may print before it is stopped.")
     keep_runs: int = Field(200, ge=1, description="How many runs' logs are kept.")
-    keep_days: float = Field(30, gt=0, description="Days for which a run's log is kept.")
+    keep_days: float = Field(30, gt=0, allow_inf_nan=False, description="Days for which a run's log is kept.")
 
     # What the child inherits from, taken when the settings were loaded. Not a setting.
     inherited: dict[str, str] = Field(default_factory=dict, repr=False, exclude=True)

@@ -9,11 +9,10 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from demo_api.errors import DemoApiError, QueueFull, RunFailed, ShuttingDown
+from demo_api.errors import DemoApiError, QueueFull, ShuttingDown
 from demo_api.messages import Engine, Event, Listener, Request, Result, Run
 
 logger = logging.getLogger(__name__)
@@ -54,7 +53,8 @@ class Dispatcher:
         with self._changed:
             if self._closed:
                 raise ShuttingDown("The server is stopping and takes no more runs.")
-            if len(self._waiting) >= self._max_queue and (self._waiting or self._running):
+            # The one that the device will take next, or has taken, waits for nothing.
+            if len(self._waiting) + (self._running is not None) > self._max_queue:
                 raise QueueFull(
                     f"{len(self._waiting)} runs are waiting already, and no more may wait.",
                     retry_after=self._retry_after(),
@@ -73,13 +73,14 @@ class Dispatcher:
                 return False
             pending = self._running = self._waiting.popleft()
             self._running_since = time.monotonic()
-        try:
-            _finish(pending, lambda: self._engine.generate([pending.run], self._listener)[0])
-        finally:
-            with self._changed:
-                self._run_seconds.append(time.monotonic() - self._running_since)
-                self._running = None
-                self._changed.notify_all()
+        outcome = self._outcome(pending.run)
+        with self._changed:  # before the client is told, who may ask again at once
+            self._run_seconds.append(time.monotonic() - self._running_since)
+            self._running = None
+        if isinstance(outcome, Result):
+            pending.result.set_result(outcome)
+        else:
+            pending.result.set_exception(outcome)
         return True
 
     def describe(self) -> dict[str, int]:
@@ -103,6 +104,25 @@ class Dispatcher:
         """Cuts short the grace that ``close`` gives to the child."""
         self._engine.hurry()
 
+    def _outcome(self, run: Run) -> Result | DemoApiError:
+        try:
+            result = self._engine.generate([run], self._listener)[0]
+        except DemoApiError as error:
+            logger.info("run %s: %s", run.run_id, error)
+            return error
+        except Exception as error:
+            # The loop must outlive whatever goes wrong in one run, a full disk included; the client gets a sentence.
+            logger.error("run %s: %s", run.run_id, error, exc_info=not isinstance(error, OSError))
+            return DemoApiError(
+                f"The server could not run it: {type(error).__name__}: {error}.",
+                next_step="Look at the server's log, and for room and permission in its state folder.",
+                run_id=run.run_id,
+                exit_code=None,
+                time_seconds=round(time.monotonic() - run.accepted_at, 3),
+            )
+        logger.info("run %s: %s", run.run_id, result.failure.code if result.failure else "succeeded")
+        return result
+
     def _start_thread(self) -> None:
         # Not before the first run: a server that forks workers after it made the application keeps no thread.
         if self._thread is None:
@@ -122,21 +142,6 @@ class Dispatcher:
         if not self._run_seconds:
             return max(1, math.ceil(elapsed))
         return max(1, math.ceil(statistics.median(self._run_seconds) - elapsed))
-
-
-def _finish(pending: Pending, generate: Callable[[], Result]) -> None:
-    run_id = pending.run.run_id
-    try:
-        result = generate()
-        logger.info("run %s: %s", run_id, result.failure.code if result.failure else "succeeded")
-        pending.result.set_result(result)
-    except DemoApiError as error:
-        pending.result.set_exception(error)
-    except Exception as error:
-        # The loop must outlive whatever goes wrong in one run, a full disk included; the client gets a sentence.
-        logger.exception("run %s: the server could not run it", run_id)
-        sentence = f"The server could not run it: {type(error).__name__}: {error}."
-        pending.result.set_exception(RunFailed(sentence, code="internal_error", run_id=run_id))
 
 
 def _new_run_id() -> str:

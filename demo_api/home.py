@@ -19,6 +19,9 @@ MODEL_CONFIG = Path("models/tt_transformers/tt/model_config.py")
 # A checkout of before 25 November 2025 asks the environment for LLAMA_DIR; a later one never names it in such a call.
 _ASKS_FOR_LLAMA_DIR = re.compile(r"""(getenv|environ)[^\n]*["']LLAMA_DIR["']""")
 
+_SET_MODEL = "Set it to the model's folder."
+_SET_GGUF = "Unset it to use the small model, or set it to a folder with one GGUF file, or to the file."
+
 
 def script(settings: Settings) -> Path:
     """The demo script.
@@ -43,7 +46,7 @@ def interpreter(settings: Settings) -> Path:
     """
     own = settings.demo_home / "python_env" / "bin" / "python"
     path = own if own.exists() else settings.python or Path(sys.executable)
-    if not os.access(path, os.X_OK):
+    if not (path.is_file() and os.access(path, os.X_OK)):
         raise SetupError(
             f"The child's interpreter {path} cannot be executed.",
             next_step="Set DEMO_API_PYTHON to the Python that tt-metal was installed into.",
@@ -57,16 +60,15 @@ def model_variable(settings: Settings) -> tuple[str, str]:
     Raises:
         SetupError: no model is set, it is not there, or it is of the form that this demo home does not read.
     """
-    if _reads_llama_dir(settings):
-        if settings.llama_dir is not None:
-            return "LLAMA_DIR", str(_existing_folder(settings.llama_dir, settings))
-        if settings.hf_model is not None:
-            return "HF_MODEL", _expanded(settings.hf_model)
-        if settings.is_cpu_demo:
-            return "LLAMA_DIR", str(_small_model(settings))
-    elif settings.hf_model is not None:
+    if settings.is_cpu_demo:
+        return _cpu_model(settings)
+    if settings.llama_dir is not None and _reads_llama_dir(settings):
+        if not settings.llama_dir.exists():
+            raise SetupError(f"LLAMA_DIR is {settings.llama_dir}, which does not exist.", next_step=_SET_MODEL)
+        return "LLAMA_DIR", str(settings.llama_dir)
+    if settings.hf_model is not None:
         return "HF_MODEL", _expanded(settings.hf_model)
-    elif settings.llama_dir is not None:
+    if settings.llama_dir is not None:
         return "HF_MODEL", str(_hugging_face_folder(settings.llama_dir))
     either = "LLAMA_DIR (--llama-dir) or " if _reads_llama_dir(settings) else ""
     raise SetupError("No model is set for this demo home.", next_step=f"Set {either}HF_MODEL (--hf-model).")
@@ -104,15 +106,18 @@ def _expanded(name: str) -> str:
     return os.path.abspath(path) if name.startswith("~") or path.is_dir() else name
 
 
-def _existing_folder(path: Path, settings: Settings) -> Path:
+def _cpu_model(settings: Settings) -> tuple[str, str]:
+    variable = "HF_MODEL" if settings.llama_dir is None and settings.hf_model is not None else "LLAMA_DIR"
+    path = settings.llama_dir or (Path(_expanded(settings.hf_model)) if settings.hf_model else _small_model(settings))
     if not path.exists():
-        raise SetupError(f"LLAMA_DIR is {path}, which does not exist.", next_step="Set it to the model's folder.")
-    if settings.is_cpu_demo and path.is_dir() and not any(path.glob("*.gguf")):
+        raise SetupError(f"{variable} is {path}, which does not exist.", next_step=_SET_GGUF)
+    files = 1 if path.is_file() else len(list(path.glob("*.gguf")))
+    if files != 1:
         raise SetupError(
-            f"LLAMA_DIR is {path}, which holds no .gguf file, and the CPU edition of the demo reads nothing else.",
-            next_step="Unset LLAMA_DIR to use the small model, or set it to a folder with a GGUF file.",
+            f"{variable} is {path}, which holds {files or 'no'} .gguf files, and the CPU edition wants one.",
+            next_step=_SET_GGUF,
         )
-    return path
+    return variable, str(path)
 
 
 def _small_model(settings: Settings) -> Path:

@@ -15,6 +15,8 @@ from demo_api.errors import BadRequest, RunFailed
 MAX_PROMPT_CHARACTERS = 32_768
 MAX_TOKENS = 2048
 
+_EXAMPLE = 'Send a JSON object such as {"prompt": "What is 2+2?"}.'
+
 
 def _not_blank(prompt: str) -> str:
     if not prompt.strip():
@@ -59,14 +61,9 @@ def _bad_request(error: ValidationError) -> BadRequest:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     kind, name = first["type"], str(first["loc"][0]) if first["loc"] else None
     if kind == "json_invalid":
-        return BadRequest(
-            f"The body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}.",
-            next_step='Send a JSON object such as {"prompt": "What is 2+2?"}.',
-        )
+        return BadRequest(f"The body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}.", next_step=_EXAMPLE)
     if name is None:
-        return BadRequest(
-            "The body is not a JSON object.", next_step='Send a JSON object such as {"prompt": "What is 2+2?"}.'
-        )
+        return BadRequest("The body is not a JSON object.", next_step=_EXAMPLE)
     if kind == "missing":
         return BadRequest(f"The field '{name}' is missing.", next_step=f"Add '{name}' to the body.", field=name)
     if kind == "extra_forbidden":

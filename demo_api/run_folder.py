@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,13 +78,20 @@ class RunFolder:
         return "".join(_readable(self.stderr)) + "".join(_readable(self.stdout))
 
 
-def prune(runs: Path, *, keep: int, days: float) -> None:
-    """Removes the folders of all but the newest ``keep`` runs, and those that are older than ``days`` days."""
+def tidy(runs: Path, *, keep: int, days: float) -> None:
+    """Removes the folders of all but the newest ``keep`` runs, those older than ``days`` days, and all prompts.
+
+    To be called by the holder of the device: then no child is there that could need its prompts, and those that are
+    found were left by a server that was killed.
+    """
     oldest = time.time() - days * SECONDS_A_DAY
-    folders = sorted((entry for entry in runs.iterdir() if entry.is_dir()), reverse=True)  # their names sort by time
-    for place, folder in enumerate(folders):
-        if place >= keep or folder.stat().st_mtime < oldest:
-            shutil.rmtree(folder, ignore_errors=True)
+    folders = sorted((RunFolder(entry) for entry in runs.iterdir()), key=lambda folder: folder.path.name, reverse=True)
+    for place, folder in enumerate(folders):  # their names sort by time
+        with suppress(OSError):
+            if place >= keep or folder.path.stat().st_mtime < oldest:
+                shutil.rmtree(folder.path)
+            else:
+                folder.forget_prompts()
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from threading import Event as Signal
-from threading import Lock
 
 from demo_api import command, device, home, run_folder
 from demo_api.child import Child, Ended
@@ -17,6 +17,8 @@ from demo_api.messages import Event, Failure, Listener, Request, Result, Run, Ti
 from demo_api.run_folder import RunFolder
 from demo_api.transcript import Reader, Reading
 
+logger = logging.getLogger(__name__)
+
 
 class DemoRunner:
     """The demo engine. ``generate`` is called from one thread at a time; the other methods from any."""
@@ -25,9 +27,9 @@ class DemoRunner:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._lock = Lock()
+        self._lock = threading.Lock()
         self._child: Child | None = None
-        self._stopped = Signal()
+        self._stopped = threading.Event()
 
     def check(self) -> None:
         """Raises SetupError when the script, the interpreter or the model is missing."""
@@ -69,20 +71,16 @@ class DemoRunner:
             OSError: the run's folder or the child could not be made.
         """
         settings = self._settings
-        runs_path = settings.state_dir / "runs"
-        folder = RunFolder.create(runs_path, runs[0].run_id)
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
         lock = settings.state_dir / "device.lock"
         try:
             with device.held(lock, wait_seconds=settings.run_timeout, given_up=self._stopped) as lock_fd:
-                return self._run_child(runs, folder, lock_fd, listener)
+                return self._run_in_folder(runs, lock_fd, listener)
         except device.DeviceBusy:
             if self._stopped.is_set():
                 raise ShuttingDown("The server is stopping; the run was not started.") from None
             sentence = f"Another process held the device for {settings.run_timeout:g} s, so the run did not start."
             return [Result(run.run_id, failure=Failure("timed_out", sentence)) for run in runs]
-        finally:
-            folder.forget_prompts()
-            run_folder.prune(runs_path, keep=settings.keep_runs, days=settings.keep_days)
 
     def stop(self, reason: str) -> None:
         """Ends the batch that runs, if any, with ``reason`` as its failure's code; further batches are refused."""
@@ -96,6 +94,15 @@ class DemoRunner:
         with self._lock:
             if self._child is not None:
                 self._child.hurry()
+
+    def _run_in_folder(self, runs: list[Run], lock_fd: int, listener: Listener) -> list[Result]:
+        runs_path = self._settings.state_dir / "runs"
+        folder = RunFolder.create(runs_path, runs[0].run_id)
+        run_folder.tidy(runs_path, keep=self._settings.keep_runs, days=self._settings.keep_days)
+        try:
+            return self._run_child(runs, folder, lock_fd, listener)
+        finally:
+            folder.forget_prompts()
 
     def _run_child(self, runs: list[Run], folder: RunFolder, lock_fd: int, listener: Listener) -> list[Result]:
         prompts = command.filled_up([run.request.prompt for run in runs])
@@ -119,6 +126,8 @@ class DemoRunner:
         finally:
             with self._lock:
                 self._child = None
+        if not ended.clean:
+            logger.warning("run %s: its processes could not close the device; it may need a reset", runs[0].run_id)
         outcome = _Outcome(reader.finish(ended.exit_code), ended, started, folder.path, folder.readable_log())
         return [self._result(run, place, outcome) for place, run in enumerate(runs)]
 
@@ -157,7 +166,7 @@ class DemoRunner:
             output=outcome.log,
             exit_code=outcome.ended.exit_code,
             log_folder=str(outcome.folder),
-            note=None if reading.error is None or failure else _NO_SPEED,
+            note=_NO_SPEED if answer and reading.iterations == 1 else None,
         )
 
     def _failure(self, outcome: _Outcome) -> Failure | None:

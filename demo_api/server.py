@@ -11,10 +11,9 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import waitress
-from flask import Flask
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.trigger import trigger
@@ -22,6 +21,9 @@ from waitress.trigger import trigger
 from demo_api.config import Settings
 from demo_api.dispatcher import Dispatcher
 from demo_api.errors import SetupError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class HttpServer:
         SetupError: the address cannot be used. The port is bound from now on, but nothing is answered before ``run``.
     """
 
-    def __init__(self, app: Flask, settings: Settings) -> None:
+    def __init__(self, app: WSGIApplication, settings: Settings) -> None:
         threads = settings.max_queue + 1 + _SPARE_THREADS  # each waiting /chat holds one; the others answer /health
         self._sockets: dict[int, Any] = {}  # waitress keeps all that its loop looks at in here
         try:

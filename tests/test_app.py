@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import requests
 from conftest import Server
-from test_dispatcher import EchoEngine
+from echo_engine import EchoEngine
 
 from demo_api.config import Settings
 from demo_api.errors import SetupError
@@ -91,8 +91,10 @@ def test_health_answers_while_every_place_in_the_line_is_taken(
     for thread in threads:
         thread.start()
     wanted = {"waiting": 3, "running": 1, "limit": 3}
+    tick = threading.Event()
     while (health := server.get("/health").json())["queue"] != wanted:
         assert health["status"] == "healthy"
+        tick.wait(0.05)
     assert health["device"] == {"state": "busy"}
     refused = server.chat("one too many")
     assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")

@@ -134,8 +134,7 @@ def test_ctrl_c_closes_the_device_first_and_answers_who_waits(
         runs, answers = server.chat_in_background()
         server.wait_for_log("decode")
         waits, refused = server.chat_in_background()
-        while requests.get(f"{server.url}/health", timeout=10).json()["queue"]["waiting"] == 0:
-            pass
+        until(lambda: requests.get(f"{server.url}/health", timeout=10).json()["queue"]["waiting"] == 1)
         server.process.send_signal(signal.SIGINT)
         runs.join()
         waits.join()
@@ -150,8 +149,7 @@ def test_a_second_ctrl_c_hurries(environ: dict[str, str], home_of: Callable[[str
     environ["DEMO_API_STOP_GRACE"] = "3600"
     with serving(*home_of("ignores_sigterm"), environ=environ) as server:
         thread, answers = server.chat_in_background()
-        server.wait_for_log("startup")
-        server.wait_for_log(": ")
+        server.wait_for_log("decode")
         server.process.send_signal(signal.SIGINT)
         server.wait_for_log("stopping")
         while server.process.poll() is None:
@@ -176,25 +174,53 @@ def test_a_killed_server_takes_its_child_with_it(
             % (len(payload), payload)
         )
         server.wait_for_log("run ")
-        while not (children := _left(environ)) or not _collected(environ):
-            pass
+        until(lambda: _collected(environ))
+        children = _left(environ)
         server.process.kill()
         gone, alive = psutil.wait_procs(children, timeout=30)
         connection.close()
     assert alive == []
     assert gone
+    run = Path(environ["DEMO_API_STATE_DIR"]) / "runs" / _run_ids(environ)[0]
+    assert {path.name for path in run.iterdir()} <= {"stdout.txt", "stderr.txt", "junit.xml"}
+    assert (Path(flags[1]) / "device_closed").exists() == (child == "closes_device_slowly")
+
+
+def test_a_second_interrupt_does_not_break_off_the_clean_up(
+    environ: dict[str, str], home_of: Callable[[str], list[str]]
+) -> None:
+    """As the kernel sends it when a server of many threads is killed."""
+    flags = home_of("closes_device_slowly")
+    process = subprocess.Popen([*DEMO_API, "run", *flags, "Hello"], env=environ, stderr=subprocess.DEVNULL)
+    until(lambda: _collected(environ))
+    (child,) = _left(environ)
+    child.send_signal(signal.SIGINT)
+    threading.Event().wait(0.5)
+    child.send_signal(signal.SIGINT)
+    process.wait(30)
+    assert (Path(flags[1]) / "device_closed").exists()
 
 
 def _collected(environ: dict[str, str]) -> bool:
-    folder = Path(environ["DEMO_API_STATE_DIR"]) / "runs" / _run_ids(environ)[0]
-    return "Starting decode loop" in (folder / "stderr.txt").read_text()
+    logs = (Path(environ["DEMO_API_STATE_DIR"]) / "runs").glob("*/stderr.txt")
+    return any("Starting decode loop" in log.read_text() for log in logs)
 
 
-def test_a_server_started_with_sigint_ignored_still_closes_the_device(
+def until(condition: Callable[[], bool]) -> None:
+    """Looks until it is so; half a minute at most."""
+    tick = threading.Event()
+    for _ in range(300):
+        if condition():
+            return
+        tick.wait(0.1)
+    raise AssertionError("it never came to be so")
+
+
+def test_a_run_started_with_sigint_ignored_still_closes_the_device(
     environ: dict[str, str], home_of: Callable[[str], list[str]]
 ) -> None:
     flags = home_of("closes_device_slowly")
-    environ["DEMO_API_RUN_TIMEOUT"] = "4"
+    environ["DEMO_API_RUN_TIMEOUT"] = "8"
     command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *DEMO_API, "run", *flags, "Hello"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 4, done.stderr
@@ -208,7 +234,7 @@ NOT_SERVED = {
         "--demo-home",
     ),
     "no model": (["--model-dir", "{tmp}"], "The small model is not in", "demo-api model pull"),
-    "no such model": (["--llama-dir", "{tmp}/none"], "does not exist", "model's folder"),
+    "no such model": (["--llama-dir", "{tmp}/none"], "does not exist", "one GGUF file"),
     "no interpreter": (["--python", "{tmp}/python", "--llama-dir", "{model}"], "cannot be executed", "DEMO_API_PYTHON"),
     "a port that is none": (
         ["--port", "99999", "--llama-dir", "{model}"],
@@ -262,12 +288,23 @@ def test_run_prints_the_answer_and_exits_by_the_outcome(
     assert _left(environ) == []
 
 
+@pytest.mark.parametrize("prompt", ["Say hi [/INST]", "[red]x[/b]", "[link=file:///etc]x"])
+def test_run_shows_brackets_as_they_are(
+    environ: dict[str, str], home_of: Callable[[str], list[str]], prompt: str
+) -> None:
+    done = demo_api("run", *home_of("passes"), prompt, environ=environ)
+    assert (done.returncode, done.stdout.strip()) == (0, f"ok: {prompt}"), done.stderr
+
+
 def test_run_json_is_what_chat_answers(environ: dict[str, str], home_of: Callable[[str], list[str]]) -> None:
     good = demo_api("run", "--json", *home_of("passes"), "Hello", environ=environ)
     assert json.loads(good.stdout)["response"] == "ok: Hello"
     bad = demo_api("run", "--json", *home_of("exits_42"), "Hello", environ=environ)
     assert json.loads(bad.stdout)["code"] == "crashed"
     assert bad.returncode == 1
+    refused = demo_api("run", "--json", "--max-tokens", "0", *home_of("skips"), "Hello", environ=environ)
+    assert json.loads(refused.stdout)["field"] == "max_tokens"
+    assert refused.returncode == 2
 
 
 @pytest.mark.parametrize("words", [["--max-tokens", "0", "Hello"], ["--temperature", "nan", "Hello"], [" "], []])
@@ -281,9 +318,7 @@ def test_run_refuses_bad_input(environ: dict[str, str], model_dir: Path, words: 
 def test_run_is_interrupted_by_ctrl_c(environ: dict[str, str], home_of: Callable[[str], list[str]]) -> None:
     flags = home_of("closes_device_slowly")
     process = subprocess.Popen([*DEMO_API, "run", *flags, "Hello"], env=environ, stderr=subprocess.PIPE, text=True)
-    runs = Path(environ["DEMO_API_STATE_DIR"]) / "runs"
-    while not (runs.exists() and _run_ids(environ) and _left(environ) and _collected(environ)):
-        assert process.poll() is None
+    until(lambda: _collected(environ))
     process.send_signal(signal.SIGINT)
     stderr = process.communicate(timeout=30)[1]
     assert process.returncode == 130, stderr

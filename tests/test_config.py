@@ -33,7 +33,17 @@ def test_a_quoted_tilde_is_expanded_and_a_relative_path_made_absolute() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("port", "http"), ("port", "70000"), ("max_queue", "-1"), ("run_timeout", "0"), ("run_timeout", "soon")],
+    [
+        ("port", "http"),
+        ("port", "70000"),
+        ("max_queue", "-1"),
+        ("run_timeout", "0"),
+        ("run_timeout", "soon"),
+        ("run_timeout", "inf"),
+        ("stop_grace", "nan"),
+        ("keep_days", "inf"),
+        ("state_dir", "~nosuchuser/x"),
+    ],
 )
 def test_a_wrong_value_is_one_sentence_with_the_names_of_variable_and_flag(name: str, value: str) -> None:
     with pytest.raises(SetupError) as caught:

@@ -3,53 +3,11 @@ from __future__ import annotations
 import threading
 
 import pytest
+from echo_engine import EchoEngine
 
 from demo_api.dispatcher import Dispatcher
-from demo_api.errors import BadRequest, QueueFull, RunFailed, SetupError, ShuttingDown
-from demo_api.messages import Answer, Event, Failure, Listener, Request, Result, Run
-
-
-class EchoEngine:
-    """Answers with the prompt; holds each run until it is let go, or stopped."""
-
-    name = "echo"
-
-    def __init__(self, *, hold: bool = False) -> None:
-        self.let_go = threading.Event()
-        self.stopped = threading.Event()
-        self.seen: list[str] = []
-        self.hurried = False
-        if not hold:
-            self.let_go.set()
-
-    def check(self) -> None:
-        pass
-
-    def accept(self, request: Request) -> None:
-        pass
-
-    def describe(self) -> dict[str, object]:
-        return {"model": "echo", "model_loaded": True}
-
-    def generate(self, runs: list[Run], listener: Listener) -> list[Result]:
-        prompt = runs[0].request.prompt
-        self.seen.append(prompt)
-        listener(runs[0].run_id, Event("phase", None, {"phase": "decode"}))
-        if prompt == "break":
-            raise OSError(28, "No space left on device")
-        if prompt == "unplug":
-            raise SetupError("The demo home is gone.")
-        self.let_go.wait()
-        if self.stopped.is_set():
-            return [Result(run.run_id, failure=Failure("cancelled", "The run was cancelled.")) for run in runs]
-        return [Result(run.run_id, answer=Answer(run.request.prompt, 1)) for run in runs]
-
-    def stop(self, reason: str) -> None:
-        self.stopped.set()
-        self.let_go.set()
-
-    def hurry(self) -> None:
-        self.hurried = True
+from demo_api.errors import BadRequest, DemoApiError, QueueFull, SetupError, ShuttingDown
+from demo_api.messages import Answer, Event, Request
 
 
 def test_runs_are_answered_in_their_order() -> None:
@@ -92,6 +50,27 @@ def test_the_line_is_bounded_and_says_when_to_come_back() -> None:
     dispatcher.close()
 
 
+def test_as_many_as_may_wait_and_one_more_are_accepted_however_fast_they_come() -> None:
+    for _ in range(50):
+        engine = EchoEngine(hold=True)
+        dispatcher = Dispatcher(engine, max_queue=3)
+        accepted = [dispatcher.submit(Request(prompt="x")) for _ in range(4)]
+        with pytest.raises(QueueFull):
+            dispatcher.submit(Request(prompt="one too many"))
+        engine.let_go.set()
+        for each in accepted:
+            each.result.result(10)
+        dispatcher.close()
+
+
+def test_who_has_an_answer_can_ask_again_at_once() -> None:
+    dispatcher = Dispatcher(EchoEngine(), max_queue=0)
+    for _ in range(500):
+        dispatcher.submit(Request(prompt="a")).result.result(10)
+        assert dispatcher.describe()["running"] == 0
+    dispatcher.close()
+
+
 def test_160_at_once_with_room_for_100_accept_exactly_those() -> None:
     engine = EchoEngine(hold=True)
     dispatcher = Dispatcher(engine, max_queue=100)
@@ -125,7 +104,7 @@ def test_one_run_is_accepted_when_none_may_wait_and_the_device_is_free() -> None
 
 
 @pytest.mark.parametrize(
-    ("prompt", "raised", "told"), [("break", RunFailed, "No space left"), ("unplug", SetupError, "gone")]
+    ("prompt", "raised", "told"), [("break", DemoApiError, "No space left"), ("unplug", SetupError, "gone")]
 )
 def test_the_loop_outlives_a_run_that_cannot_be_run(prompt: str, raised: type[Exception], told: str) -> None:
     dispatcher = Dispatcher(EchoEngine(), max_queue=10)

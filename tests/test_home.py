@@ -59,9 +59,23 @@ def test_a_model_that_cannot_be_used_says_what_to_set(
     assert told in caught.value.next_step
 
 
-def test_the_cpu_edition_takes_no_folder_without_a_gguf_file(llama: Path) -> None:
-    with pytest.raises(SetupError, match=r"holds no \.gguf file"):
-        home.model_variable(Settings.load({"llama_dir": llama}, {}))
+@pytest.mark.parametrize("variable", ["llama_dir", "hf_model"])
+def test_the_cpu_edition_wants_exactly_one_gguf_file(llama: Path, variable: str) -> None:
+    settings = Settings.load({variable: str(llama)}, {})
+    with pytest.raises(SetupError, match=r"holds no \.gguf files"):
+        home.model_variable(settings)
+    (llama / "a.gguf").touch()
+    assert home.model_variable(settings) == (variable.upper(), str(llama))
+    (llama / "b.gguf").touch()
+    with pytest.raises(SetupError, match=r"holds 2 \.gguf files"):
+        home.model_variable(settings)
+    one = Settings.load({variable: str(llama / "a.gguf")}, {})
+    assert home.model_variable(one) == (variable.upper(), str(llama / "a.gguf"))
+
+
+def test_the_cpu_edition_knows_no_hugging_face_names() -> None:
+    with pytest.raises(SetupError, match="does not exist"):
+        home.model_variable(Settings.load({"hf_model": "meta-llama/Llama-3.2-1B-Instruct"}, {}))
 
 
 def test_the_cpu_edition_without_any_model_says_how_to_get_the_small_one(tmp_path: Path) -> None:
@@ -87,8 +101,9 @@ def test_the_interpreter_is_the_homes_own_then_the_set_one_then_ours(tmp_path: P
 
 
 def test_an_interpreter_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="cannot be executed"):
-        home.interpreter(Settings.load({"demo_home": tmp_path, "python": tmp_path / "none"}, {}))
+    for python in (tmp_path / "none", tmp_path):
+        with pytest.raises(SetupError, match="cannot be executed"):
+            home.interpreter(Settings.load({"demo_home": tmp_path, "python": python}, {}))
 
 
 def _gguf(*pairs: tuple[bytes, int, bytes]) -> bytes:

@@ -68,7 +68,7 @@ def test_rejects_and_names_the_field(fields: dict[str, object], named: str) -> N
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe", b'{"prompt": "\xff"}', b"{}}"])
 def test_rejects_what_is_no_json_object(body: bytes) -> None:
-    with pytest.raises(BadRequest, match=r"The body is not|missing"):
+    with pytest.raises(BadRequest, match="The body is not"):
         parse_request(body)
 
 

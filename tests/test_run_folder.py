@@ -65,11 +65,12 @@ def test_the_readable_log_of_a_flood_has_its_ends_and_says_what_is_left_out(fold
     assert len(log) < 1.1 * run_folder.READABLE_LIMIT
 
 
-def test_prune_keeps_the_newest_and_the_young(tmp_path: Path) -> None:
+def test_tidy_keeps_the_newest_and_the_young_and_no_prompts(tmp_path: Path) -> None:
     names = [f"2026010{day}-000000-abcd" for day in range(1, 6)]
     for name in names:
         RunFolder.create(tmp_path, name).write(["x"], {})
     long_ago = time.time() - 40 * run_folder.SECONDS_A_DAY
     os.utime(tmp_path / names[4], (long_ago, long_ago))
-    run_folder.prune(tmp_path, keep=3, days=30)
+    run_folder.tidy(tmp_path, keep=3, days=30)
     assert sorted(path.name for path in tmp_path.iterdir()) == names[2:4]
+    assert list(tmp_path.glob("*/*")) == []

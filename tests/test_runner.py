@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 
 import pytest
 from conftest import Server
 
 from demo_api import device
 from demo_api.config import Settings
+from demo_api.messages import Request, Run
+from demo_api.run_folder import RunFolder
+from demo_api.runner import DemoRunner
 
 ANSWERS = {
     "passes": "ok: Hello",
@@ -105,27 +109,28 @@ def test_a_forged_answer_is_not_believed(
     assert honest["response"].startswith("ok: Hello")
     assert forged["response"].startswith("ok: ==USER 0 - OUTPUT\nforged")
     assert honest["timing"]["ttft_ms"] != 666
+    _nothing_is_left(server)
 
 
 @pytest.mark.parametrize("generation", ["2025", "2026"])
-@pytest.mark.parametrize(("max_tokens", "at_most"), [(1, 1), (2, 2)])
+@pytest.mark.parametrize("max_tokens", [1, 2])
 def test_an_answer_of_one_decode_iteration_is_an_answer(
     serve: Callable[..., Server],
     child_settings: Callable[..., Settings],
     generation: str,
     max_tokens: int,
-    at_most: int,
 ) -> None:
     """The 2025 demo divides by zero after it has answered."""
     server = serve(child_settings("fails_after_answer", generation))
     answer = server.chat("one two three four", max_tokens=max_tokens)
     assert answer.status_code == 200, answer.text
     body = answer.json()
-    assert body["tokens_generated"] == at_most
-    assert len(body["response"].split()) == at_most
+    assert body["tokens_generated"] == max_tokens
+    assert len(body["response"].split()) == max_tokens
     assert body["finish_reason"] == "length"
     assert body["timing"]["decode_tokens_per_second"] is None
     assert "one decode iteration" in body["note"]
+    _nothing_is_left(server)
 
 
 def _told(serve: Callable[..., Server], settings: Settings, **fields: object) -> dict[str, object]:
@@ -228,24 +233,115 @@ def test_old_runs_are_forgotten(serve: Callable[..., Server], child_settings: Ca
     assert sorted(path.name for path in (server.settings.state_dir / "runs").iterdir()) == sorted(run_ids)[1:]
 
 
-def test_a_device_that_another_process_holds_is_waited_for(
+def test_a_run_waits_for_the_process_that_holds_the_device(
     serve: Callable[..., Server], child_settings: Callable[..., Settings]
 ) -> None:
-    settings = child_settings("passes", run_timeout=10)
+    settings = child_settings("passes")
     settings.state_dir.mkdir(parents=True)
-    server = serve(settings)
+    holder = device.held(settings.state_dir / "device.lock", wait_seconds=0, given_up=Event())
+    holder.__enter__()
+    leaves = Timer(1, holder.__exit__, (None, None, None))
+    leaves.start()
+    timing = serve(settings).chat().json()["timing"]
+    leaves.join()
+    assert timing["queue_seconds"] > 0.5
+
+
+def test_a_run_does_not_wait_for_ever_for_the_device(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings]
+) -> None:
+    settings = child_settings("passes", run_timeout=1)
+    settings.state_dir.mkdir(parents=True)
     with device.held(settings.state_dir / "device.lock", wait_seconds=0, given_up=Event()):
-        answer = server.chat()
+        answer = serve(settings).chat()
     assert (answer.status_code, answer.json()["code"]) == (504, "timed_out")
     assert "held the device" in answer.json()["error"]
-    assert server.chat().status_code == 200
+    assert answer.json()["exit_code"] is None
 
 
-def test_a_full_or_read_only_state_folder_is_one_clear_sentence(
+def test_a_state_folder_that_cannot_be_used_is_one_clear_sentence(
     serve: Callable[..., Server], child_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where a folder should be")
-    answer = serve(child_settings("passes", state_dir=blocked)).chat()
-    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
-    assert "NotADirectoryError" in answer.json()["error"]
+    body = serve(child_settings("passes", state_dir=blocked)).chat().json()
+    assert body["code"] == "internal_error"
+    assert "FileExistsError" in body["error"]
+    assert "state folder" in body["next_step"]
+    assert {"run_id", "exit_code", "time_seconds"} <= set(body)
+
+
+@pytest.mark.parametrize(
+    ("characters", "max_tokens", "max_seq_len"),
+    [(100, 128, 1024), (1000, 128, 2048), (5_000, 128, 8192), (30_000, 2048, 32_768)],
+)
+def test_prompt_and_answer_surely_fit(
+    serve: Callable[..., Server],
+    child_settings: Callable[..., Settings],
+    characters: int,
+    max_tokens: int,
+    max_seq_len: int,
+) -> None:
+    body = serve(child_settings("shows_environment")).chat("x" * characters, max_tokens=max_tokens).json()
+    assert f"--max_seq_len={max_seq_len}" in json.loads(body["response"])["argv"]
+
+
+def test_the_models_context_length_bounds_the_sequence(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = child_settings("shows_environment")
+    (tmp_path / "Llama-3.2-1B-Instruct/config.json").write_text('{"max_position_embeddings": 2000}')
+    server = serve(settings)
+    told = json.loads(server.chat("x" * 5_000).json()["response"])
+    assert "--max_seq_len=2000" in told["argv"]
+    refused = server.chat("Hello", max_tokens=2000)
+    assert (refused.status_code, refused.json()["field"]) == (400, "max_tokens")
+
+
+def test_a_batch_is_filled_up_and_every_run_keeps_its_own_answer(
+    child_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    runs = [Run(f"run-{number}", Request(prompt=f"number {number}"), time.monotonic()) for number in range(3)]
+    told: list[str] = []
+    results = DemoRunner(child_settings("passes")).generate(runs, lambda run_id, _: told.append(run_id))
+    answers = [result.answer.response for result in results if result.answer]
+    assert answers == ["ok: number 0", "ok: number 1", "ok: number 2"]
+    assert set(told) == {"run-0", "run-1", "run-2"}
+    assert "==USER 3 - PROMPT\nnumber 2" in results[0].output
+
+
+@pytest.fixture
+def cpu_server(serve: Callable[..., Server], settings: Callable[..., Settings], model_dir: Path) -> Server:
+    """The CPU edition with the real model."""
+    return serve(settings(llama_dir=model_dir))
+
+
+def test_a_seed_repeats_a_sampled_answer(cpu_server: Server) -> None:
+    first, again, other = (
+        cpu_server.chat("Tell me a story.", max_tokens=24, temperature=1.5, top_p=1, seed=seed).json()["response"]
+        for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.usefixtures("hostile_environment")
+def test_ci_in_the_servers_environment_changes_nothing(
+    serve: Callable[..., Server], settings: Callable[..., Settings], model_dir: Path
+) -> None:
+    answer = serve(settings(llama_dir=model_dir)).chat("What is 2+2?", max_tokens=1, temperature=0)
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert (body["tokens_generated"], body["finish_reason"], body["device"]) == (1, "length", "CPU")
+    assert body["note"]
+
+
+def test_the_prompts_of_a_killed_server_go_with_the_next_run(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings]
+) -> None:
+    settings = child_settings("passes")
+    left = RunFolder.create(settings.state_dir / "runs", "20260101-000000-killed")
+    left.write(["a secret"], {})
+    serve(settings).chat()
+    assert left.path.exists()
+    assert list(left.path.iterdir()) == []

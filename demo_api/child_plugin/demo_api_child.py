@@ -30,7 +30,9 @@ PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 def pytest_load_initial_conftests() -> None:
     # Before the demo home's conftest is imported: that import alone may take many seconds.
     order = _order()
-    _restore_sigint()
+    # A server started in the background of a script has SIGINT ignored, and children inherit that. The demo closes the
+    # device on KeyboardInterrupt only.
+    signal.signal(signal.SIGINT, _interrupt_once)
     _die_with(order.get("parent_pid"))
 
 
@@ -46,17 +48,24 @@ def pytest_collection_finish() -> None:
     _log("collected")
 
 
+def pytest_unconfigure(config: Any) -> None:
+    # The server does this too, unless it was killed. The prompts are nobody's business any more.
+    for path in (config.getoption("--input_prompts", None), os.environ["DEMO_API_CHILD"]):
+        if path and os.path.exists(path):
+            os.remove(path)
+
+
 def _order() -> dict[str, Any]:
     with open(os.environ["DEMO_API_CHILD"], encoding="utf-8") as file:
         order: dict[str, Any] = json.load(file)
         return order
 
 
-def _restore_sigint() -> None:
-    # A server started in the background of a script has SIGINT ignored, and children inherit that. The demo closes the
-    # device on KeyboardInterrupt only.
-    if signal.getsignal(signal.SIGINT) != signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+def _interrupt_once(_number: int, _frame: FrameType | None) -> None:
+    # When the server is killed the kernel hands this process from one of its dying threads to the next, with a signal
+    # each time. A second interrupt would break off the clean-up, in which the device is closed, that the first began.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _die_with(parent_pid: int | None) -> None:
