@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 import time
+from urllib.parse import quote
 
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, UnsupportedMediaType
@@ -88,7 +89,8 @@ def _add_routes(app: Flask, dispatcher: Dispatcher, engine: Engine) -> None:
             answer.update(engine.describe())
         except SetupError as error:
             answer.update(status="unhealthy", note=f"{error} {error.next_step}", model=None, model_loaded=False)
-        return jsonify({**answer, "queue": queue, "device": {"state": "busy" if queue["running"] else "free"}})
+        state = "busy" if queue["running"] or engine.device_is_taken() else "free"
+        return jsonify({**answer, "queue": queue, "device": {"state": state}})
 
 
 def _add_errors(app: Flask) -> None:
@@ -136,8 +138,8 @@ def _add_request_ids(app: Flask) -> None:
         response.headers["X-Request-Id"] = g.request_id
         logger.info(
             "%s %s %d in %.3f s%s (request %s)",
-            request.method,
-            request.path,
+            quote(request.method),
+            quote(request.path),  # it may hold line ends and escape sequences
             response.status_code,
             time.monotonic() - g.started,
             f", run {g.run_id}" if "run_id" in g else "",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,9 @@ def _flags(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[...
 @click.version_option(package_name="demo-api")
 def main() -> None:
     """Run Tenstorrent's simple_text_demo.py, over HTTP or once."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # an answer may hold what the terminal's encoding has not
+            stream.reconfigure(errors="backslashreplace")
 
 
 @main.command()
@@ -163,7 +168,7 @@ def _read_prompts(path: Path) -> list[str]:
         if not isinstance(entries, list):
             raise TypeError
         return [str(entry["prompt"]) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise BadRequest(
             f"{path} is no prompt file.", next_step='A prompt file is a JSON list such as [{"prompt": "What is 2+2?"}].'
         ) from None

@@ -101,7 +101,7 @@ class Settings(BaseModel):
     @property
     def is_cpu_demo(self) -> bool:
         """Whether the demo home is the CPU edition that ships in this package."""
-        return self.demo_home == CPU_DEMO_HOME
+        return self.demo_home.resolve() == CPU_DEMO_HOME.resolve()
 
 
 def setting_names() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,17 +33,31 @@ def held(path: Path, *, wait_seconds: float, given_up: Event) -> Iterator[int]:
         DeviceBusy: it was not free in time, or the wait was given up.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + wait_seconds
     try:
-        # flock has no timeout, so look again and again: the usual case is one look.
-        for _ in range(1 + int(wait_seconds / _LOOK_AGAIN_SECONDS)):
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if given_up.wait(_LOOK_AGAIN_SECONDS):
-                    raise DeviceBusy from None
-        else:
-            raise DeviceBusy
+        while not _locked(fd):  # flock has no timeout, so look again and again: the usual case is one look
+            if time.monotonic() >= deadline or given_up.wait(_LOOK_AGAIN_SECONDS):
+                raise DeviceBusy
         yield fd
     finally:
         os.close(fd)
+
+
+def is_taken(path: Path) -> bool:
+    """Whether somebody holds the device now."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # nobody has made it yet, or nobody could
+        return False
+    try:
+        return not _locked(fd)
+    finally:
+        os.close(fd)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -64,7 +64,7 @@ class ShuttingDown(DemoApiError):
 
 RUN_CODES = {
     "skipped": "Take away what made the demo skip the test; the error says what that was.",
-    "demo_failed": "Mend what the error names, or shorten the prompt or max_tokens if they do not fit, and try again.",
+    "demo_failed": "Mend what the error names: a prompt that does not fit, a missing package, a full disk.",
     "collection_error": "Check that the demo home's Python can import the demo, and that a device is there (tt-smi).",
     "interrupted": "Something outside of the server ended the child; send the request again.",
     "internal_error": "Check the demo home's pytest and its plugins.",
@@ -72,7 +72,7 @@ RUN_CODES = {
     "no_tests": "Check that the demo script has a test whose id holds performance-batch-1.",
     "crashed": "Reset the device if it has one (tt-smi -r) and send the request again.",
     "no_answer": "Send the request again; if it comes back, run the demo by hand with the same prompt.",
-    "timed_out": "Raise DEMO_API_RUN_TIMEOUT if the first run compiles kernels; otherwise check the device.",
+    "timed_out": "Raise DEMO_API_RUN_TIMEOUT if the run needs longer, or end what else holds the device.",
     "cancelled": "Send the request again.",
     "output_too_large": "Raise DEMO_API_MAX_OUTPUT if the demo may print so much.",
 }

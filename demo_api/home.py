@@ -45,7 +45,7 @@ def interpreter(settings: Settings) -> Path:
         SetupError: it is not there or cannot be executed.
     """
     own = settings.demo_home / "python_env" / "bin" / "python"
-    path = own if own.exists() else settings.python or Path(sys.executable)
+    path = own if own.exists() or own.is_symlink() else settings.python or Path(sys.executable)
     if not (path.is_file() and os.access(path, os.X_OK)):
         raise SetupError(
             f"The child's interpreter {path} cannot be executed.",

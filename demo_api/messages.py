@@ -33,7 +33,7 @@ class Request(BaseModel):
     max_tokens: int = Field(128, ge=1, le=MAX_TOKENS)
     temperature: float | None = Field(None, ge=0.0, le=2.0, allow_inf_nan=False)
     top_p: float = Field(0.9, gt=0.0, le=1.0, allow_inf_nan=False)
-    seed: int | None = Field(None, ge=0, le=2**32 - 1)
+    seed: int | None = Field(None, ge=0, le=2**32 - 2)  # 2**32 - 1 means "a random one" to llama.cpp
 
 
 def parse_request(body: bytes | str) -> Request:
@@ -59,7 +59,7 @@ def check_request(fields: Mapping[str, object]) -> Request:
 
 def _bad_request(error: ValidationError) -> BadRequest:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    kind, name = first["type"], str(first["loc"][0]) if first["loc"] else None
+    kind, name = first["type"], str(first["loc"][0])[:100] if first["loc"] else None
     if kind == "json_invalid":
         return BadRequest(f"The body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}.", next_step=_EXAMPLE)
     if name is None:
@@ -246,6 +246,9 @@ class Engine(Protocol):
 
     def accept(self, request: Request) -> None:
         """Raises BadRequest for what this engine can know that it cannot do."""
+
+    def device_is_taken(self) -> bool:
+        """Whether some process holds the device now."""
 
     def describe(self) -> dict[str, object]:
         """What ``/health`` says of the engine: ``model``, ``model_loaded``, ``llama_dir`` and so on."""

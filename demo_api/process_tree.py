@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 
 import psutil
@@ -48,12 +48,24 @@ class ProcessTree:
         with suppress(ProcessLookupError, PermissionError):
             if os.getsid(process.pid) == self._leader.pid:
                 return True
-        return _is_marked(process, self._mark)
+        return _value(process, self._mark[0]) == self._mark[1]
 
 
-def survivors(mark: tuple[str, str]) -> list[psutil.Process]:
-    """Every living process of this user, but this one, with the mark in its environment."""
-    return [process for process in _own_processes() if _is_marked(process, mark)]  # a zombie has no environment
+def survivors(variable: str, values: Collection[str]) -> list[psutil.Process]:
+    """Every living process of this user, but this one, in whose environment the variable has one of these values."""
+    # A zombie has no environment.
+    return [process for process in _own_processes() if values and _value(process, variable) in values]
+
+
+def end(processes: list[psutil.Process]) -> None:
+    """Ends them: SIGTERM, a second, SIGKILL."""
+    for process in processes:
+        with suppress(psutil.Error):
+            process.terminate()
+    for process in psutil.wait_procs(processes, timeout=1)[1]:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=5)
 
 
 def _own_processes() -> Iterator[psutil.Process]:
@@ -65,10 +77,10 @@ def _own_processes() -> Iterator[psutil.Process]:
                 yield process
 
 
-def _is_marked(process: psutil.Process, mark: tuple[str, str]) -> bool:
+def _value(process: psutil.Process, variable: str) -> str | None:
     with suppress(psutil.Error, OSError):  # gone, a zombie, or not ours to read
-        return process.environ().get(mark[0]) == mark[1]
-    return False
+        return process.environ().get(variable)
+    return None
 
 
 def _runs(process: psutil.Process) -> bool:

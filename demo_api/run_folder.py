@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from demo_api.errors import SetupError
+
+_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")  # a run's id: see dispatcher.py
 
 SECONDS_A_DAY = 86_400
 READABLE_LIMIT = 2**20
@@ -78,20 +82,44 @@ class RunFolder:
         return "".join(_readable(self.stderr)) + "".join(_readable(self.stdout))
 
 
-def tidy(runs: Path, *, keep: int, days: float) -> None:
-    """Removes the folders of all but the newest ``keep`` runs, those older than ``days`` days, and all prompts.
+def check_state_folder(path: Path) -> None:
+    """Makes the state folder if need be.
 
-    To be called by the holder of the device: then no child is there that could need its prompts, and those that are
-    found were left by a server that was killed.
+    Raises:
+        SetupError: it cannot be made or written into.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(path, os.W_OK | os.X_OK) else "Permission denied"
+    except OSError as error:
+        reason = error.strerror
+    if reason:
+        raise SetupError(
+            f"The state folder {path} cannot be used: {reason}.",
+            next_step="Set --state-dir (DEMO_API_STATE_DIR) to a folder that can be written into.",
+        )
+
+
+def existing(runs: Path) -> list[RunFolder]:
+    """The folders of runs, the newest first. What else somebody keeps there is not ours."""
+    if not runs.exists():
+        return []
+    ours = [entry for entry in runs.iterdir() if _NAME.fullmatch(entry.name)]
+    return [RunFolder(entry) for entry in sorted(ours, key=lambda entry: entry.stat().st_mtime, reverse=True)]
+
+
+def tidy(folders: list[RunFolder], *, keep: int, days: float) -> None:
+    """Removes all but the newest ``keep`` folders, those older than ``days`` days, and all prompts.
+
+    To be called by the holder of the device, before it makes a folder of its own: then no child is there that could
+    need its prompts, and those that are found were left by a server that was killed.
     """
     oldest = time.time() - days * SECONDS_A_DAY
-    folders = sorted((RunFolder(entry) for entry in runs.iterdir()), key=lambda folder: folder.path.name, reverse=True)
-    for place, folder in enumerate(folders):  # their names sort by time
-        with suppress(OSError):
-            if place >= keep or folder.path.stat().st_mtime < oldest:
-                shutil.rmtree(folder.path)
-            else:
-                folder.forget_prompts()
+    for place, folder in enumerate(folders):
+        if place >= keep or folder.path.stat().st_mtime < oldest:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        else:
+            folder.forget_prompts()
 
 
 def _write_private(path: Path, text: str) -> None:
@@ -118,7 +146,7 @@ def _readable_line(line: bytes) -> str:
     if line.startswith(b'{"text": '):
         try:
             text = json.loads(line)["text"]
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
         else:
             return str(text)

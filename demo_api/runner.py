@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from demo_api import command, device, home, run_folder
+from demo_api import command, device, home, process_tree, run_folder
 from demo_api.child import Child, Ended
 from demo_api.config import Settings
 from demo_api.errors import BadRequest, ShuttingDown
@@ -32,10 +32,15 @@ class DemoRunner:
         self._stopped = threading.Event()
 
     def check(self) -> None:
-        """Raises SetupError when the script, the interpreter or the model is missing."""
+        """Raises SetupError when the script, the interpreter or the model is missing, or the state cannot be kept."""
         home.script(self._settings)
         home.interpreter(self._settings)
         home.model_variable(self._settings)
+        run_folder.check_state_folder(self._settings.state_dir)
+
+    def device_is_taken(self) -> bool:
+        """Whether a process of a run holds the device, whoever started it."""
+        return device.is_taken(self._settings.state_dir / "device.lock")
 
     def accept(self, request: Request) -> None:
         """Raises BadRequest for a seed that the demo cannot take, and for what cannot fit into the model."""
@@ -71,7 +76,7 @@ class DemoRunner:
             OSError: the run's folder or the child could not be made.
         """
         settings = self._settings
-        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        run_folder.check_state_folder(settings.state_dir)
         lock = settings.state_dir / "device.lock"
         try:
             with device.held(lock, wait_seconds=settings.run_timeout, given_up=self._stopped) as lock_fd:
@@ -97,8 +102,11 @@ class DemoRunner:
 
     def _run_in_folder(self, runs: list[Run], lock_fd: int, listener: Listener) -> list[Result]:
         runs_path = self._settings.state_dir / "runs"
+        earlier = run_folder.existing(runs_path)
+        # A killed server's child is gone, or we would not hold the device; but not what that child may have started.
+        process_tree.end(process_tree.survivors("DEMO_API_RUN", {folder.path.name for folder in earlier}))
+        run_folder.tidy(earlier, keep=self._settings.keep_runs - 1, days=self._settings.keep_days)
         folder = RunFolder.create(runs_path, runs[0].run_id)
-        run_folder.tidy(runs_path, keep=self._settings.keep_runs, days=self._settings.keep_days)
         try:
             return self._run_child(runs, folder, lock_fd, listener)
         finally:

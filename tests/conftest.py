@@ -66,8 +66,7 @@ class Server:
 
     def leftovers(self) -> list[psutil.Process]:
         """The living processes of this server's runs."""
-        runs = (self.settings.state_dir / "runs").iterdir()
-        return [process for run in runs for process in survivors(("DEMO_API_RUN", run.name))]
+        return survivors("DEMO_API_RUN", [run.name for run in (self.settings.state_dir / "runs").iterdir()])
 
 
 @pytest.fixture

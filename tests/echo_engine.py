@@ -27,6 +27,9 @@ class EchoEngine:
     def accept(self, request: Request) -> None:
         pass
 
+    def device_is_taken(self) -> bool:
+        return False
+
     def describe(self) -> dict[str, object]:
         return {"model": "echo", "model_loaded": True}
 

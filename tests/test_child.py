@@ -90,7 +90,7 @@ class Spawner:
 def spawn(tmp_path: Path) -> Iterator[Spawner]:
     spawner = Spawner(tmp_path)
     yield spawner
-    left = [process for mark in spawner.marks for process in survivors(mark)]
+    left = [process for mark in spawner.marks for process in survivors(mark[0], [mark[1]])]
     for process in left:
         process.kill()
     assert left == []
@@ -339,14 +339,14 @@ def test_survivors_are_those_with_the_mark(spawn: Spawner) -> None:
     for child, mark in zip((one, other), spawn.marks, strict=True):
 
         def look(child: Child = child, mark: tuple[str, str] = mark) -> None:
-            found.append([process.pid for process in survivors(mark)] == [child.pid])
+            found.append([process.pid for process in survivors(mark[0], [mark[1]])] == [child.pid])
             child.stop("cancelled")
 
         follow(child, Listener(b"ready", look))
     assert found == [True, True]
     mine = next(iter(psutil.Process().environ().items()))
-    assert os.getpid() not in [process.pid for process in survivors(mine)]
-    assert [survivors(mark) for mark in spawn.marks] == [[], []]
+    assert os.getpid() not in [process.pid for process in survivors(mine[0], [mine[1]])]
+    assert [survivors(mark[0], [mark[1]]) for mark in spawn.marks] == [[], []]
 
 
 # What a child prints

@@ -98,7 +98,7 @@ def _run_ids(environ: dict[str, str]) -> list[str]:
 
 
 def _left(environ: dict[str, str]) -> list[psutil.Process]:
-    return [process for run_id in _run_ids(environ) for process in survivors(("DEMO_API_RUN", run_id))]
+    return survivors("DEMO_API_RUN", _run_ids(environ))
 
 
 def test_serve_prints_the_banner_and_a_line_per_request_and_phase(
@@ -338,7 +338,7 @@ def test_parse_prints_one_json_object(environ: dict[str, str], tmp_path: Path) -
     assert (parsed["status"], parsed["error"]["code"]) == ("failed", "interrupted")
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"text": "a"}]', "\xff"])
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"text": "a"}]', "\xff", "[" * 200_000])
 def test_parse_refuses_what_is_no_prompt_file(environ: dict[str, str], tmp_path: Path, content: str) -> None:
     prompts = tmp_path / "prompts.json"
     prompts.write_text(content, encoding="latin-1")

@@ -55,10 +55,12 @@ def test_a_wrong_value_is_one_sentence_with_the_names_of_variable_and_flag(name:
     assert "\n" not in sentence
 
 
-def test_the_default_demo_home_is_the_cpu_edition() -> None:
+def test_the_default_demo_home_is_the_cpu_edition(tmp_path: Path) -> None:
     settings = Settings.load({}, {})
     assert settings.is_cpu_demo
     assert CPU_DEMO_HOME.is_dir()
+    (tmp_path / "link").symlink_to(CPU_DEMO_HOME)
+    assert Settings.load({"demo_home": tmp_path / "link"}, {}).is_cpu_demo
     assert not Settings.load({"demo_home": "/opt/tt-metal"}, {}).is_cpu_demo
 
 

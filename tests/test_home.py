@@ -101,6 +101,12 @@ def test_the_interpreter_is_the_homes_own_then_the_set_one_then_ours(tmp_path: P
 
 
 def test_an_interpreter_that_is_not_there_is_told(tmp_path: Path) -> None:
+    broken = tmp_path / "python_env/bin/python"
+    broken.parent.mkdir(parents=True)
+    broken.symlink_to(tmp_path / "none")
+    with pytest.raises(SetupError, match="cannot be executed"):
+        home.interpreter(Settings.load({"demo_home": tmp_path}, {}))
+    broken.unlink()
     for python in (tmp_path / "none", tmp_path):
         with pytest.raises(SetupError, match="cannot be executed"):
             home.interpreter(Settings.load({"demo_home": tmp_path, "python": python}, {}))

@@ -16,7 +16,7 @@ ACCEPTED = {
     "an integer temperature": {"temperature": 0},
     "the highest temperature": {"temperature": 2.0},
     "all of top_p": {"top_p": 1},
-    "a seed": {"seed": 2**32 - 1},
+    "a seed": {"seed": 2**32 - 2},
     "an explicit null seed": {"seed": None},
     "the longest prompt": {"prompt": "x" * 32_768},
     "a prompt of one space and a letter": {"prompt": " a"},
@@ -44,6 +44,7 @@ REJECTED = {
     "a top_p over 1": ({"top_p": 1.001}, "top_p"),
     "NaN as top_p": ({"top_p": float("nan")}, "top_p"),
     "a negative seed": ({"seed": -1}, "seed"),
+    "a seed that means none": ({"seed": 2**32 - 1}, "seed"),
     "a fractional seed": ({"seed": 0.5}, "seed"),
     "an unknown field": ({"max_token": 5}, "max_token"),
 }

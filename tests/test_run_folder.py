@@ -13,7 +13,7 @@ from demo_api.run_folder import RunFolder
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    return RunFolder.create(tmp_path / "runs", "20260101-000000-abcd")
+    return RunFolder.create(tmp_path / "runs", "20260101-000000-0000abcd")
 
 
 def test_only_the_owner_can_read_it(folder: RunFolder) -> None:
@@ -65,12 +65,22 @@ def test_the_readable_log_of_a_flood_has_its_ends_and_says_what_is_left_out(fold
     assert len(log) < 1.1 * run_folder.READABLE_LIMIT
 
 
-def test_tidy_keeps_the_newest_and_the_young_and_no_prompts(tmp_path: Path) -> None:
-    names = [f"2026010{day}-000000-abcd" for day in range(1, 6)]
-    for name in names:
+def test_tidy_keeps_the_newest_and_the_young_and_no_prompts_and_what_is_not_ours(tmp_path: Path) -> None:
+    now = time.time()
+    names = [f"20260101-000000-{number:08x}" for number in range(5)]
+    ages = [2, 0, 40, 1, 3]  # days; names within one second do not sort by time
+    for name, days in zip(names, ages, strict=True):
         RunFolder.create(tmp_path, name).write(["x"], {})
-    long_ago = time.time() - 40 * run_folder.SECONDS_A_DAY
-    os.utime(tmp_path / names[4], (long_ago, long_ago))
-    run_folder.tidy(tmp_path, keep=3, days=30)
-    assert sorted(path.name for path in tmp_path.iterdir()) == names[2:4]
-    assert list(tmp_path.glob("*/*")) == []
+        os.utime(tmp_path / name, (now - days * run_folder.SECONDS_A_DAY,) * 2)
+    (tmp_path / "exp1").mkdir()
+    (tmp_path / "exp1/prompts.json").touch()
+    run_folder.tidy(run_folder.existing(tmp_path), keep=3, days=30)
+    assert {path.name for path in tmp_path.iterdir()} == {names[0], names[1], names[3], "exp1"}
+    assert list(tmp_path.glob("2*/*")) == []
+    assert (tmp_path / "exp1/prompts.json").exists()
+
+
+def test_a_line_that_nests_too_deep_is_shown_as_it_is(folder: RunFolder) -> None:
+    line = '{"text": ' + "[" * 100_000 + "\n"
+    folder.stdout.write_text(line)
+    assert folder.readable_log() == line

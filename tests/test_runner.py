@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Timer
 
@@ -264,11 +267,45 @@ def test_a_state_folder_that_cannot_be_used_is_one_clear_sentence(
 ) -> None:
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where a folder should be")
-    body = serve(child_settings("passes", state_dir=blocked)).chat().json()
-    assert body["code"] == "internal_error"
-    assert "FileExistsError" in body["error"]
-    assert "state folder" in body["next_step"]
-    assert {"run_id", "exit_code", "time_seconds"} <= set(body)
+    server = serve(child_settings("passes", state_dir=blocked))
+    answer = server.chat()
+    assert (answer.status_code, answer.json()["code"]) == (503, "not_set_up")
+    assert f"The state folder {blocked} cannot be used: File exists" in answer.json()["error"]
+    assert server.get("/health").json()["status"] == "unhealthy"
+
+
+def test_many_at_once_with_room_for_one_folder_are_all_answered(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings]
+) -> None:
+    server = serve(child_settings("passes", keep_runs=1))
+    with ThreadPoolExecutor(5) as pool:
+        statuses = [answer.status_code for answer in pool.map(lambda _: server.chat(), range(5))]
+    assert statuses == [200] * 5
+    assert len(list((server.settings.state_dir / "runs").iterdir())) == 1
+
+
+def test_health_sees_the_device_of_another_process(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings]
+) -> None:
+    settings = child_settings("passes")
+    server = serve(settings)
+    assert server.get("/health").json()["device"] == {"state": "free"}
+    with device.held(settings.state_dir / "device.lock", wait_seconds=0, given_up=Event()):
+        assert server.get("/health").json()["device"] == {"state": "busy"}
+    assert server.get("/health").json()["device"] == {"state": "free"}
+
+
+def test_what_a_killed_run_left_behind_is_ended_before_the_next_one(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings]
+) -> None:
+    settings = child_settings("passes")
+    run_id = "20260101-000000-0000dead"
+    RunFolder.create(settings.state_dir / "runs", run_id)
+    orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env={"DEMO_API_RUN": run_id})
+    server = serve(settings)
+    assert server.chat().status_code == 200
+    assert server.leftovers() == []
+    orphan.wait(10)
 
 
 @pytest.mark.parametrize(
@@ -325,6 +362,12 @@ def test_a_seed_repeats_a_sampled_answer(cpu_server: Server) -> None:
     assert first != other
 
 
+@pytest.mark.parametrize("max_tokens", [12, 16, 24])
+def test_tokens_are_counted_where_a_character_takes_several(cpu_server: Server, max_tokens: int) -> None:
+    body = cpu_server.chat("用中文写一首关于春天的长诗。", max_tokens=max_tokens, temperature=0).json()
+    assert (body["tokens_generated"], body["finish_reason"]) == (max_tokens, "length")
+
+
 @pytest.mark.usefixtures("hostile_environment")
 def test_ci_in_the_servers_environment_changes_nothing(
     serve: Callable[..., Server], settings: Callable[..., Settings], model_dir: Path
@@ -340,7 +383,7 @@ def test_the_prompts_of_a_killed_server_go_with_the_next_run(
     serve: Callable[..., Server], child_settings: Callable[..., Settings]
 ) -> None:
     settings = child_settings("passes")
-    left = RunFolder.create(settings.state_dir / "runs", "20260101-000000-killed")
+    left = RunFolder.create(settings.state_dir / "runs", "20260101-000000-0000dead")
     left.write(["a secret"], {})
     serve(settings).chat()
     assert left.path.exists()

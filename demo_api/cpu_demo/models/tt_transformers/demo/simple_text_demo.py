@@ -54,7 +54,8 @@ def check_fit(settings, encoded_prompts):
 def log_tails(all_outputs):
     """The last characters of each prompt with its answer so far, on one line."""
     for user, output in enumerate(all_outputs):
-        text = "".join(output)
+        # As a tokenizer shows a character of which only some tokens are there.
+        text = "".join(output) + ("" if output[-1] else "\ufffd")
         if len(text) > 100:
             text = "..." + text[-97:]
         logger.opt(depth=1).info("[User {}] {}", user, text.replace("\n", " "))
