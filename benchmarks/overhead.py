@@ -71,7 +71,11 @@ def raw_command(settings: Settings, folder: Path) -> tuple[str, dict[str, str]]:
     prompts = folder / "prompts.json"
     prompts.write_text(json.dumps([{"prompt": PROMPT}]))
     variable, model = home.model_variable(settings)
-    environ = {name: value for name, value in os.environ.items() if name not in ("CI", "LLAMA_DIR", "HF_MODEL")}
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("CI", "TT_GH_CI_INFRA", "LLAMA_DIR", "HF_MODEL")
+    }
     environ |= {variable: model, "PYTHONPATH": str(settings.demo_home)}
     command = (
         f"{sys.executable} -m pytest {home.SCRIPT} -k performance-batch-1 --input_prompts {prompts} "

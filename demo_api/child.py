@@ -217,11 +217,7 @@ class Child:
             self._kill_tree()
 
     def _all_gone_within(self, seconds: float) -> bool:
-        # Twice, because a process can fork and leave while the list of processes is being read.
-        def all_gone() -> bool:
-            return not self._tree.living() and not self._tree.living()
-
-        return self._look_until(all_gone, time.monotonic() + seconds)
+        return self._look_until(self._tree.is_gone, time.monotonic() + seconds)
 
     def _kill_tree(self) -> None:
         if not self._has_ended():

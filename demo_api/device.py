@@ -22,7 +22,7 @@ def held(path: Path, *, wait_seconds: float, given_up: Event) -> Iterator[int]:
     """Holds the device, and yields the file descriptor that the child must inherit.
 
     The lock is an ``flock`` on an open file: it is free only when every process that inherited the descriptor is gone.
-    So the device stays taken while any process of a run lives, even when the server was killed.
+    So the device stays taken while the child lives, even when the server was killed.
 
     Args:
         path: the lock file, created when missing.

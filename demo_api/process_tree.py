@@ -41,6 +41,12 @@ class ProcessTree:
         self._seen = {process for process in self._seen if _runs(process)}
         return set(self._seen)
 
+    def is_gone(self) -> bool:
+        """Whether none lives any more."""
+        before = set(psutil.pids())
+        # A process can fork and leave while the others are being looked at: then there is a new one.
+        return not self.living() and (set(psutil.pids()) <= before or not self.living())
+
     def _is_member(self, process: psutil.Process) -> bool:
         if process == self._leader:
             return False  # it is follow()'s to wait for and to reap
@@ -53,8 +59,9 @@ class ProcessTree:
 
 def survivors(variable: str, values: Collection[str]) -> list[psutil.Process]:
     """Every living process of this user, but this one, in whose environment the variable has one of these values."""
-    # A zombie has no environment.
-    return [process for process in _own_processes() if values and _value(process, variable) in values]
+    if not values:
+        return []
+    return [process for process in _own_processes() if _value(process, variable) in values]  # a zombie has none
 
 
 def end(processes: list[psutil.Process]) -> None:

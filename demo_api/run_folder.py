@@ -45,7 +45,7 @@ class RunFolder:
 
     @property
     def order(self) -> Path:
-        """What the plugin is to do; there while the child is."""
+        """What the plugin is to do; there until the run has ended, so it tells a run that was cut off."""
         return self.path / "child.json"
 
     @property

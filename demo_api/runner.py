@@ -104,7 +104,8 @@ class DemoRunner:
         runs_path = self._settings.state_dir / "runs"
         earlier = run_folder.existing(runs_path)
         # A killed server's child is gone, or we would not hold the device; but not what that child may have started.
-        process_tree.end(process_tree.survivors("DEMO_API_RUN", {folder.path.name for folder in earlier}))
+        cut_off = {folder.path.name for folder in earlier if folder.order.exists()}
+        process_tree.end(process_tree.survivors("DEMO_API_RUN", cut_off))
         run_folder.tidy(earlier, keep=self._settings.keep_runs - 1, days=self._settings.keep_days)
         folder = RunFolder.create(runs_path, runs[0].run_id)
         try:
@@ -114,6 +115,7 @@ class DemoRunner:
 
     def _run_child(self, runs: list[Run], folder: RunFolder, lock_fd: int, listener: Listener) -> list[Result]:
         prompts = command.filled_up([run.request.prompt for run in runs])
+        model = Path(home.model_variable(self._settings)[1]).name
         reader = Reader(prompts)
 
         def tell(event: Event) -> None:
@@ -125,9 +127,9 @@ class DemoRunner:
                 tell(event)
 
         started = _Started()
+        tell(Event("phase", started.wall, {"phase": "startup"}))
         child = self._spawn(runs, prompts, folder, lock_fd)
         try:
-            tell(Event("phase", started.wall, {"phase": "startup"}))
             ended = child.follow(
                 timeout_s=self._settings.run_timeout, max_output=self._settings.max_output, on_output=on_output
             )
@@ -136,7 +138,8 @@ class DemoRunner:
                 self._child = None
         if not ended.clean:
             logger.warning("run %s: its processes could not close the device; it may need a reset", runs[0].run_id)
-        outcome = _Outcome(reader.finish(ended.exit_code), ended, started, folder.path, folder.readable_log())
+        reading = reader.finish(ended.exit_code)
+        outcome = _Outcome(reading, ended, started, reading.demo_model or model, folder.path, folder.readable_log())
         return [self._result(run, place, outcome) for place, run in enumerate(runs)]
 
     def _spawn(self, runs: list[Run], prompts: list[str], folder: RunFolder, lock_fd: int) -> Child:
@@ -168,7 +171,7 @@ class DemoRunner:
             answer=answer,
             failure=failure,
             timing=_timing(run, outcome),
-            model=reading.demo_model or Path(home.model_variable(self._settings)[1]).name,
+            model=outcome.model,
             device=reading.demo_device,
             finish_reason=_finish_reason(run, answer.tokens_generated) if answer else None,
             output=outcome.log,
@@ -203,6 +206,7 @@ class _Outcome:
     reading: Reading
     ended: Ended
     started: _Started
+    model: str
     folder: Path
     log: str
 

@@ -300,7 +300,7 @@ def test_what_a_killed_run_left_behind_is_ended_before_the_next_one(
 ) -> None:
     settings = child_settings("passes")
     run_id = "20260101-000000-0000dead"
-    RunFolder.create(settings.state_dir / "runs", run_id)
+    RunFolder.create(settings.state_dir / "runs", run_id).write(["a secret"], {})
     orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env={"DEMO_API_RUN": run_id})
     server = serve(settings)
     assert server.chat().status_code == 200

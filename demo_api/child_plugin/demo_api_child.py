@@ -50,9 +50,9 @@ def pytest_collection_finish() -> None:
 
 def pytest_unconfigure(config: Any) -> None:
     # The server does this too, unless it was killed. The prompts are nobody's business any more.
-    for path in (config.getoption("--input_prompts", None), os.environ["DEMO_API_CHILD"]):
-        if path and os.path.exists(path):
-            os.remove(path)
+    prompts = config.getoption("--input_prompts", None)
+    if prompts and os.path.exists(prompts):
+        os.remove(prompts)
 
 
 def _order() -> dict[str, Any]:
