@@ -1,0 +1,231 @@
+"""Connections, transactions, the clock, and the version of the schema."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event, extract, func, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from demo_api.errors import LedgerUnavailable, SetupError, StorageFull
+from demo_api.ledger.schema import VERSION
+from demo_api.ledger.schema import line as line_table
+
+BUSY_SECONDS = 15
+"""How long a statement waits for another process that holds SQLite's lock."""
+
+_CONNECTIONS = 8
+
+
+class Database:
+    """SQLite or PostgreSQL, with the tables as this version wants them.
+
+    Args:
+        url: SQLAlchemy's.
+
+    Raises:
+        SetupError: it cannot be opened, is damaged, or was written by a newer version.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = _checked(url)
+        self._is_sqlite = self._url.get_backend_name() == "sqlite"
+        # SQLite's own waiting for its lock is unfair and wakes up late; so the writers of one process line up here.
+        self._writing = threading.Lock()
+        options: dict[str, Any] = {"pool_size": _CONNECTIONS, "max_overflow": 0, "pool_timeout": BUSY_SECONDS}
+        if self._is_sqlite:
+            options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+        else:
+            options["pool_pre_ping"] = True  # a database server may have been restarted
+        self._engine = create_engine(self._url, **options)
+        if self._is_sqlite:
+            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+        self._open()
+        # A connection must not be shared between processes; gunicorn may fork after the application was made.
+        os.register_at_fork(after_in_child=self._forget_connections)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads: one consistent view.
+
+        Raises:
+            LedgerUnavailable: the database cannot be read now.
+        """
+        with _told(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that writes; it is on the disk when the block has ended.
+
+        On SQLite it is the only one that writes, from its first statement on (BEGIN IMMEDIATE).
+
+        Raises:
+            StorageFull: there is no room on the disk; nothing was written.
+            LedgerUnavailable: the database cannot be written now; nothing was written.
+        """
+        with _told():
+            if not self._is_sqlite:
+                with self._engine.begin() as connection:
+                    yield connection
+                return
+            with self._writing, self._engine.connect() as connection:
+                writes = connection.execution_options(demo_api_writes=True)
+                with writes.begin():
+                    yield writes
+
+    def hold_line_still(self, connection: Connection) -> None:
+        """Until the transaction ends nobody else comes past here. On SQLite that is so anyway."""
+        connection.execute(select(line_table.c.id).with_for_update())
+
+    def clock(self, connection: Connection) -> float:
+        """Seconds on a clock that all servers of this database share, and that nobody sets.
+
+        SQLite is for one host, whose monotonic clock all processes share (it begins anew with the host). PostgreSQL may
+        have servers on many hosts, so it is PostgreSQL's own.
+        """
+        if self._is_sqlite:
+            return time.monotonic()
+        return float(connection.execute(select(extract("epoch", func.clock_timestamp()))).scalar_one())
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._engine.dispose()
+
+    def _forget_connections(self) -> None:
+        self._writing = threading.Lock()
+        self._engine.dispose(close=False)
+
+    def _open(self) -> None:
+        if self._is_sqlite:
+            _make_private(self._url)
+        try:
+            with self._engine.connect() as connection:
+                if self._is_sqlite:
+                    _check_sqlite(connection)
+                version = _version(connection)
+            if version != VERSION:
+                self._migrate()
+        except SQLAlchemyError as error:
+            raise _cannot_open(self._url, error) from None
+
+    def _migrate(self) -> None:
+        from alembic import command  # here, because it takes long to import and is seldom needed
+        from alembic.config import Config
+        from alembic.script import ScriptDirectory
+
+        config = Config()
+        config.set_main_option("script_location", "demo_api.ledger:migrations")
+        config.set_main_option("path_separator", "os")
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        with self.write() as connection:
+            version = _version(connection)  # another server may have been first
+            if version is not None and version not in known:
+                raise SetupError(
+                    f"The ledger {self._url} was written by a newer demo_api (version {version} of its tables).",
+                    next_step="Use that newer demo_api, or another --state-dir or DEMO_API_DATABASE_URL.",
+                )
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+
+def _checked(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise ArgumentError("it is neither sqlite nor postgresql")
+        if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+            raise ArgumentError("a ledger in memory would not survive anything")
+        parsed.get_dialect().import_dbapi()
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
+        raise SetupError(
+            f"The ledger's address cannot be used: {str(error).rstrip('.')}.",
+            next_step="Set DEMO_API_DATABASE_URL to sqlite:////a/path/ledger.db, or to postgresql://user:password@host/"
+            "name with demo-api[postgres] installed, or leave it out.",
+        ) from None
+    return parsed
+
+
+def _make_private(url: URL) -> None:
+    # It holds prompts. SQLite gives the files that it puts beside this one the same permissions.
+    path = Path(str(url.database))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise SetupError(
+            f"The ledger {path} cannot be opened: {error.strerror}.",
+            next_step="Set --state-dir (DEMO_API_STATE_DIR) to a folder that can be written into.",
+        ) from None
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the sqlite3 module begins no transactions of its own: _begin_sqlite does
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads first and then writes can only fail when another one has written in between.
+    writes = connection.get_execution_options().get("demo_api_writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _check_sqlite(connection: Connection) -> None:
+    told = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+    if told != "ok":
+        raise DBAPIError(None, None, sqlite3.DatabaseError(told))
+
+
+def _version(connection: Connection) -> str | None:
+    from sqlalchemy import inspect, text
+
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _cannot_open(url: URL, error: SQLAlchemyError) -> SetupError:
+    reason = _reason(error)
+    if url.get_backend_name() == "sqlite" and ("malformed" in reason or "not a database" in reason or "***" in reason):
+        return SetupError(
+            f"The ledger {url.database} is damaged: {reason}.",
+            next_step="Nothing was changed. Restore it from a backup, or move it away (with its -wal and -shm files) "
+            "to begin a new one without the runs that it holds.",
+        )
+    return SetupError(
+        f"The ledger {url.render_as_string(hide_password=True)} cannot be opened: {reason}.",
+        next_step="Make it reachable, or set DEMO_API_DATABASE_URL to another.",
+    )
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except PoolTimeout:
+        raise LedgerUnavailable("The ledger is too busy.") from None
+    except DBAPIError as error:
+        if _is_full(error):
+            raise StorageFull("There is no room left on the disk of the ledger.") from error
+        raise LedgerUnavailable(f"The ledger cannot be used now: {_reason(error)}.") from error
+
+
+def _is_full(error: DBAPIError) -> bool:
+    # 53100: PostgreSQL's disk_full. SQLite's own code is there from Python 3.11 on only.
+    return getattr(error.orig, "sqlstate", None) == "53100" or "disk is full" in str(error.orig)
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    whole = str(getattr(error, "orig", None) or error)
+    return " ".join(whole.split()).rstrip(".")[:300]
