@@ -1,0 +1,117 @@
+"""One user's answer, pieced together while it decodes.
+
+After every iteration the demo logs the end of each user's text, chat template and prompt included: all of it up to 100
+characters, otherwise ``...`` and the last 97, newlines as spaces. What one such tail has more than the tail before it
+is what was added to the answer.
+"""
+
+from __future__ import annotations
+
+_WINDOW = 97
+_HALF = "\ufffd"  # how a character is shown of which only some tokens are there
+_LOST = " … "
+# What the templates of Llama 3 and ChatML (SmolLM2, Qwen) put between prompt and answer, without blanks.
+_HEADERS = ("<|eot_id|><|start_header_id|>assistant<|end_header_id|>", "<|im_end|><|im_start|>assistant")
+# transformers removes the space before these when it decodes Llama 3's tokens (clean_up_tokenization_spaces), so a
+# space that one tail has may be gone from the next: "the '" becomes "the's", and "what " becomes "what?".
+_CLOSING_UP = ".?!,'"
+
+
+class TextSoFar:
+    """One user's answer as far as the tails tell it. Best effort: for people who wait, no replacement of the answer.
+
+    - Newlines are spaces; blanks at the answer's ends are left out, as by the demo; a half character waits for its
+      other half.
+    - The answer begins behind the template's header, where that stands behind the known prompt: a prompt may quote
+      such headers. Where the first tail shows none (another template, special tokens left out, two first tokens of more
+      than 76 characters), it may be prompt to its end but for those two tokens: the answer is told from the third on.
+    - Where a tail can continue the one before in several ways, the least is added: of an answer that goes on repeating
+      itself, what leaves its last 97 characters as they were is not told.
+    - What continues nothing (a tail was lost, a token brought 97 characters, decoding began anew) follows an ellipsis.
+
+    What it keeps is some hundred characters, however long prompt and answer are.
+
+    Args:
+        prompt: the user's, as it was given to the demo.
+    """
+
+    def __init__(self, prompt: str) -> None:
+        bare = _without_blanks(prompt)
+        self._headers = [_Header(bare, header) for header in _HEADERS]
+        self._header_seen = False
+        self._before: str | None = None  # the last tail, without what may be gone from the next
+        self._begun = False
+        self._blanks = ""  # they came after the last piece, and are told with the next if there is one
+
+    def feed(self, tail: str) -> str:
+        """Takes in the next tail, as an event of kind ``text`` has it; no text makes it raise.
+
+        Returns:
+            what the tail adds to the answer, perhaps nothing; all of them joined are the answer so far.
+        """
+        window = tail[-_WINDOW:].rstrip(_HALF)
+        places = _lasting(window)
+        if not places:
+            return ""
+        window = window[: places[-1] + 1]
+        before, self._before = self._before, "".join([window[place] for place in places])
+        answer_at = max(header.find_end(window) for header in self._headers)
+        if before is None:
+            self._header_seen = answer_at > 0
+            return self._tell(window[answer_at or len(window) :])
+        known = _overlap(before, self._before)
+        new_at = places[known - 1] + 1 if known else 0
+        if not known or answer_at > new_at:
+            self._blanks = _LOST if self._begun else ""
+            new_at = answer_at or (0 if self._header_seen else len(window))
+        return self._tell(window[new_at:])
+
+    def _tell(self, new: str) -> str:
+        text = self._blanks + new
+        piece = text.rstrip()
+        self._blanks = text[len(piece) :]
+        if not self._begun:
+            piece = piece.lstrip()
+        self._begun = self._begun or piece != ""
+        return piece
+
+
+class _Header:
+    """What one template puts between this prompt and the answer."""
+
+    def __init__(self, prompt: str, header: str) -> None:
+        self._mark = header[header.rindex("<") :]
+        self._known = (prompt + header)[-_WINDOW:]
+        # A shorter piece stands in the prompt too, and what follows it may be prompt.
+        lengths = range(len(self._mark), len(self._known) + 1)
+        self._least = next((length for length in lengths if self._known[-length:] not in prompt), _WINDOW + 1)
+
+    def find_end(self, window: str) -> int:
+        """Where the header ends in the window; 0 if it is not there."""
+        at = window.rfind(self._mark)
+        while at >= 0:
+            end = at + len(self._mark)
+            shown = _without_blanks(window[:end])
+            if len(shown) >= self._least and (self._known.endswith(shown) or shown.endswith(self._known)):
+                return end
+            at = window.rfind(self._mark, 0, at)  # an answer may quote headers as well
+        return 0
+
+
+def _lasting(window: str) -> list[int]:
+    """The places of all characters but the spaces that may be gone from the next tail, as a last space may."""
+    return [
+        place
+        for place, character in enumerate(window)
+        if character != " " or window[place + 1 : place + 2] not in _CLOSING_UP
+    ]
+
+
+def _overlap(before: str, now: str) -> int:
+    """With how many of its first characters, at most, ``now`` repeats the last ones of ``before``."""
+    return next(length for length in range(len(now), -1, -1) if before.endswith(now[:length]))
+
+
+def _without_blanks(text: str) -> str:
+    """For comparison only: templates strip the prompt, tails have no newlines, transformers removes spaces."""
+    return "".join(text.split())
