@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import atexit
+import json
 import logging
+import math
 import re
 import secrets
+import threading
 import time
-from urllib.parse import quote
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import quote, urlencode
 
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, UnsupportedMediaType
 
+from demo_api import bodies
 from demo_api.config import Settings
+from demo_api.device import STATES
 from demo_api.dispatcher import Dispatcher
-from demo_api.errors import DemoApiError, SetupError
-from demo_api.messages import Engine, answer_body, parse_request
+from demo_api.errors import BadRequest, DemoApiError, LedgerUnavailable, NoLog, SetupError, TooManyWaiting
+from demo_api.ledger import Ledger
+from demo_api.messages import STATUSES, Engine, Event, Request, Run, parse_request, parse_requests
+from demo_api.run_folder import RunFolder
 from demo_api.runner import DemoRunner
 
 logger = logging.getLogger(__name__)
@@ -32,10 +43,15 @@ _HTTP_ERRORS = {
 
 DEMO_NOTE = (
     "Every request runs the demo as a child process that loads the model anew: expect seconds on the CPU edition, "
-    "45 seconds to 5 minutes on a Tenstorrent device."
+    "45 seconds to 5 minutes on a Tenstorrent device. Requests that wait together go to one child if they are alike."
 )
 
+KEEP_ALIVE_SECONDS = 15
+"""How long an event stream is silent at most, so that nobody in between takes it for dead."""
+
+_LOOK_AGAIN_SECONDS = 10
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 def create_app(settings: Settings | None = None, engine: Engine | None = None) -> Flask:
@@ -43,22 +59,25 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
 
     Args:
         settings: default: from the environment.
-        engine: default: the demo engine.
+        engine: default: a demo engine for each device.
 
     Raises:
-        SetupError: the settings are wrong.
+        SetupError: the settings are wrong, or the ledger cannot be used.
     """
     settings = settings or Settings.load()
-    engine = engine or DemoRunner(settings)
-    dispatcher = Dispatcher(engine, max_queue=settings.max_queue)
+    engines = [engine] if engine else [DemoRunner(settings, device) for device in settings.device_list]
+    dispatcher = Dispatcher(Ledger(settings), engines, settings)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["demo_api"] = dispatcher
     atexit.register(dispatcher.close)
+    # Not now: a server that forks workers after it made the application would keep no thread.
+    app.before_request(dispatcher.start)
     _add_request_ids(app)
     _add_errors(app)
-    _add_routes(app, dispatcher, engine)
+    _add_health(app, dispatcher, engines[0])
+    _add_runs(app, dispatcher, engines[0], settings)
     return app
 
 
@@ -68,29 +87,227 @@ def endpoints(app: Flask) -> list[str]:
     return sorted(f"{method} {rule.rule}" for rule in rules for method in (rule.methods or set()) - {"HEAD", "OPTIONS"})
 
 
-def _add_routes(app: Flask, dispatcher: Dispatcher, engine: Engine) -> None:
+def _add_runs(app: Flask, dispatcher: Dispatcher, engine: Engine, settings: Settings) -> None:
+    history = dispatcher.ledger.history
+    waiting = threading.BoundedSemaphore(settings.max_waiting)
+
     @app.post("/chat")
     def chat() -> Response:
-        if not request.is_json:
-            raise UnsupportedMediaType()
-        asked = parse_request(request.get_data(cache=False))
-        engine.accept(asked)
-        engine.check()
-        pending = dispatcher.submit(asked)
-        g.run_id = pending.run.run_id
-        return jsonify(answer_body(pending.run, pending.result.result(), engine.name))
+        begun = time.monotonic()
+        asked = parse_request(_json_body())
+        _check(engine, [asked])
+        with _place(waiting):
+            run = dispatcher.submit([asked], _idempotency_key())[0]
+            g.run_id = run.run_id
+            run = dispatcher.wait(run.run_id, is_gone=_client_is_gone(settings))
+        output = _kept_log(settings, run)
+        return jsonify(bodies.answer(run, engine=engine.name, output=output, seconds=time.monotonic() - begun))
+
+    @app.post("/runs")
+    def submit() -> Response:
+        asked = parse_requests(_json_body())
+        _check(engine, asked)
+        runs = dispatcher.submit(asked, _idempotency_key())
+        g.run_id = runs[0].run_id
+        records = [bodies.record(run, engine.name) for run in runs]
+        response = jsonify({"success": True, **records[0], "runs": records})
+        response.status_code = 202
+        response.headers["Location"] = f"/runs/{runs[0].run_id}"
+        return response
+
+    @app.get("/runs")
+    def page() -> Response:
+        statuses, before, limit = _page()
+        runs = history.page(statuses=statuses, before=before, limit=limit + 1)
+        following = None
+        if len(runs) > limit:
+            query = [("status", status) for status in statuses] + [("before", runs[limit - 1].run_id), ("limit", limit)]
+            following = f"/runs?{urlencode(query)}"
+        return jsonify({"runs": [bodies.record(run, engine.name) for run in runs[:limit]], "next": following})
+
+    @app.get("/runs/<run_id>")
+    def show(run_id: str) -> Response:
+        return jsonify(bodies.record(history.get(run_id), engine.name))
+
+    @app.get("/runs/<run_id>/log")
+    def log(run_id: str) -> Response:
+        return Response(_log(settings, history.get(run_id)), mimetype="text/plain")
+
+    @app.post("/runs/<run_id>/cancel")
+    def cancel(run_id: str) -> Response:
+        g.run_id = run_id
+        return jsonify(bodies.record(dispatcher.cancel(run_id), engine.name))
+
+    @app.get("/runs/<run_id>/events")
+    def events(run_id: str) -> Response:
+        after = _last_event_id()
+        history.get(run_id)
+        if not waiting.acquire(blocking=False):
+            raise TooManyWaiting()
+        stream = _stream(dispatcher, settings, run_id, after)
+        response = Response(stream, mimetype="text/event-stream", headers={"Cache-Control": "no-store"})
+        response.call_on_close(waiting.release)
+        return response
+
+
+def _check(engine: Engine, asked: Sequence[Request]) -> None:
+    for each in asked:
+        engine.accept(each)
+    engine.check()
+
+
+def _json_body() -> bytes:
+    if not request.is_json:
+        raise UnsupportedMediaType()
+    return request.get_data(cache=False)
+
+
+def _idempotency_key() -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise BadRequest(
+            "The header Idempotency-Key is wrong: it is 1 to 255 visible ASCII characters.", field="Idempotency-Key"
+        )
+    return key
+
+
+def _page() -> tuple[list[str], str | None, int]:
+    """The query of ``GET /runs``, checked."""
+    for name in request.args:
+        if name not in ("status", "before", "limit"):
+            raise BadRequest(f"The parameter '{name[:100]}' is not known.", next_step=_PARAMETERS, field=name[:100])
+    statuses = request.args.getlist("status")
+    for status in statuses:
+        if status not in STATUSES:
+            raise BadRequest(f"The status '{status[:100]}' is not known.", next_step=_PARAMETERS, field="status")
+    limit = request.args.get("limit", "50")
+    if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= 200:
+        raise BadRequest("The parameter 'limit' is wrong: it is 1 to 200.", next_step=_PARAMETERS, field="limit")
+    return statuses, request.args.get("before"), int(limit)
+
+
+_PARAMETERS = f"The parameters are status ({', '.join(STATUSES)}; repeat it for several), before (a run_id) and limit."
+
+
+def _last_event_id() -> int:
+    text = request.args.get("after") or request.headers.get("Last-Event-ID") or "0"
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise BadRequest("The last event's id is wrong: it is a number.", field="Last-Event-ID")
+    return int(text)
+
+
+@contextmanager
+def _place(waiting: threading.BoundedSemaphore) -> Iterator[None]:
+    if not waiting.acquire(blocking=False):
+        raise TooManyWaiting()
+    try:
+        yield
+    finally:
+        waiting.release()
+
+
+def _client_is_gone(settings: Settings) -> Callable[[], bool]:
+    # Only waitress can tell. Elsewhere nobody is ever known to be gone.
+    if settings.cancel_on_disconnect:
+        told: Callable[[], bool] | None = request.environ.get("waitress.client_disconnected")
+        if told is not None:
+            return told
+        logger.warning("DEMO_API_CANCEL_ON_DISCONNECT has no effect on this web server")
+    return lambda: False
+
+
+def _stream(dispatcher: Dispatcher, settings: Settings, run_id: str, after: int) -> Iterator[bytes]:
+    """Server-sent events, as https://html.spec.whatwg.org/multipage/server-sent-events.html has them."""
+    ended, spoken = False, -math.inf
+    opening = b"retry: 3000\n\n"  # not before follow() has begun: who has an answer is known to be there
+    try:
+        with closing(dispatcher.follow(run_id, after)) as following:
+            for told in following:
+                if told is not None:
+                    number, event = told
+                    ended = event.kind == "done"
+                    yield opening + _sse(run_id, number, event)
+                elif time.monotonic() - spoken >= KEEP_ALIVE_SECONDS:
+                    yield opening + b": keep-alive\n\n"
+                else:
+                    continue
+                opening, spoken = b"", time.monotonic()
+    except GeneratorExit:
+        if settings.cancel_on_disconnect and not ended and not dispatcher.closed:
+            dispatcher.leave(run_id)
+        raise
+
+
+def _sse(run_id: str, number: int, event: Event) -> bytes:
+    data = json.dumps({"run_id": run_id, "at": event.at, **event.data})  # JSON in ASCII has no line end of its own
+    return f"id: {number}\nevent: {event.kind}\ndata: {data}\n\n".encode()
+
+
+def _log(settings: Settings, run: Run) -> str:
+    folder = run.batch_id and RunFolder(settings.state_dir / "runs" / run.batch_id)
+    if not folder or not folder.path.is_dir():
+        raise NoLog(f"There is no log of run {run.run_id}: it has not started yet, or the log was removed.")
+    return folder.readable_log()
+
+
+def _kept_log(settings: Settings, run: Run) -> str:
+    """The log of a run that has ended."""
+    with _log_lock:
+        return _read_log(settings.state_dir / "runs" / run.batch_id) if run.batch_id else ""
+
+
+_log_lock = threading.Lock()
+
+
+@lru_cache(maxsize=2)  # the runs of a batch share one log, and all of them end together
+def _read_log(folder: Path) -> str:
+    return RunFolder(folder).readable_log()
+
+
+def _add_health(app: Flask, dispatcher: Dispatcher, engine: Engine) -> None:
+    @app.get("/livez")
+    def livez() -> Response:
+        return jsonify({"status": "alive"})
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        problem = _problem(dispatcher, engine)
+        if problem is None:
+            return jsonify({"status": "ready"})
+        problem.fields.setdefault("retry_after", _LOOK_AGAIN_SECONDS)
+        raise problem
 
     @app.get("/health")
     def health() -> Response:
-        queue = dispatcher.describe()
         answer: dict[str, object] = {"status": "healthy", "note": DEMO_NOTE, "engine": engine.name}
+        problem = _problem(dispatcher, engine)
+        if problem is not None:
+            answer.update(status="unhealthy", note=f"{problem} {problem.next_step}")
         try:
-            engine.check()
             answer.update(engine.describe())
-        except SetupError as error:
-            answer.update(status="unhealthy", note=f"{error} {error.next_step}", model=None, model_loaded=False)
-        state = "busy" if queue["running"] or engine.device_is_taken() else "free"
-        return jsonify({**answer, "queue": queue, "device": {"state": state}})
+        except SetupError:
+            answer.update(model=None, model_loaded=False)
+        try:
+            answer.update(queue=dispatcher.ledger.line.describe(), **_devices(dispatcher))
+        except LedgerUnavailable:
+            answer.update(queue=None, device=None, devices=None)
+        return jsonify(answer)
+
+
+def _problem(dispatcher: Dispatcher, engine: Engine) -> DemoApiError | None:
+    """Why no run would be accepted now."""
+    try:
+        engine.check()
+        dispatcher.check()
+    except DemoApiError as error:
+        return error
+    return None
+
+
+def _devices(dispatcher: Dispatcher) -> dict[str, object]:
+    """All of them, and the one that is the best off."""
+    devices = dispatcher.devices()
+    return {"device": min(devices, key=lambda device: STATES.index(str(device["state"]))), "devices": devices}
 
 
 def _add_errors(app: Flask) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,16 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from demo_api import home, server, transcript, weights
+from demo_api import bodies, home, server, transcript, weights
 from demo_api.app import DEMO_NOTE, create_app, endpoints
+from demo_api.care import Care
 from demo_api.config import Settings, flag, setting_names, variable
-from demo_api.dispatcher import Dispatcher
-from demo_api.errors import BadRequest, DemoApiError, SetupError, ShuttingDown
-from demo_api.messages import Event, answer_body, check_request
+from demo_api.device import Device, DeviceBusy, Hold
+from demo_api.errors import BadRequest, DemoApiError, DeviceFailed, RunFailed, SetupError, ShuttingDown
+from demo_api.ledger import Ledger, new_id
+from demo_api.messages import Batch, Event, Run, check_request
+from demo_api.reset import holders
+from demo_api.run_folder import RunFolder
 from demo_api.runner import DemoRunner
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SETUP, EXIT_TIMED_OUT, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
@@ -78,18 +85,25 @@ def serve(**flags: str | None) -> None:
     """Serve the demo over HTTP."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a waiting line is our normal state
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = Settings.load(flags)
-    engine = DemoRunner(settings)
-    app = create_app(settings, engine)
     click.echo("\n".join(_banner_of_checks(settings)))
-    engine.check()
+    DemoRunner(settings).check()
+    app = create_app(settings)
     http = server.HttpServer(app, settings)
     click.echo("Endpoints:")
     for endpoint in endpoints(app):
         method, path = endpoint.split()
         click.echo(f"  {method:4} {http.url}{path}")
     click.echo(f"Note: {DEMO_NOTE}\nPress Ctrl+C to stop.\n{'=' * 72}")
-    server.stop_on_signals(app.extensions["demo_api"], then=http.close)
+    dispatcher = app.extensions["demo_api"]
+
+    def stop() -> None:
+        dispatcher.close()
+        http.close()
+
+    server.stop_on_signals(stop, dispatcher.hurry)
+    dispatcher.start()  # what an earlier server left in the line is run without anybody asking
     http.run()
 
 
@@ -131,16 +145,38 @@ def run(prompt: str, as_json: bool, **options: Any) -> None:
 
 
 def _run(settings: Settings, fields: dict[str, object]) -> dict[str, object]:
-    engine = DemoRunner(settings)
+    engine, stopped = DemoRunner(settings), threading.Event()
     request = check_request(fields)
     engine.accept(request)
     engine.check()
-    with Console(stderr=True).status("waiting for the device") as status:
-        dispatcher = Dispatcher(engine, max_queue=0, listener=lambda _, event: status.update(_progress(event)))
-        server.stop_on_signals(dispatcher)
-        pending = dispatcher.submit(request)
-        result = pending.result.result()
-    return answer_body(pending.run, result, engine.name)
+    devices, name = Ledger(settings).devices, engine.device.name
+    batch = Batch(new_id(), [Run(new_id(), request, engine.demo(), accepted_at=time.time(), waited_seconds=0.0)])
+
+    def stop() -> None:
+        stopped.set()
+        engine.cancel(batch.batch_id, "cancelled")
+
+    server.stop_on_signals(stop, engine.hurry)
+    with Console(stderr=True).status("waiting for the device") as status, _held(engine, settings, stopped) as hold:
+        doubt = engine.clear_up()
+        if doubt:
+            devices.suspect(name, doubt)
+        outcome = engine.generate(batch, lambda _, event: status.update(_progress(event)), hold)
+        devices.settle(name, outcome)
+    result = outcome.results[0]
+    output = RunFolder(Path(result.log_folder)).readable_log() if result.log_folder else ""
+    seconds = time.monotonic() - batch.claimed_at
+    return bodies.answer(replace(batch.runs[0], result=result), engine=engine.name, output=output, seconds=seconds)
+
+
+def _held(engine: DemoRunner, settings: Settings, stopped: threading.Event) -> Hold:
+    try:
+        return engine.device.wait_to_hold(seconds=settings.run_timeout, given_up=stopped)
+    except DeviceBusy:
+        if stopped.is_set():
+            raise ShuttingDown("The run was not started.") from None
+        sentence = f"Another process held the device for {settings.run_timeout:g} s, so the run did not start."
+        raise RunFailed(sentence, code="timed_out") from None
 
 
 def _progress(event: Event) -> Text:
@@ -178,6 +214,77 @@ def _chunks(path: Path) -> Iterator[bytes]:
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
             yield chunk
+
+
+@main.group()
+def device() -> None:
+    """See, reset and clear the devices."""
+
+
+_NAME = click.argument("name", required=False)
+_DEVICE_SETTINGS = ["state_dir", "database_url", "devices", "reset_command", "reset_check", "reset_timeout"]
+
+
+@device.command()
+@_flags(["state_dir", "database_url", "devices"])
+def status(**flags: str | None) -> None:
+    """Print the state of every device, one line each."""
+    settings = Settings.load(flags)
+    ledger = Ledger(settings)
+    for each in settings.device_list:
+        known = ledger.devices.get(each.name)
+        taken = " (a child holds it)" if each.has_child() else ""
+        click.echo(f"{each.name}: {known.state}{taken}" + (f": {known.reason}" if known.reason else ""))
+
+
+@device.command()
+@_NAME
+@_flags(_DEVICE_SETTINGS)
+def reset(name: str | None, **flags: str | None) -> None:
+    """Reset a device with DEMO_API_RESET_COMMAND; nothing may hold it."""
+    settings = Settings.load(flags)
+    if not settings.reset_command:
+        raise SetupError(
+            "No command is set that resets a device.",
+            next_step="Set DEMO_API_RESET_COMMAND (--reset-command), for Tenstorrent to `tt-smi -r`.",
+        )
+    chosen, ledger = _device(settings, name), Ledger(settings)
+    hold = chosen.try_hold()
+    if hold is None:
+        raise DeviceFailed(f"The device {chosen.name} is in use.", next_step="Wait for the run to end, or cancel it.")
+    with hold:
+        in_the_way = holders()
+        if in_the_way:
+            used_by = ", ".join(in_the_way)
+            raise DeviceFailed(f"The device {chosen.name} is used by {used_by}.", next_step="End that program.")
+        Care(ledger.devices, chosen, settings).reset(hold)
+    known = ledger.devices.get(chosen.name)
+    if known.state != "free":
+        raise DeviceFailed(f"The device {chosen.name} is {known.state}: {known.reason}")
+    click.echo(f"{chosen.name}: free")
+
+
+@device.command()
+@_NAME
+@_flags(["state_dir", "database_url", "devices"])
+def clear(name: str | None, **flags: str | None) -> None:
+    """Take back the server's doubt about a device that you know to be well."""
+    settings = Settings.load(flags)
+    chosen = _device(settings, name)
+    Ledger(settings).devices.set(chosen.name, "free")
+    click.echo(f"{chosen.name}: free")
+
+
+def _device(settings: Settings, name: str | None) -> Device:
+    by_name = {each.name: each for each in settings.device_list}
+    if name is None and len(by_name) == 1:
+        return settings.device_list[0]
+    if name not in by_name:
+        raise BadRequest(
+            f"There is no device {name}." if name else "There are several devices.",
+            next_step=f"Name one of: {', '.join(by_name)}.",
+        )
+    return by_name[name]
 
 
 @main.group()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from demo_api import home
 from demo_api.config import Settings
 from demo_api.errors import SetupError
-from demo_api.messages import Request
+from demo_api.messages import Request, Run
 from demo_api.run_folder import RunFolder
 
 PLUGIN = Path(__file__).parent / "child_plugin"
@@ -33,22 +34,22 @@ _DROPPED = {"CI", "TT_GH_CI_INFRA", "LLAMA_DIR", "HF_MODEL", "PYTHONPATH", "PYTH
 _DROPPED_PREFIXES = ("DEMO_API_", "LOGURU_", "PYTEST_")
 
 
-def arguments(settings: Settings, request: Request, prompts: list[str], folder: RunFolder) -> list[str]:
+def arguments(settings: Settings, requests: Sequence[Request], folder: RunFolder) -> list[str]:
     """The child's argv.
 
     Args:
-        request: any of the batch: all have the same ``max_tokens``.
-        prompts: one for each user of the batch.
+        requests: those of the batch; all have the same ``max_tokens``.
 
     Raises:
         SetupError: the interpreter is not there.
     """
+    size = _batch_size(len(requests))
     options = {
         "--input_prompts": folder.prompts,
-        "--max_seq_len": _max_seq_len(settings, prompts, request.max_tokens),
+        "--max_seq_len": _max_seq_len(settings, requests, size),
         # At its limit N the demo has answered N+1 tokens, and 0 would mean its default. The plugin does the rest.
-        "--max_generated_tokens": max(1, request.max_tokens - 1),
-        "--batch_size": len(prompts),
+        "--max_generated_tokens": max(1, requests[0].max_tokens - 1),
+        "--batch_size": size,
         "--instruct": 1,
         "--junitxml": folder.junit,
     }
@@ -58,8 +59,11 @@ def arguments(settings: Settings, request: Request, prompts: list[str], folder: 
     return [str(home.interpreter(settings)), "-u", "-m", "pytest", str(home.SCRIPT), *_SELECTION, *words]
 
 
-def environment(settings: Settings, folder: RunFolder, run_id: str) -> dict[str, str]:
+def environment(settings: Settings, selection: Mapping[str, str], folder: RunFolder, batch_id: str) -> dict[str, str]:
     """The child's environment: ours, without what would change what the demo does or prints, and with what it needs.
+
+    Args:
+        selection: what selects the device.
 
     Raises:
         SetupError: no model is set, or it is gone.
@@ -72,17 +76,18 @@ def environment(settings: Settings, folder: RunFolder, run_id: str) -> dict[str,
     variable, model = home.model_variable(settings)
     return {
         **kept,
+        **selection,
         variable: model,
         "PYTHONPATH": os.pathsep.join([str(settings.demo_home), str(PLUGIN)]),
         "PYTHONIOENCODING": "utf-8",  # the reader's encoding, whatever the locale is
         "LOGURU_SERIALIZE": "1",
         "LOGURU_LEVEL": "TRACE",
         "DEMO_API_CHILD": str(folder.order),
-        "DEMO_API_RUN": run_id,
+        "DEMO_API_RUN": batch_id,
     }
 
 
-def order(request: Request) -> dict[str, object]:
+def order(request: Request, device: str) -> dict[str, object]:
     """What the plugin ``demo_api_child`` is to do; its docstring explains each."""
     temperature = DEFAULT_TEMPERATURE if request.temperature is None else request.temperature
     sampling: dict[str, object] = {"temperature": temperature, "top_p": request.top_p, "top_k": TOP_K}
@@ -92,28 +97,59 @@ def order(request: Request) -> dict[str, object]:
         "parent_pid": os.getpid(),
         "sampling_params": sampling,
         "first_token_only": request.max_tokens == 1,
+        "device": device,
     }
+
+
+def choose(settings: Settings, runs: Sequence[Run]) -> list[Run]:
+    """Which of these runs, oldest first and alike in all but their prompts, fit into the page cache of one child.
+
+    Each must surely fit, so that nobody's long prompt fails the others' answers. The first is taken in any case: what
+    may not fit runs alone.
+    """
+    length = _context_length(settings)
+    chosen, tokens = [runs[0]], _tokens(runs[0].request)
+    for run in runs[1:]:
+        longest = max(tokens, _tokens(run.request))
+        cached = PAGE_CACHE_TOKENS // _batch_size(len(chosen) + 1)
+        if _power_of_two(longest) <= cached and longest <= (length or longest):
+            chosen.append(run)
+            tokens = longest
+    return chosen
 
 
 def filled_up(prompts: list[str]) -> list[str]:
     """The prompts, the last one repeated until they are as many as a batch size that the demo knows."""
-    size = next(size for size in BATCH_SIZES if size >= len(prompts))
-    return prompts + prompts[-1:] * (size - len(prompts))
+    return prompts + prompts[-1:] * (_batch_size(len(prompts)) - len(prompts))
 
 
 def sequence_limit(settings: Settings, batch_size: int) -> int:
     """The most tokens that one user's prompt and answer can have together: by the page cache, and by the model."""
     cached = PAGE_CACHE_TOKENS // batch_size
+    return min(cached, _context_length(settings) or cached)
+
+
+def _context_length(settings: Settings) -> int | None:
     try:
-        length = home.context_length(home.model_variable(settings)[1])
+        return home.context_length(home.model_variable(settings)[1])
     except SetupError:  # it is told where it matters
-        return cached
-    return min(cached, length) if length else cached
+        return None
 
 
-def _max_seq_len(settings: Settings, prompts: list[str], max_tokens: int) -> int:
-    # A byte-level vocabulary never makes more tokens than there are bytes. Powers of two, so that few different
-    # programs are compiled. A bound over the limit may still fit, so the demo itself is left to count.
-    longest = max(len(prompt.encode()) for prompt in prompts)
-    needed = max(1024, longest + TEMPLATE_TOKENS + max_tokens)
-    return min(1 << (needed - 1).bit_length(), sequence_limit(settings, len(prompts)))
+def _batch_size(prompts: int) -> int:
+    return next(size for size in BATCH_SIZES if size >= prompts)
+
+
+def _tokens(request: Request) -> int:
+    # A byte-level vocabulary never makes more tokens than there are bytes.
+    return len(request.prompt.encode()) + TEMPLATE_TOKENS + request.max_tokens
+
+
+def _power_of_two(tokens: int) -> int:
+    """The sequence length for so many tokens: a power of two, so that few different programs are compiled."""
+    return 1 << (max(1024, tokens) - 1).bit_length()
+
+
+def _max_seq_len(settings: Settings, requests: Sequence[Request], batch_size: int) -> int:
+    # A bound over the limit may still fit, so the demo itself is left to count.
+    return min(_power_of_two(max(map(_tokens, requests))), sequence_limit(settings, batch_size))

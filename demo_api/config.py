@@ -6,6 +6,7 @@ This is the only module that reads ``os.environ``.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,11 @@ from typing import Annotated, Any
 import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from demo_api.device import Device, parse_devices
 from demo_api.errors import SetupError
+
+_WATCHING = 128
+"""Clients that may follow events, or ask again for a run under its Idempotency-Key."""
 
 CPU_DEMO_HOME = Path(__file__).parent / "cpu_demo"
 
@@ -29,7 +34,19 @@ def _absolute(path: Path) -> Path:
         raise ValueError(error) from None
 
 
+def _devices(text: str) -> str:
+    parse_devices(text, Path())
+    return text
+
+
+def _command(text: str) -> str:
+    if not shlex.split(text):
+        raise ValueError("it names no program")
+    return text
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+Command = Annotated[str, AfterValidator(_command)]
 
 
 class Settings(BaseModel):
@@ -53,9 +70,18 @@ class Settings(BaseModel):
     )
     state_dir: AbsolutePath = Field(
         default_factory=lambda: platformdirs.user_state_path("demo-api"),
-        description="Where the logs of the runs and the lock of the device are.",
+        description="Where the ledger, the logs of the runs and the locks of the devices are.",
     )
-    max_queue: int = Field(32, ge=0, le=1000, description="How many runs may wait; one more is answered 503.")
+    database_url: str | None = Field(
+        None,
+        repr=False,
+        description="The ledger, if not SQLite in the state folder: postgresql://user:password@host/name.",
+    )
+    devices: Annotated[str, AfterValidator(_devices)] = Field(
+        "device", description='Devices of this host, each with what selects it: "a TT_VISIBLE_DEVICES=0; b ...".'
+    )
+    max_queue: int = Field(32, ge=1, le=1000, description="How many runs may wait; one more is answered 503.")
+    max_batch: int = Field(32, ge=1, le=32, description="How many waiting runs may go to one child; 1 switches it off.")
     run_timeout: float = Field(
         900, gt=0, allow_inf_nan=False, description="Seconds that a run may take from its start; then 504."
     )
@@ -65,9 +91,25 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         description="Seconds that a child has to close the device after SIGINT, before SIGTERM.",
     )
+    drain: float = Field(
+        30, ge=0, allow_inf_nan=False, description="Seconds that a running batch gets when the server is told to stop."
+    )
+    lease: float = Field(
+        20, ge=1, allow_inf_nan=False, description="Seconds without a sign of a server, after which its runs are lost."
+    )
+    reset_command: Command | None = Field(
+        None, description="Resets a device that was not closed, such as `tt-smi -r`; no shell."
+    )
+    reset_check: Command | None = Field(None, description="Fails when the reset did not help, such as `tt-smi -s`.")
+    reset_timeout: float = Field(
+        120, gt=0, allow_inf_nan=False, description="Seconds that reset and check may take together."
+    )
+    cancel_on_disconnect: bool = Field(
+        False, description="Whether a client that hangs up from /chat, or as the last from a run's events, cancels it."
+    )
     max_output: int = Field(256 * 2**20, ge=2**16, description="Bytes that a child may print before it is stopped.")
-    keep_runs: int = Field(200, ge=1, description="How many runs' logs are kept.")
-    keep_days: float = Field(30, gt=0, allow_inf_nan=False, description="Days for which a run's log is kept.")
+    keep_runs: int = Field(1000, ge=1, description="How many runs that have ended are kept, with their logs.")
+    keep_days: float = Field(30, gt=0, allow_inf_nan=False, description="Days for which they are kept.")
 
     # What the child inherits from, taken when the settings were loaded. Not a setting.
     inherited: dict[str, str] = Field(default_factory=dict, repr=False, exclude=True)
@@ -93,10 +135,26 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             name = str(first["loc"][0])
+            given = "not usable" if name == "database_url" else repr(first["input"])  # it may hold a password
             raise SetupError(
-                f"{variable(name)} or {flag(name)} is {first['input']!r}: {first['msg'].lower()}.",
+                f"{variable(name)} or {flag(name)} is {given}: {first['msg'].lower()}.",
                 next_step="Correct the value; `demo-api serve --help` says what each one is.",
             ) from None
+
+    @property
+    def ledger_url(self) -> str:
+        """Where the ledger is, as SQLAlchemy wants it."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'ledger.db'}"
+
+    @property
+    def max_waiting(self) -> int:
+        """How many clients may wait for runs at the same time: all whose runs wait or run, and those who watch."""
+        return self.max_queue + self.max_batch * len(self.device_list) + _WATCHING
+
+    @property
+    def device_list(self) -> list[Device]:
+        """The devices of this host."""
+        return parse_devices(self.devices, self.state_dir)
 
     @property
     def is_cpu_demo(self) -> bool:

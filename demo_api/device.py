@@ -1,63 +1,197 @@
-"""The device's lock: at most one child holds the device, whoever started it."""
+"""A device and its locks: at most one child holds it, whoever started it."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
+import shlex
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
+from types import TracebackType
+
+STATES = ("free", "busy", "suspect", "resetting", "failed")
+"""What a device can be. ``suspect``: a child did not close it in order; ``failed``: a reset did not help."""
 
 _LOOK_AGAIN_SECONDS = 0.1
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
 class DeviceBusy(Exception):
     """Somebody else held the device for all of the time that we were ready to wait."""
 
 
-@contextmanager
-def held(path: Path, *, wait_seconds: float, given_up: Event) -> Iterator[int]:
-    """Holds the device, and yields the file descriptor that the child must inherit.
+class Hold:
+    """One process's hold of a device.
 
     The lock is an ``flock`` on an open file: it is free only when every process that inherited the descriptor is gone.
     So the device stays taken while the child lives, even when the server was killed.
 
-    Args:
-        path: the lock file, created when missing.
-        wait_seconds: how long to wait for another holder.
-        given_up: set from another thread, ends the wait.
-
-    Raises:
-        DeviceBusy: it was not free in time, or the wait was given up.
+    Attributes:
+        fd: the descriptor that the child inherits; None when the child alone has it.
+        others_serve: whether another server that is alive has not finished its batch on this device. Its child is
+            gone, but it may still be cleaning up, or be suspended: the ledger's lease decides.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + wait_seconds
-    try:
-        while not _locked(fd):  # flock has no timeout, so look again and again: the usual case is one look
+
+    def __init__(self, fd: int, server_fd: int, *, others_serve: bool, to_the_end: bool) -> None:
+        self.fd: int | None = fd
+        self.others_serve = others_serve
+        self._server_fd: int | None = server_fd
+        self._to_the_end = to_the_end
+
+    def leave_to_child(self) -> None:
+        """Keeps no share of the lock that the child has inherited, unless the hold is one to the end.
+
+        So a suspended server does not hold a device that nobody uses. That no other server takes it before this one has
+        cleaned up is seen to by the server's lock and the ledger, which knows the batch.
+        """
+        if not self._to_the_end:
+            self._release()
+
+    def _release(self) -> None:
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._release()
+        if self._server_fd is not None:
+            os.close(self._server_fd)
+            self._server_fd = None
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device of this host.
+
+    Attributes:
+        name: its name in the ledger, and of its lock files.
+        folder: where the lock files are. Servers that share a device must share this folder.
+        environment: what selects it, such as ``TT_VISIBLE_DEVICES``.
+    """
+
+    name: str
+    folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder / f"{self.name}.lock"
+
+    @property
+    def _server_lock(self) -> Path:
+        return self.folder / f"{self.name}.server.lock"
+
+    def try_hold(self, *, to_the_end: bool = False) -> Hold | None:
+        """Takes the device if no child has it.
+
+        Args:
+            to_the_end: keep it after ``leave_to_child`` too, for a caller whose batch no ledger knows.
+
+        Raises:
+            OSError: the lock files cannot be made.
+        """
+        fd = _locked(self._lock)
+        if fd is None:
+            return None
+        try:
+            others_serve = self.has_server()
+            return Hold(fd, _shared(self._server_lock), others_serve=others_serve, to_the_end=to_the_end)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def wait_to_hold(self, *, seconds: float, given_up: Event) -> Hold:
+        """Takes the device, to the end, when nobody has it any more.
+
+        Args:
+            given_up: set from another thread, ends the wait.
+
+        Raises:
+            DeviceBusy: it was not free in time, or the wait was given up.
+        """
+        deadline = time.monotonic() + seconds
+        while True:  # flock has no timeout, so look again and again: the usual case is one look
+            hold = self.try_hold(to_the_end=True)
+            if hold is not None and not hold.others_serve:
+                return hold
+            if hold is not None:
+                hold.__exit__(None, None, None)
             if time.monotonic() >= deadline or given_up.wait(_LOOK_AGAIN_SECONDS):
                 raise DeviceBusy
-        yield fd
-    finally:
+
+    def has_child(self) -> bool:
+        """Whether some process has inherited the device, or is about to give it to a child."""
+        return _is_locked(self._lock)
+
+    def has_server(self) -> bool:
+        """Whether a process that is alive serves the device now."""
+        return _is_locked(self._server_lock)
+
+
+def parse_devices(text: str, folder: Path) -> list[Device]:
+    """Reads ``DEMO_API_DEVICES``: ``name NAME=VALUE ...; name NAME=VALUE ...``, quoted as for a shell.
+
+    Raises:
+        ValueError: a name is wrong or there twice, or a word is no ``NAME=VALUE``.
+    """
+    devices = [_parse_device(shlex.split(part), folder) for part in text.split(";") if part.strip()]
+    names = [device.name for device in devices]
+    if not names or len(set(names)) < len(names):
+        raise ValueError("name at least one device, and each once")
+    return devices
+
+
+def _parse_device(words: list[str], folder: Path) -> Device:
+    name, *pairs = words
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a device: 1 to 32 letters, digits, '_' or '-'")
+    for pair in pairs:
+        if not re.fullmatch(r"[A-Za-z_]\w*=.*", pair, re.DOTALL):
+            raise ValueError(f"{pair!r} is not NAME=VALUE")
+    return Device(name, folder, dict(pair.split("=", 1) for pair in pairs))
+
+
+def _locked(path: Path) -> int | None:
+    """A new descriptor that holds the lock; None when somebody else has it."""
+    fd = _open(path)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         os.close(fd)
+        return None
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
-def is_taken(path: Path) -> bool:
-    """Whether somebody holds the device now."""
+def _shared(path: Path) -> int:
+    """A new descriptor that shares the lock: several servers are there when one of them was suspended."""
+    fd = _open(path)
+    fcntl.flock(fd, fcntl.LOCK_SH)  # does not block: nobody has it alone for longer than one look takes
+    return fd
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _is_locked(path: Path) -> bool:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:  # nobody has made it yet, or nobody could
         return False
     try:
-        return not _locked(fd)
-    finally:
-        os.close(fd)
-
-
-def _locked(fd: int) -> bool:
-    try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
-    return True
+        return True
+    finally:
+        os.close(fd)
+    return False

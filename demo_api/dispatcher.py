@@ -1,153 +1,193 @@
-"""The loop that owns the device: takes the oldest waiting run, has the engine run it, finishes it."""
+"""Between the door and the devices: accepts runs, lets clients wait for them, and closes in order."""
 
 from __future__ import annotations
 
 import logging
-import math
-import secrets
-import statistics
 import threading
 import time
-from collections import deque
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 
-from demo_api.errors import DemoApiError, QueueFull, ShuttingDown
-from demo_api.messages import Engine, Event, Listener, Request, Result, Run
+from demo_api.config import Settings
+from demo_api.device_loop import DeviceLoop
+from demo_api.errors import DeviceFailed, RunEnded, ShuttingDown
+from demo_api.ledger import Ledger
+from demo_api.ledger.history import Standing
+from demo_api.messages import Engine, Event, Request, Run
+from demo_api.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 
-_REMEMBERED_RUN_TIMES = 20
-
-
-@dataclass(frozen=True)
-class Pending:
-    """An accepted run and the promise of its result."""
-
-    run: Run
-    result: Future[Result] = field(default_factory=Future)
+_LOOK_UP_SECONDS = 0.5
+"""How often those who wait look whether their client is still there."""
 
 
 class Dispatcher:
-    """A bounded line of waiting runs, and the one thread that serves it. All methods may be called from any thread."""
+    """A ledger, and a loop for each device. All methods may be called from any thread.
 
-    def __init__(self, engine: Engine, *, max_queue: int, listener: Listener | None = None) -> None:
-        self._engine = engine
-        self._listener = listener or _log_event
-        self._max_queue = max_queue
-        self._waiting: deque[Pending] = deque()
-        self._running: Pending | None = None
-        self._running_since = 0.0
-        self._run_seconds: deque[float] = deque(maxlen=_REMEMBERED_RUN_TIMES)
-        self._changed = threading.Condition()
-        self._closed = False
-        self._thread: threading.Thread | None = None
+    Args:
+        engines: one for each device.
+    """
 
-    def submit(self, request: Request) -> Pending:
-        """Puts a request into the line.
+    def __init__(self, ledger: Ledger, engines: Sequence[Engine], settings: Settings) -> None:
+        self.ledger = ledger
+        self._watcher = Watcher(ledger.history)
+        self._loops = [DeviceLoop(ledger, engine, settings, self._watcher.ring) for engine in engines]
+        self._drain = settings.drain
+        self._closed = threading.Event()
+        self._hurried = threading.Event()
+
+    def start(self) -> None:
+        """Starts the loops, once. Runs that an earlier server left in the line are run now."""
+        for loop in self._loops:
+            loop.start()
+
+    def submit(self, requests: Sequence[Request], idempotency_key: str | None = None) -> list[Run]:
+        """Puts runs into the line: all of them or none.
 
         Raises:
-            QueueFull: as many runs wait as may; ``fields["retry_after"]`` is in seconds.
+            QueueFull: more would wait than may.
+            IdempotencyConflict: the key was used for other requests.
+            DeviceFailed: no device is fit for a run.
             ShuttingDown: ``close`` was called.
+            LedgerUnavailable: they could not be written down.
         """
-        with self._changed:
-            if self._closed:
-                raise ShuttingDown("The server is stopping and takes no more runs.")
-            # The one that the device will take next, or has taken, waits for nothing.
-            if len(self._waiting) + (self._running is not None) > self._max_queue:
-                raise QueueFull(
-                    f"{len(self._waiting)} runs are waiting already, and no more may wait.",
-                    retry_after=self._retry_after(),
-                )
-            pending = Pending(Run(_new_run_id(), request, time.monotonic()))
-            self._waiting.append(pending)
-            self._start_thread()
-            self._changed.notify_all()
-            return pending
+        self.check()
+        runs = self.ledger.line.submit(requests, self._loops[0].engine.demo(), idempotency_key)
+        self._watcher.ring()
+        for loop in self._loops:
+            loop.ring()
+        return runs
 
-    def run_next(self) -> bool:
-        """The loop's body: waits for a run, runs it, finishes it. Returns False when there will be no more."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            if not self._waiting:
-                return False
-            pending = self._running = self._waiting.popleft()
-            self._running_since = time.monotonic()
-        outcome = self._outcome(pending.run)
-        with self._changed:  # before the client is told, who may ask again at once
-            self._run_seconds.append(time.monotonic() - self._running_since)
-            self._running = None
-        if isinstance(outcome, Result):
-            pending.result.set_result(outcome)
-        else:
-            pending.result.set_exception(outcome)
-        return True
+    def check(self) -> None:
+        """Raises what keeps ``submit`` from accepting anything now, a full line excepted."""
+        if self.closed:
+            raise ShuttingDown("The server is stopping and takes no more runs.", retry_after=_COME_BACK)
+        states = [self.ledger.devices.get(loop.engine.device.name) for loop in self._loops]
+        if all(state.state == "failed" for state in states):
+            raise DeviceFailed(f"The device has failed: {states[0].reason}")
 
-    def describe(self) -> dict[str, int]:
-        """What ``/health`` says of the line."""
-        with self._changed:
-            return {"waiting": len(self._waiting), "running": int(self._running is not None), "limit": self._max_queue}
+    def wait(self, run_id: str, *, is_gone: Callable[[], bool] = lambda: False) -> Run:
+        """Waits for a run's end.
+
+        Args:
+            is_gone: whether the client has hung up; then the run is cancelled if nobody else waits for it here.
+
+        Raises:
+            NoSuchRun: it is not there, or no longer.
+            ShuttingDown: it goes on after this server is gone.
+            LedgerUnavailable: it has ended, but its result cannot be written down now.
+        """
+        for standing in self._standings(run_id):
+            if standing.status not in ("queued", "running"):
+                break
+            self._check_kept(run_id)
+            if is_gone() and self._watcher.watchers(run_id) == 1:
+                return self.cancel(run_id)
+        run = self.ledger.history.get(run_id)
+        if not run.ended:
+            raise ShuttingDown(
+                "The server is stopping; the run stays in the line.",
+                next_step=f"GET /runs/{run_id} when the server is back.",
+                run_id=run_id,
+                retry_after=_COME_BACK,
+            )
+        return run
+
+    def follow(self, run_id: str, after: int) -> Generator[tuple[int, Event] | None]:
+        """A run's events with their numbers, from the one after ``after``, as they come; None while none comes.
+
+        It ends after the terminal event, and when the server stops. Nobody else's events wait for a slow reader.
+        """
+        for standing in self._standings(run_id):
+            told = self.ledger.history.events(run_id, after) if standing.last_event > after else []
+            yield from told
+            after = told[-1][0] if told else after
+            if standing.status not in ("queued", "running") and after >= standing.last_event:
+                return
+            if not told:
+                yield None
+
+    def cancel(self, run_id: str) -> Run:
+        """Ends a run that waits or runs.
+
+        Raises:
+            NoSuchRun: it is not there.
+            RunEnded: it has ended already, and not by being cancelled.
+        """
+        run = self.ledger.line.cancel(run_id)
+        self._watcher.ring()
+        self.ledger.line.tell_positions()
+        return run
+
+    def leave(self, run_id: str) -> None:
+        """A client that followed the run has hung up: cancels it if no other waits for it in this process."""
+        if not self._watcher.watchers(run_id):
+            with suppress(RunEnded):
+                self.cancel(run_id)
+
+    def devices(self) -> list[dict[str, object]]:
+        """What ``/health`` says of each device: ``name``, ``state``, ``reason``, ``since``."""
+        return [self._describe(loop.engine) for loop in self._loops]
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed.is_set()
 
     def close(self) -> None:
-        """Takes no more runs, fails those that wait, ends the one that runs, and returns when its child is gone."""
-        with self._changed:
-            self._closed = True
-            left, self._waiting = self._waiting, deque()
-            self._changed.notify_all()
-        for pending in left:
-            pending.result.set_exception(ShuttingDown("The server is stopping; the run was not started."))
-        self._engine.stop("cancelled")
-        if self._thread is not None:
-            self._thread.join()
+        """Takes no more runs, gives those that run their time to end, puts them back into the line if that is over,
+        and returns when no child is left.
+        """
+        self._closed.set()
+        self._watcher.wake()
+        for loop in self._loops:
+            loop.close()
+        deadline = time.monotonic() + self._drain
+        while not all(loop.join(0) for loop in self._loops) and time.monotonic() < deadline:
+            if self._hurried.wait(0.02):
+                break
+        for loop in self._loops:
+            loop.give_back()
+        for loop in self._loops:
+            loop.join()
+        self._watcher.ring()
 
     def hurry(self) -> None:
-        """Cuts short the grace that ``close`` gives to the child."""
-        self._engine.hurry()
+        """Cuts short the time that ``close`` gives, and the grace of the children."""
+        self._hurried.set()
+        for loop in self._loops:
+            loop.engine.hurry()
 
-    def _outcome(self, run: Run) -> Result | DemoApiError:
-        try:
-            result = self._engine.generate([run], self._listener)[0]
-        except DemoApiError as error:
-            logger.info("run %s: %s", run.run_id, error)
-            return error
-        except Exception as error:
-            # The loop must outlive whatever goes wrong in one run, a full disk included; the client gets a sentence.
-            logger.error("run %s: %s", run.run_id, error, exc_info=not isinstance(error, OSError))
-            return DemoApiError(
-                f"The server could not run it: {type(error).__name__}: {error}.",
-                next_step="Look at the server's log, and for room and permission in its state folder.",
-                run_id=run.run_id,
-                exit_code=None,
-                time_seconds=round(time.monotonic() - run.accepted_at, 3),
-            )
-        logger.info("run %s: %s", run.run_id, result.failure.code if result.failure else "succeeded")
-        return result
+    def _standings(self, run_id: str) -> Iterator[Standing]:
+        """How far the run is, again and again, until the server stops and the run is not on its way here."""
+        standing: Standing | None = None
+        with self._watcher.watch(run_id):
+            while True:
+                if standing is None:
+                    self.ledger.history.get(run_id)  # or there is nothing to wait for
+                standing = self._watcher.wait(run_id, standing, _LOOK_UP_SECONDS)
+                if standing is not None:
+                    yield standing
+                    if self.closed and standing.status == "queued":
+                        return
 
-    def _start_thread(self) -> None:
-        # Not before the first run: a server that forks workers after it made the application keeps no thread.
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name="dispatcher", daemon=True)
-            self._thread.start()
+    def _check_kept(self, run_id: str) -> None:
+        for loop in self._loops:
+            problem = loop.unkept.get(run_id)
+            if problem is not None:
+                raise type(problem)(
+                    f"The run has ended, but its result cannot be kept: {problem}",
+                    next_step=f"{problem.next_step} The server goes on trying: then GET /runs/{run_id} has the result.",
+                    run_id=run_id,
+                )
 
-    def _serve(self) -> None:
-        while self.run_next():
-            pass
-
-    def _retry_after(self) -> int:
-        """Whole seconds until a place in the line should be free: what is left of the run that runs.
-
-        Before any run has ended, the time that the first one has taken so far is all that is known.
-        """
-        elapsed = time.monotonic() - self._running_since if self._running else 0.0
-        if not self._run_seconds:
-            return max(1, math.ceil(elapsed))
-        return max(1, math.ceil(statistics.median(self._run_seconds) - elapsed))
+    def _describe(self, engine: Engine) -> dict[str, object]:
+        known = self.ledger.devices.get(engine.device.name)
+        busy = engine.device.has_child() or self.ledger.line.batches(engine.device.name, "open")
+        state = "busy" if busy and known.state in ("free", "suspect") else known.state
+        return {"name": engine.device.name, "state": state, "reason": known.reason, "since": known.since}
 
 
-def _new_run_id() -> str:
-    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(4)
-
-
-def _log_event(run_id: str, event: Event) -> None:
-    if event.kind == "phase":
-        logger.info("run %s: %s", run_id, event.data["phase"])
+_COME_BACK = 30
+"""Seconds after which a server that was told to stop may be back."""

@@ -54,6 +54,73 @@ class QueueFull(DemoApiError):
     next_step = "Wait for as long as Retry-After says and send the request again."
 
 
+class LedgerUnavailable(DemoApiError):
+    """The database cannot be used now: another process holds it, or its server cannot be reached."""
+
+    status_code = 503
+    code = "ledger_unavailable"
+    next_step = "Send the request again in a moment; if that does not help, look at the server's log."
+
+
+class StorageFull(LedgerUnavailable):
+    """The disk of the database is full."""
+
+    status_code = 507
+    code = "storage_full"
+    next_step = "Make room on the disk of the state folder and send the request again."
+
+
+class DeviceFailed(DemoApiError):
+    """No device is fit for a run, and a reset did not help."""
+
+    status_code = 503
+    code = "device_failed"
+    next_step = "Look at the device, then run `demo-api device reset`, or `demo-api device clear` when it is well."
+
+
+class IdempotencyConflict(DemoApiError):
+    """The Idempotency-Key was used before for something else."""
+
+    status_code = 409
+    code = "idempotency_conflict"
+    next_step = "Use a new Idempotency-Key for a new request."
+
+
+class NoSuchRun(DemoApiError):
+    """The ledger does not have this run, or no longer."""
+
+    status_code = 404
+    code = "no_such_run"
+    next_step = "GET /runs lists the runs that are kept."
+
+
+class NoLog(DemoApiError):
+    """Nothing is kept of what the run's child printed."""
+
+    status_code = 404
+    code = "no_log"
+    next_step = "Wait until the run has started; logs are removed after DEMO_API_KEEP_DAYS, or when there are too many."
+
+
+class TooManyWaiting(DemoApiError):
+    """As many clients wait for runs, or follow them, as the server has threads for."""
+
+    status_code = 503
+    code = "too_many_waiting"
+    next_step = "Use POST /runs and GET /runs/{id}, which do not wait, or end some event streams."
+
+    def __init__(self) -> None:
+        super().__init__("Too many clients wait for runs or follow their events.", retry_after=5)
+
+
+class RunEnded(DemoApiError):
+    """What has ended can no longer be cancelled."""
+
+    status_code = 409
+    code = "run_ended"
+    next_step = "GET the run to see how it ended."
+
+
 class ShuttingDown(DemoApiError):
     """The server is about to leave and takes no more runs."""
 
@@ -74,6 +141,7 @@ RUN_CODES = {
     "no_answer": "Send the request again; if it comes back, run the demo by hand with the same prompt.",
     "timed_out": "Raise DEMO_API_RUN_TIMEOUT if the run needs longer, or end what else holds the device.",
     "cancelled": "Send the request again.",
+    "child_lost": "Look at the server's log: its servers, or the machine, went down while they ran it. Send it again.",
     "output_too_large": "Raise DEMO_API_MAX_OUTPUT if the demo may print so much.",
 }
 """The codes of a failed run, and what to do about each."""
@@ -83,12 +151,23 @@ class RunFailed(DemoApiError):
     """A run ended without an answer.
 
     Args:
-        code: one of ``RUN_CODES``.
+        code: one of ``RUN_CODES``, or the code of what kept the server from running it.
+        next_step: where the code alone does not say.
         log_folder: where the child's output is kept, for the next step.
     """
 
-    def __init__(self, message: str, *, code: str, log_folder: str | None = None, **fields: object) -> None:
+    def __init__(
+        self, message: str, *, code: str, next_step: str | None = None, log_folder: str | None = None, **fields: object
+    ) -> None:
         where = f" What the child printed is in {log_folder}." if log_folder else ""
-        super().__init__(message, next_step=RUN_CODES[code] + where, **fields)
+        super().__init__(message, next_step=(next_step or RUN_CODES.get(code, self.next_step)) + where, **fields)
         self.code = code
-        self.status_code = 504 if code == "timed_out" else 500
+        self.status_code = _RUN_STATUS_CODES.get(code, 500)
+
+
+_RUN_STATUS_CODES = {
+    "timed_out": 504,
+    "cancelled": 409,
+    SetupError.code: SetupError.status_code,
+    StorageFull.code: StorageFull.status_code,
+}

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
-from demo_api.errors import BadRequest, RunFailed
+from demo_api.errors import BadRequest
+
+if TYPE_CHECKING:
+    from demo_api.device import Device, Hold
 
 MAX_PROMPT_CHARACTERS = 32_768
 MAX_TOKENS = 2048
+MAX_PROMPTS = 32
 
 _EXAMPLE = 'Send a JSON object such as {"prompt": "What is 2+2?"}.'
 
@@ -24,16 +28,30 @@ def _not_blank(prompt: str) -> str:
     return prompt
 
 
-class Request(BaseModel):
-    """The client's JSON, checked. Strict: ``true`` is not a number, and an unknown field is an error."""
+Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_not_blank)]
 
+
+class _Sampling(BaseModel):
+    # Strict: true is not a number, and an unknown field is an error.
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_not_blank)]
     max_tokens: int = Field(128, ge=1, le=MAX_TOKENS)
     temperature: float | None = Field(None, ge=0.0, le=2.0, allow_inf_nan=False)
     top_p: float = Field(0.9, gt=0.0, le=1.0, allow_inf_nan=False)
     seed: int | None = Field(None, ge=0, le=2**32 - 2)  # 2**32 - 1 means "a random one" to llama.cpp
+
+
+class Request(_Sampling):
+    """What a client asks for with one prompt, checked."""
+
+    prompt: Prompt
+
+
+class _Requests(_Sampling):
+    prompts: list[Prompt] = Field(min_length=1, max_length=MAX_PROMPTS)
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def parse_request(body: bytes | str) -> Request:
@@ -43,10 +61,16 @@ def parse_request(body: bytes | str) -> Request:
         BadRequest: not JSON, not an object, an unknown field, a wrong type, or a value out of range;
             ``fields["field"]`` names the field where there is one.
     """
-    try:
-        return Request.model_validate_json(body)
-    except ValidationError as error:
-        raise _bad_request(error) from None
+    return _parse(Request, body)
+
+
+def parse_requests(body: bytes | str) -> list[Request]:
+    """As ``parse_request``, for a body that has either ``prompt``, or ``prompts``: a list of 1 to 32."""
+    if not _has_prompts(body):
+        return [_parse(Request, body)]
+    asked = _parse(_Requests, body)
+    sampling = asked.model_dump(exclude={"prompts"}, exclude_unset=True)
+    return [Request(prompt=prompt, **sampling) for prompt in asked.prompts]
 
 
 def check_request(fields: Mapping[str, object]) -> Request:
@@ -54,12 +78,28 @@ def check_request(fields: Mapping[str, object]) -> Request:
     try:
         return Request.model_validate(fields)
     except ValidationError as error:
-        raise _bad_request(error) from None
+        raise _bad_request(error, Request) from None
 
 
-def _bad_request(error: ValidationError) -> BadRequest:
+def _parse(model: type[_Model], body: bytes | str) -> _Model:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise _bad_request(error, model) from None
+
+
+def _has_prompts(body: bytes | str) -> bool:
+    try:
+        fields = from_json(body)
+    except ValueError:
+        return False
+    return isinstance(fields, dict) and "prompts" in fields
+
+
+def _bad_request(error: ValidationError, model: type[BaseModel]) -> BadRequest:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    kind, name = first["type"], str(first["loc"][0])[:100] if first["loc"] else None
+    kind, place = first["type"], first["loc"]
+    name = str(place[0])[:100] + "".join(f"[{number}]" for number in place[1:]) if place else None
     if kind == "json_invalid":
         return BadRequest(f"The body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}.", next_step=_EXAMPLE)
     if name is None:
@@ -69,25 +109,74 @@ def _bad_request(error: ValidationError) -> BadRequest:
     if kind == "extra_forbidden":
         return BadRequest(
             f"The field '{name}' is not known.",
-            next_step=f"Leave it out; the fields are {', '.join(Request.model_fields)}.",
+            next_step=f"Leave it out; the fields are {', '.join(sorted(model.model_fields))}.",
             field=name,
         )
     reason = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
     return BadRequest(f"The field '{name}' is wrong: {reason}.", field=name)
 
 
+STATUSES = ("queued", "running", "succeeded", "failed", "cancelled", "timed_out")
+"""What a run can be; the last four are for good."""
+
+
 @dataclass(frozen=True)
 class Run:
-    """One accepted request.
+    """One accepted request, and what the ledger knows of it.
 
     Attributes:
-        run_id: unique; names the run's folder, and sorts by time.
-        accepted_at: ``time.monotonic()`` seconds at which the request was accepted.
+        run_id: unique, and sorts by time.
+        request: what the client asked for.
+        demo: the demo settings that it was accepted for, as ``Engine.demo`` gave them.
+        status: one of ``STATUSES``.
+        position: its place in the line, 1 for the next; None when it does not wait.
+        accepted_at: Unix seconds; so are ``started_at`` (of the latest attempt) and ``finished_at``.
+        waited_seconds: accepted to claimed; None when it was not yet, or a clock that jumped does not tell.
+        time_seconds: accepted to finished; None likewise.
+        attempts: how often it was given to a child.
+        batch_id: names the folder of the child that has run it, or runs it; None before the first.
+        result: its terminal value; None before the end, and for a run that was cancelled while it waited.
+        last_event: the number of its latest event.
     """
 
     run_id: str
     request: Request
-    accepted_at: float
+    demo: Mapping[str, str | None] = field(default_factory=dict)
+    status: str = "queued"
+    position: int | None = None
+    accepted_at: float = 0.0
+    started_at: float | None = None
+    finished_at: float | None = None
+    waited_seconds: float | None = None
+    time_seconds: float | None = None
+    attempts: int = 0
+    batch_id: str | None = None
+    result: Result | None = None
+    last_event: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether its status is for good."""
+        return self.status not in ("queued", "running")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Runs that go to one child together: 1 to 32, with the same sampling, max_tokens and demo settings.
+
+    Attributes:
+        batch_id: unique, also among the attempts of one run: it names the folder, marks the processes, and fences.
+        claimed_at: ``time.monotonic()`` seconds.
+    """
+
+    batch_id: str
+    runs: Sequence[Run]
+    claimed_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def request(self) -> Request:
+        """Any of them, for what they have in common."""
+        return self.runs[0].request
 
 
 @dataclass(frozen=True)
@@ -118,10 +207,14 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run has no success: a code from ``errors.RUN_CODES`` and one sentence on one line."""
+    """Why a run has no success: a code, mostly from ``errors.RUN_CODES``, and one sentence on one line.
+
+    ``next_step`` is there where the code alone does not say what to do.
+    """
 
     code: str
     message: str
+    next_step: str | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +267,6 @@ class Result:
     """A run's terminal value: an answer or a failure, never both.
 
     Attributes:
-        output: everything that the child printed, readable.
         log_folder: where the child's output is kept; None where no child was started.
         exit_code: the child's; negative is the signal that killed it; None where no child was started.
         note: a sentence about this result that a user should know, such as a figure that the demo could not give.
@@ -187,49 +279,22 @@ class Result:
     model: str | None = None
     device: str | None = None
     finish_reason: str | None = None
-    output: str = ""
     exit_code: int | None = None
     log_folder: str | None = None
     note: str | None = None
 
 
-def answer_body(run: Run, result: Result, engine: str) -> dict[str, object]:
-    """What a client gets of a run that succeeded.
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a batch.
 
-    ``time_seconds`` is what the client waited for, the wait in the line included, and ``tokens_per_second`` is
-    tokens_generated / time_seconds. Both end now.
-
-    Raises:
-        RunFailed: the run did not succeed.
+    Attributes:
+        results: one for each run, in order.
+        suspect: a sentence, when the child's end leaves the device in doubt; None when it was closed in order.
     """
-    seconds = round(time.monotonic() - run.accepted_at, 3)
-    if result.failure is not None or result.answer is None:
-        failure = result.failure or Failure("no_answer", "The run ended without an answer.")
-        raise RunFailed(
-            failure.message,
-            code=failure.code,
-            log_folder=result.log_folder,
-            run_id=run.run_id,
-            exit_code=result.exit_code,
-            time_seconds=seconds,
-        )
-    tokens = result.answer.tokens_generated
-    return {
-        "success": True,
-        "prompt": run.request.prompt,
-        "response": result.answer.response,
-        "output": result.output,
-        "tokens_generated": tokens,
-        "time_seconds": seconds,
-        "tokens_per_second": round(tokens / seconds, 3) if tokens is not None and seconds else None,
-        "run_id": run.run_id,
-        "engine": engine,
-        "model": result.model,
-        "device": result.device,
-        "finish_reason": result.finish_reason,
-        "note": result.note,
-        "timing": dataclasses.asdict(result.timing),
-    }
+
+    results: Sequence[Result]
+    suspect: str | None = None
 
 
 Listener = Callable[[str, Event], None]
@@ -237,9 +302,10 @@ Listener = Callable[[str, Event], None]
 
 
 class Engine(Protocol):
-    """Turns a batch into answers, one batch at a time."""
+    """Turns a batch into answers, one batch at a time, on one device."""
 
     name: str
+    device: Device
 
     def check(self) -> None:
         """Raises SetupError, with the next step, when a run could not succeed on this machine as it is now."""
@@ -247,17 +313,42 @@ class Engine(Protocol):
     def accept(self, request: Request) -> None:
         """Raises BadRequest for what this engine can know that it cannot do."""
 
-    def device_is_taken(self) -> bool:
-        """Whether some process holds the device now."""
+    def demo(self) -> dict[str, str | None]:
+        """The demo settings that a run accepted now is to be run with, also by another server and after a restart."""
+
+    def choose(self, runs: Sequence[Run]) -> list[Run]:
+        """Which of these one child can take; the first always. All are alike but for their prompts, oldest first."""
 
     def describe(self) -> dict[str, object]:
         """What ``/health`` says of the engine: ``model``, ``model_loaded``, ``llama_dir`` and so on."""
 
-    def generate(self, runs: list[Run], listener: Listener) -> list[Result]:
-        """Runs one batch to its end: one result for each run, in order."""
+    def end_lost(self, batch_ids: Collection[str]) -> str | None:
+        """Ends what is left of batches that are no server's any more.
 
-    def stop(self, reason: str) -> None:
-        """Ends the batch that runs, if any, and refuses further ones; returns at once."""
+        Returns:
+            a sentence, when that puts the device in doubt; otherwise None.
+        """
+
+    def clear_up(self) -> str | None:
+        """Ends what killed runs left on the device, which the caller holds.
+
+        Returns:
+            a sentence, when what was left puts the device in doubt; otherwise None.
+        """
+
+    def generate(self, batch: Batch, listener: Listener, hold: Hold) -> Outcome:
+        """Runs one batch to its end.
+
+        Args:
+            hold: the caller's hold of the device.
+
+        Raises:
+            SetupError: the demo home or the model is gone.
+            OSError: the run's folder or the child could not be made.
+        """
+
+    def cancel(self, batch_id: str, reason: str) -> None:
+        """Ends the batch, now or as soon as it begins, with ``reason`` as its failure's code; returns at once."""
 
     def hurry(self) -> None:
-        """Cuts short the grace that a stopped batch was given."""
+        """Cuts short the grace that a cancelled batch was given."""

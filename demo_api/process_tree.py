@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 
@@ -64,15 +67,32 @@ def survivors(variable: str, values: Collection[str]) -> list[psutil.Process]:
     return [process for process in _own_processes() if _value(process, variable) in values]  # a zombie has none
 
 
-def end(processes: list[psutil.Process]) -> None:
-    """Ends them: SIGTERM, a second, SIGKILL."""
-    for process in processes:
-        with suppress(psutil.Error):
-            process.terminate()
-    for process in psutil.wait_procs(processes, timeout=1)[1]:
-        with suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(processes, timeout=5)
+def end(processes: list[psutil.Process], *, grace: float) -> bool:
+    """Ends them: SIGINT, the grace, in which a child closes its device, SIGTERM, a short one, SIGKILL.
+
+    Args:
+        grace: seconds.
+
+    Returns:
+        whether all left at SIGINT.
+    """
+    left = processes
+    for number, seconds in ((signal.SIGINT, grace), (signal.SIGTERM, 1.0), (signal.SIGKILL, 5.0)):
+        for process in left:
+            with suppress(psutil.Error):
+                process.send_signal(number)
+                process.send_signal(signal.SIGCONT)
+        left = _left_after(left, seconds)
+        if not left:
+            return number == signal.SIGINT
+    return False
+
+
+def _left_after(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    deadline, pause = time.monotonic() + seconds, threading.Event()
+    while (left := [process for process in processes if _runs(process)]) and time.monotonic() < deadline:
+        pause.wait(0.02)
+    return left
 
 
 def _own_processes() -> Iterator[psutil.Process]:

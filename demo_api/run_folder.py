@@ -13,28 +13,31 @@ from pathlib import Path
 
 from demo_api.errors import SetupError
 
-_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")  # a run's id: see dispatcher.py
+_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")  # a batch's id: see ledger/rows.py
 
 SECONDS_A_DAY = 86_400
+JUST_ENDED_SECONDS = 60
+"""A log is not removed so soon, however few are to be kept: somebody may be about to read it."""
+
 READABLE_LIMIT = 2**20
 """Bytes of each stream that an answer's ``output`` shows; the files have the rest."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one batch, named after its first run, readable by its owner only."""
+    """The folder of one batch, named by its id, readable by its owner only."""
 
     path: Path
 
     @classmethod
-    def create(cls, runs: Path, run_id: str) -> RunFolder:
+    def create(cls, runs: Path, batch_id: str) -> RunFolder:
         """Makes the folder below ``runs``, mode 0700.
 
         Raises:
-            OSError: no space, no permission, or the run's folder is there already.
+            OSError: no space, no permission, or the batch's folder is there already.
         """
         runs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = runs / run_id
+        path = runs / batch_id
         path.mkdir(mode=0o700)
         return cls(path)
 
@@ -69,8 +72,18 @@ class RunFolder:
         The demo opens the file in the locale's encoding, so it is ASCII; and it downloads what a ``context`` key names,
         so there is no key but ``prompt``.
         """
+        # The order first: whoever finds prompts without one may remove them.
+        _write_private(self.path / "order", json.dumps(order, ensure_ascii=True))
+        (self.path / "order").rename(self.order)  # it is there whole or not at all
         _write_private(self.prompts, json.dumps([{"prompt": prompt} for prompt in prompts], ensure_ascii=True))
-        _write_private(self.order, json.dumps(order, ensure_ascii=True))
+
+    def is_cut_off(self, device: str) -> bool:
+        """Whether it was left behind by a run on this device, if no run of the device goes on."""
+        try:
+            order = json.loads(self.order.read_bytes())
+        except FileNotFoundError:
+            return False
+        return bool(order.get("device", device) == device)
 
     def forget_prompts(self) -> None:
         """Removes what was only there for the child."""
@@ -109,17 +122,15 @@ def existing(runs: Path) -> list[RunFolder]:
 
 
 def tidy(folders: list[RunFolder], *, keep: int, days: float) -> None:
-    """Removes all but the newest ``keep`` folders, those older than ``days`` days, and all prompts.
-
-    To be called by the holder of the device, before it makes a folder of its own: then no child is there that could
-    need its prompts, and those that are found were left by a server that was killed.
+    """Removes all but the newest ``keep`` folders, and those older than ``days`` days; but none in which a run goes on,
+    on whatever device, or has just ended.
     """
-    oldest = time.time() - days * SECONDS_A_DAY
+    now = time.time()
     for place, folder in enumerate(folders):
-        if place >= keep or folder.path.stat().st_mtime < oldest:
+        age = now - folder.path.stat().st_mtime
+        is_old = age > days * SECONDS_A_DAY or (place >= keep and age > JUST_ENDED_SECONDS)
+        if is_old and not folder.order.exists():
             shutil.rmtree(folder.path, ignore_errors=True)
-        else:
-            folder.forget_prompts()
 
 
 def _write_private(path: Path, text: str) -> None:

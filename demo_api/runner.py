@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from demo_api import command, device, home, process_tree, run_folder
+from demo_api import command, home, process_tree, run_folder
 from demo_api.child import Child, Ended
 from demo_api.config import Settings
-from demo_api.errors import BadRequest, ShuttingDown
-from demo_api.messages import Event, Failure, Listener, Request, Result, Run, Timing
+from demo_api.device import Device, Hold
+from demo_api.errors import BadRequest, StorageFull
+from demo_api.messages import Batch, Event, Failure, Listener, Outcome, Request, Result, Run, Timing
 from demo_api.run_folder import RunFolder
 from demo_api.transcript import Reader, Reading
 
@@ -21,15 +24,21 @@ logger = logging.getLogger(__name__)
 
 
 class DemoRunner:
-    """The demo engine. ``generate`` is called from one thread at a time; the other methods from any."""
+    """The demo engine. ``generate`` is called from one thread at a time; the other methods from any.
+
+    Args:
+        device: default: the first of the settings' devices.
+    """
 
     name = "demo"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, device: Device | None = None) -> None:
         self._settings = settings
+        self.device = device or settings.device_list[0]
         self._lock = threading.Lock()
         self._child: Child | None = None
-        self._stopped = threading.Event()
+        self._batch_id: str | None = None
+        self._cancelled: tuple[str, str] | None = None
 
     def check(self) -> None:
         """Raises SetupError when the script, the interpreter or the model is missing, or the state cannot be kept."""
@@ -37,10 +46,6 @@ class DemoRunner:
         home.interpreter(self._settings)
         home.model_variable(self._settings)
         run_folder.check_state_folder(self._settings.state_dir)
-
-    def device_is_taken(self) -> bool:
-        """Whether a process of a run holds the device, whoever started it."""
-        return device.is_taken(self._settings.state_dir / "device.lock")
 
     def accept(self, request: Request) -> None:
         """Raises BadRequest for a seed that the demo cannot take, and for what cannot fit into the model."""
@@ -59,39 +64,78 @@ class DemoRunner:
                 field="max_tokens",
             )
 
+    def demo(self) -> dict[str, str | None]:
+        """The settings that choose the demo, its interpreter and its model."""
+        return {name: value and str(value) for name, value in self._settings.model_dump(include=_DEMO_SETTINGS).items()}
+
+    def choose(self, runs: Sequence[Run]) -> list[Run]:
+        """Those that fit into the page cache of one child."""
+        return command.choose(self._settings_of(runs[0]), runs)
+
     def describe(self) -> dict[str, object]:
         """The model as it is set. It is never loaded here: every run loads it anew."""
         variable, model = home.model_variable(self._settings)
         return {"model": Path(model).name, "model_loaded": False, variable.lower(): model}
 
-    def generate(self, runs: list[Run], listener: Listener) -> list[Result]:
+    def end_lost(self, batch_ids: Collection[str]) -> str | None:
+        """Ends what is left of batches whose server is gone or suspended: SIGINT first, so that the device is closed.
+
+        Returns:
+            a sentence, when the device may not have been closed.
+        """
+        left = process_tree.survivors("DEMO_API_RUN", batch_ids)
+        if not left:
+            return None
+        logger.warning("ending %d processes that a lost server left: %s", len(left), left)
+        in_order = process_tree.end(left, grace=self._settings.stop_grace)
+        return None if in_order else "What a lost server had left on the device did not leave at SIGINT."
+
+    def clear_up(self) -> str | None:
+        """Ends what killed runs left, and removes their prompts. To be called by the holder of the device.
+
+        Returns:
+            a sentence, when a child was cut off before it closed the device; otherwise None.
+        """
+        folders = run_folder.existing(self._settings.state_dir / "runs")
+        cut_off = [folder for folder in folders if folder.is_cut_off(self.device.name)]
+        doubt = self.end_lost({folder.path.name for folder in cut_off})
+        for folder in cut_off:
+            # The plugin removes the prompts when pytest has ended, and with it whatever opened the device.
+            if folder.prompts.exists():
+                doubt = doubt or f"The child of batch {folder.path.name} was killed together with its server."
+            folder.forget_prompts()
+        run_folder.tidy(folders, keep=self._settings.keep_runs, days=self._settings.keep_days)
+        return doubt
+
+    def generate(self, batch: Batch, listener: Listener, hold: Hold) -> Outcome:
         """Runs one batch in one child.
 
         Args:
-            runs: 1 to 32 runs with the same max_tokens, temperature, top_p and seed.
+            hold: the caller's hold of the device; the child inherits the lock.
 
         Raises:
             SetupError: the demo home or the model is gone.
-            ShuttingDown: ``stop`` was called before the child was started.
             OSError: the run's folder or the child could not be made.
         """
-        settings = self._settings
-        run_folder.check_state_folder(settings.state_dir)
-        lock = settings.state_dir / "device.lock"
-        try:
-            with device.held(lock, wait_seconds=settings.run_timeout, given_up=self._stopped) as lock_fd:
-                return self._run_in_folder(runs, lock_fd, listener)
-        except device.DeviceBusy:
-            if self._stopped.is_set():
-                raise ShuttingDown("The server is stopping; the run was not started.") from None
-            sentence = f"Another process held the device for {settings.run_timeout:g} s, so the run did not start."
-            return [Result(run.run_id, failure=Failure("timed_out", sentence)) for run in runs]
-
-    def stop(self, reason: str) -> None:
-        """Ends the batch that runs, if any, with ``reason`` as its failure's code; further batches are refused."""
-        self._stopped.set()
+        settings = self._settings_of(batch.runs[0])
         with self._lock:
-            if self._child is not None:
+            self._batch_id = batch.batch_id
+        folder = RunFolder.create(settings.state_dir / "runs", batch.batch_id)
+        try:
+            return self._run_child(batch, settings, folder, listener, hold)
+        except _Cancelled as cancelled:
+            failure = self._stopped(str(cancelled))
+            return Outcome([Result(run.run_id, failure=failure) for run in batch.runs])
+        finally:
+            with self._lock:
+                self._batch_id = None
+            folder.forget_prompts()
+
+    def cancel(self, batch_id: str, reason: str) -> None:
+        """Ends the batch, or keeps it from being started, with ``reason`` as its failure's code."""
+        with self._lock:
+            self._cancelled = (batch_id, reason)
+            if self._child is not None and self._batch_id == batch_id:
                 self._child.stop(reason)
 
     def hurry(self) -> None:
@@ -100,26 +144,23 @@ class DemoRunner:
             if self._child is not None:
                 self._child.hurry()
 
-    def _run_in_folder(self, runs: list[Run], lock_fd: int, listener: Listener) -> list[Result]:
-        runs_path = self._settings.state_dir / "runs"
-        earlier = run_folder.existing(runs_path)
-        # A killed server's child is gone, or we would not hold the device; but not what that child may have started.
-        cut_off = {folder.path.name for folder in earlier if folder.order.exists()}
-        process_tree.end(process_tree.survivors("DEMO_API_RUN", cut_off))
-        run_folder.tidy(earlier, keep=self._settings.keep_runs - 1, days=self._settings.keep_days)
-        folder = RunFolder.create(runs_path, runs[0].run_id)
-        try:
-            return self._run_child(runs, folder, lock_fd, listener)
-        finally:
-            folder.forget_prompts()
+    def _settings_of(self, run: Run) -> Settings:
+        """The settings with which this run was accepted, perhaps by another server."""
+        accepted = {name: value for name, value in run.demo.items() if name in _DEMO_SETTINGS}
+        paths = {name: Path(value) for name, value in accepted.items() if value and name != "hf_model"}
+        return self._settings.model_copy(update={**accepted, **paths})
 
-    def _run_child(self, runs: list[Run], folder: RunFolder, lock_fd: int, listener: Listener) -> list[Result]:
+    def _run_child(
+        self, batch: Batch, settings: Settings, folder: RunFolder, listener: Listener, hold: Hold
+    ) -> Outcome:
+        runs = batch.runs
         prompts = command.filled_up([run.request.prompt for run in runs])
-        model = Path(home.model_variable(self._settings)[1]).name
+        model = Path(home.model_variable(settings)[1]).name
         reader = Reader(prompts)
 
         def tell(event: Event) -> None:
-            for run in runs:
+            user = event.data.get("user")  # only its own run may see a user's text; the surplus users are nobody's
+            for run in runs if user is None else runs[user : user + 1] if isinstance(user, int) else ():
                 listener(run.run_id, event)
 
         def on_output(stream: str, chunk: bytes) -> None:
@@ -128,68 +169,99 @@ class DemoRunner:
 
         started = _Started()
         tell(Event("phase", started.wall, {"phase": "startup"}))
-        child = self._spawn(runs, prompts, folder, lock_fd)
+        child = self._spawn(batch, settings, prompts, folder, hold)
         try:
-            ended = child.follow(
-                timeout_s=self._settings.run_timeout, max_output=self._settings.max_output, on_output=on_output
-            )
+            hold.leave_to_child()
+            ended = child.follow(timeout_s=settings.run_timeout, max_output=settings.max_output, on_output=on_output)
         finally:
             with self._lock:
                 self._child = None
-        if not ended.clean:
-            logger.warning("run %s: its processes could not close the device; it may need a reset", runs[0].run_id)
         reading = reader.finish(ended.exit_code)
-        outcome = _Outcome(reading, ended, started, reading.demo_model or model, folder.path, folder.readable_log())
-        return [self._result(run, place, outcome) for place, run in enumerate(runs)]
+        end = _End(reading, ended, started, reading.demo_model or model, folder.path, batch.claimed_at)
+        results = [self._result(run, place, end) for place, run in enumerate(runs)]
+        return Outcome(results, suspect=_doubt(ended, results[0]))
 
-    def _spawn(self, runs: list[Run], prompts: list[str], folder: RunFolder, lock_fd: int) -> Child:
-        settings, request, run_id = self._settings, runs[0].request, runs[0].run_id
-        folder.write(prompts, command.order(request))
-        argv = command.arguments(settings, request, prompts, folder)
-        environment = command.environment(settings, folder, run_id)
-        with self._lock:  # stop() either sees the child or keeps it from being started
-            if self._stopped.is_set():
-                raise ShuttingDown("The server is stopping; the run was not started.")
+    def _spawn(self, batch: Batch, settings: Settings, prompts: list[str], folder: RunFolder, hold: Hold) -> Child:
+        folder.write(prompts, command.order(batch.request, self.device.name))
+        argv = command.arguments(settings, [run.request for run in batch.runs], folder)
+        environment = command.environment(settings, self.device.environment, folder, batch.batch_id)
+        with self._lock:  # cancel() either sees the child or keeps it from being started
+            if self._cancelled is not None and self._cancelled[0] == batch.batch_id:
+                raise _Cancelled(self._cancelled[1])
             self._child = Child(
                 argv,
                 cwd=settings.demo_home,
                 env=environment,
                 stdout=folder.stdout,
                 stderr=folder.stderr,
-                mark=("DEMO_API_RUN", run_id),
-                pass_fds=(lock_fd,),
+                mark=("DEMO_API_RUN", batch.batch_id),
+                pass_fds=() if hold.fd is None else (hold.fd,),
                 grace=settings.stop_grace,
             )
             return self._child
 
-    def _result(self, run: Run, place: int, outcome: _Outcome) -> Result:
-        reading = outcome.reading
-        failure = self._failure(outcome)
+    def _result(self, run: Run, place: int, end: _End) -> Result:
+        reading = end.reading
+        failure = self._failure(end)
         answer = reading.answers[place] if failure is None else None
         return Result(
             run_id=run.run_id,
             answer=answer,
             failure=failure,
-            timing=_timing(run, outcome),
-            model=outcome.model,
+            timing=_timing(run, end),
+            model=end.model,
             device=reading.demo_device,
             finish_reason=_finish_reason(run, answer.tokens_generated) if answer else None,
-            output=outcome.log,
-            exit_code=outcome.ended.exit_code,
-            log_folder=str(outcome.folder),
+            exit_code=end.ended.exit_code,
+            log_folder=str(end.folder),
             note=_NO_SPEED if answer and reading.iterations == 1 else None,
         )
 
-    def _failure(self, outcome: _Outcome) -> Failure | None:
-        reason = outcome.ended.stopped
-        if reason is not None:
-            sentence = {
-                "timed_out": f"The run took longer than {self._settings.run_timeout:g} s and was stopped.",
-                "cancelled": "The run was cancelled.",
-                "output_too_large": f"The child printed more than {self._settings.max_output} bytes and was stopped.",
-            }[reason]
-            return Failure(reason, sentence)
-        return None if _divided_by_zero_after_answer(outcome.reading) else outcome.reading.error
+    def _failure(self, end: _End) -> Failure | None:
+        if end.ended.stopped is not None:
+            return self._stopped(end.ended.stopped)
+        failure = None if _divided_by_zero_after_answer(end.reading) else end.reading.error
+        if failure is not None and _is_full(end.folder):
+            sentence = f"The disk of the state folder is full, and the run failed: {failure.message}"
+            return Failure(StorageFull.code, sentence, StorageFull.next_step)
+        return failure
+
+    def _stopped(self, reason: str) -> Failure:
+        sentence = {
+            "timed_out": f"The run took longer than {self._settings.run_timeout:g} s and was stopped.",
+            "cancelled": "The run was cancelled.",
+            "shutting_down": "The server is stopping; the run was broken off.",
+            "child_lost": "The batch was lost to another server.",
+            "output_too_large": f"The child printed more than {self._settings.max_output} bytes and was stopped.",
+        }[reason]
+        return Failure(reason, sentence)
+
+
+_DEMO_SETTINGS = {"demo_home", "python", "llama_dir", "hf_model", "model_dir"}
+
+
+class _Cancelled(Exception):
+    """The batch was cancelled before its child was started."""
+
+
+def _is_full(folder: Path) -> bool:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < _ROOM
+
+
+_ROOM = 64 * 1024
+"""With fewer bytes left on its disk, what a child printed has probably not all been kept."""
+
+
+def _doubt(ended: Ended, result: Result) -> str | None:
+    """Why the device may not have been closed; None when every process had its time for that."""
+    if ended.survivors_killed:
+        return f"{ended.survivors_killed} processes that a child had started outlived it and had to be ended."
+    if not ended.clean:
+        how = f"exit code {ended.exit_code}" + (f" after {', '.join(ended.signals)}" if ended.signals else "")
+        return f"A child ended with {how}, so it may not have closed the device."
+    crashed = result.failure is not None and result.failure.code == "crashed"
+    return f"A child crashed with exit code {ended.exit_code}." if crashed else None
 
 
 _NO_SPEED = "The demo gives no speed for a run of one decode iteration."
@@ -202,13 +274,13 @@ class _Started:
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class _End:
     reading: Reading
     ended: Ended
     started: _Started
     model: str
     folder: Path
-    log: str
+    claimed_at: float
 
 
 def _divided_by_zero_after_answer(reading: Reading) -> bool:
@@ -233,19 +305,20 @@ def _finish_reason(run: Run, tokens: int | None) -> str | None:
     return "length" if tokens >= run.request.max_tokens else "stop"
 
 
-def _timing(run: Run, outcome: _Outcome) -> Timing:
-    started, metrics = outcome.started, outcome.reading.metrics
-    marks = [("startup", started.wall), *((phase.name, phase.at) for phase in outcome.reading.phases)]
+def _timing(run: Run, end: _End) -> Timing:
+    started, metrics = end.started, end.reading.metrics
+    marks = [("startup", started.wall), *((phase.name, phase.at) for phase in end.reading.phases)]
     seconds = {
-        f"{name}_seconds": round(end - begin, 3)
-        for (name, begin), (_, end) in pairwise(marks)
-        if begin is not None and end is not None
+        f"{name}_seconds": round(after - begin, 3)
+        for (name, begin), (_, after) in pairwise(marks)
+        if begin is not None and after is not None
     }
     name, begin = marks[-1]
     if name == "output" and begin is not None:
-        seconds["teardown_seconds"] = round(started.wall + outcome.ended.seconds - begin, 3)
+        seconds["teardown_seconds"] = round(started.wall + end.ended.seconds - begin, 3)
+    waited = None if run.waited_seconds is None else run.waited_seconds + started.monotonic - end.claimed_at
     return Timing(
-        queue_seconds=round(started.monotonic - run.accepted_at, 3),
+        queue_seconds=waited and round(waited, 3),
         ttft_ms=metrics.ttft_ms,
         # The 2026 demo prints 0 where it had nothing to measure.
         decode_tokens_per_second=metrics.tokens_per_second_per_user or None,

@@ -19,7 +19,6 @@ from waitress.channel import HTTPChannel
 from waitress.trigger import trigger
 
 from demo_api.config import Settings
-from demo_api.dispatcher import Dispatcher
 from demo_api.errors import SetupError
 
 if TYPE_CHECKING:
@@ -38,14 +37,14 @@ class HttpServer:
 
     Args:
         app: the WSGI application.
-        settings: ``host``, ``port`` and ``max_queue`` are used.
+        settings: ``host``, ``port`` and ``max_waiting`` are used.
 
     Raises:
         SetupError: the address cannot be used. The port is bound from now on, but nothing is answered before ``run``.
     """
 
     def __init__(self, app: WSGIApplication, settings: Settings) -> None:
-        threads = settings.max_queue + 1 + _SPARE_THREADS  # each waiting /chat holds one; the others answer /health
+        threads = settings.max_waiting + _SPARE_THREADS  # the others answer /health
         self._sockets: dict[int, Any] = {}  # waitress keeps all that its loop looks at in here
         try:
             self._waitress = waitress.create_server(
@@ -59,6 +58,9 @@ class HttpServer:
                 asyncore_use_poll=True,  # select() knows no descriptor over 1023
                 ident=None,
                 clear_untrusted_proxy_headers=True,
+                # Looking for what a client sends while it waits is the only way to see that it has hung up. But one
+                # that has only ended its sending, as netcat does, would then be taken for gone.
+                channel_request_lookahead=int(settings.cancel_on_disconnect),
             )
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
@@ -91,26 +93,17 @@ class HttpServer:
         waker.pull_trigger(partial(wasyncore.close_all, self._sockets))  # in the loop's thread, and the loop ends
 
 
-def stop_on_signals(dispatcher: Dispatcher, *, then: Callable[[], None] = lambda: None) -> None:
-    """From now on SIGINT and SIGTERM close the dispatcher: the child first, with its grace; a second one hurries it.
-
-    Args:
-        then: called when the child is gone, on another thread than the main one.
-    """
-
-    def stop() -> None:
-        dispatcher.close()
-        then()
-
+def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> None:
+    """From now on SIGINT and SIGTERM call ``stop``, and a second one ``hurry``, on other threads than the main one."""
     # Not in the signal handler itself: it may have interrupted a holder of the locks that closing needs.
     stoppers = iter([threading.Thread(target=stop, name="stopper")])
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         stopper = next(stoppers, None)
         if stopper is None:
-            threading.Thread(target=dispatcher.hurry, name="hurry").start()
+            threading.Thread(target=hurry, name="hurry").start()
         else:
-            logger.info("stopping; a running child closes the device first (once more to hurry)")
+            logger.info("stopping; what runs may end, and the device is closed (once more to hurry)")
             stopper.start()
 
     signal.signal(signal.SIGINT, on_signal)

@@ -1,0 +1,127 @@
+"""Looks after one batch while its child runs: its events, its lease, and whether it is still wanted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from demo_api.errors import LedgerUnavailable
+from demo_api.ledger import Line
+from demo_api.messages import Batch, Event
+from demo_api.transcript.text_so_far import TextSoFar
+
+logger = logging.getLogger(__name__)
+
+TELL_SECONDS = 0.2
+"""How often events are written into the ledger, at most."""
+
+
+class Recorder:
+    """The events of one batch on their way into the ledger. It is the engine's listener."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._lock = threading.Lock()
+        self._texts = {run.run_id: TextSoFar(run.request.prompt) for run in batch.runs}
+        self._told: dict[str, list[Event]] = {}
+
+    def __call__(self, run_id: str, event: Event) -> None:
+        """Takes an event in: every phase, the latest progress, and what each text adds to those before it."""
+        if event.kind == "text":
+            added = self._texts[run_id].feed(str(event.data["tail"]))
+            if not added:
+                return
+            event = Event("text", event.at, {"added": added, "best_effort": True})
+        elif event.kind == "phase":
+            logger.info("run %s: %s", run_id, event.data["phase"])
+        with self._lock:
+            _join(self._told.setdefault(run_id, []), event)
+
+    def take(self) -> dict[str, list[Event]]:
+        """What has come since the last time, by the runs' ids."""
+        with self._lock:
+            told, self._told = self._told, {}
+        return told
+
+
+def _join(told: list[Event], event: Event) -> None:
+    place = next((place for place, each in enumerate(told) if each.kind == event.kind != "phase"), None)
+    if place is None:
+        told.append(event)
+    elif event.kind == "text":
+        added = f"{told[place].data['added']}{event.data['added']}"
+        told[place] = Event("text", event.at, {**event.data, "added": added})
+    else:
+        told[place] = event
+
+
+class Keeper:
+    """A thread beside the one that follows the child.
+
+    Args:
+        cancel: ends the batch, with a reason.
+        stopping: whether the server leaves and can wait no longer.
+        changed: is called when the ledger was.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        batch: Batch,
+        recorder: Recorder,
+        *,
+        lease: float,
+        cancel: Callable[[str], None],
+        stopping: Callable[[], bool],
+        changed: Callable[[], None],
+    ) -> None:
+        self._line = line
+        self._batch_id = batch.batch_id
+        self._recorder = recorder
+        self._beat_seconds = lease / 4
+        self._next_beat = time.monotonic() + self._beat_seconds
+        self._cancel = cancel
+        self._stopping = stopping
+        self._changed = changed
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"keeper-{batch.batch_id}")
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        self._carefully(self._line.tell_positions)
+        while not self._ended.wait(TELL_SECONDS):
+            self._carefully(self._tell)
+            self._carefully(self._look)
+        self._carefully(self._tell)
+
+    def _tell(self) -> None:
+        told = self._recorder.take()
+        if told:
+            self._line.tell(self._batch_id, told)
+            self._changed()
+
+    def _look(self) -> None:
+        if self._stopping():
+            self._cancel("shutting_down")
+        elif not self._line.is_wanted(self._batch_id):
+            self._cancel("cancelled")
+        if time.monotonic() >= self._next_beat:
+            if not self._line.beat(self._batch_id):
+                logger.warning("batch %s: lost to another server", self._batch_id)
+                self._cancel("child_lost")
+            self._next_beat = time.monotonic() + self._beat_seconds
+
+    def _carefully(self, action: Callable[[], None]) -> None:
+        # What cannot be told now is told late or not at all: the run goes on.
+        try:
+            action()
+        except LedgerUnavailable as error:
+            logger.warning("batch %s: %s", self._batch_id, error)
