@@ -17,7 +17,6 @@ from demo_api import create_app, weights
 from demo_api.config import Settings
 from demo_api.messages import Engine
 from demo_api.process_tree import survivors
-from demo_api.runner import DemoRunner
 from demo_api.server import HttpServer
 
 
@@ -32,7 +31,7 @@ def settings(tmp_path: Path) -> Callable[..., Settings]:
     """Makes settings whose state is in the test's own folder, from the real environment and some flags."""
 
     def make(**flags: object) -> Settings:
-        return Settings.load({"state_dir": tmp_path / "state", "stop_grace": 2, "port": 0} | flags)
+        return Settings.load({"state_dir": tmp_path / "state", "stop_grace": 2, "drain": 0, "port": 0} | flags)
 
     return make
 
@@ -75,7 +74,8 @@ def serve() -> Iterator[Callable[..., Server]]:
     running = []
 
     def start(settings: Settings, engine: Engine | None = None) -> Server:
-        app = create_app(settings, engine or DemoRunner(settings))
+        app = create_app(settings, engine)
+        app.extensions["demo_api"].start()
         http = HttpServer(app, settings)
         thread = threading.Thread(target=http.run)
         thread.start()

@@ -27,7 +27,11 @@ DEMO_API = [sys.executable, "-m", "demo_api"]
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
     """The environment of a user whose state is in the test's folder."""
-    return os.environ | {"DEMO_API_STATE_DIR": str(tmp_path / "state"), "DEMO_API_STOP_GRACE": "5"}
+    return os.environ | {
+        "DEMO_API_STATE_DIR": str(tmp_path / "state"),
+        "DEMO_API_STOP_GRACE": "5",
+        "DEMO_API_DRAIN": "0",
+    }
 
 
 @pytest.fixture
@@ -93,12 +97,12 @@ def serving(*words: str, environ: dict[str, str]) -> Iterator[Serving]:
         process.communicate()
 
 
-def _run_ids(environ: dict[str, str]) -> list[str]:
+def _batch_ids(environ: dict[str, str]) -> list[str]:
     return [folder.name for folder in (Path(environ["DEMO_API_STATE_DIR"]) / "runs").iterdir()]
 
 
 def _left(environ: dict[str, str]) -> list[psutil.Process]:
-    return survivors("DEMO_API_RUN", _run_ids(environ))
+    return survivors("DEMO_API_RUN", _batch_ids(environ))
 
 
 def test_serve_prints_the_banner_and_a_line_per_request_and_phase(
@@ -116,11 +120,12 @@ def test_serve_prints_the_banner_and_a_line_per_request_and_phase(
             assert words in server.banner
         assert f"POST {server.url}/chat" in server.banner
         assert f"GET  {server.url}/health" in server.banner
-        assert requests.post(f"{server.url}/chat", json={"prompt": "Hello"}, timeout=60).status_code == 200
+        answer = requests.post(f"{server.url}/chat", json={"prompt": "Hello"}, timeout=60)
+        assert answer.status_code == 200
         server.process.send_signal(signal.SIGINT)
         log = server.process.communicate(timeout=30)[1]
         assert server.process.returncode == 0
-    run_id = _run_ids(environ)[0]
+    run_id = answer.json()["run_id"]
     for phase in ("startup", "load", "prefill_compile", "prefill", "decode_compile", "decode", "output", "succeeded"):
         assert f"run {run_id}: {phase}\n" in log
     assert re.search(rf"POST /chat 200 in [\d.]+ s, run {run_id}", log)
@@ -139,7 +144,7 @@ def test_ctrl_c_closes_the_device_first_and_answers_who_waits(
         runs.join()
         waits.join()
         assert server.process.wait(30) == 0
-    assert (answers[0].status_code, answers[0].json()["code"]) == (500, "cancelled")
+    assert (answers[0].status_code, answers[0].json()["code"]) == (503, "shutting_down")
     assert (refused[0].status_code, refused[0].json()["code"]) == (503, "shutting_down")
     assert (Path(flags[1]) / "device_closed").exists()
     assert _left(environ) == []
@@ -156,7 +161,7 @@ def test_a_second_ctrl_c_hurries(environ: dict[str, str], home_of: Callable[[str
             server.process.send_signal(signal.SIGINT)
             threading.Event().wait(0.5)
         thread.join()
-    assert answers[0].json()["code"] == "cancelled"
+    assert answers[0].json()["code"] == "shutting_down"
     assert _left(environ) == []
 
 
@@ -181,7 +186,7 @@ def test_a_killed_server_takes_its_child_with_it(
         connection.close()
     assert alive == []
     assert gone
-    run = Path(environ["DEMO_API_STATE_DIR"]) / "runs" / _run_ids(environ)[0]
+    run = Path(environ["DEMO_API_STATE_DIR"]) / "runs" / _batch_ids(environ)[0]
     assert not (run / "prompts.json").exists()
     assert (Path(flags[1]) / "device_closed").exists() == (child == "closes_device_slowly")
 

@@ -7,60 +7,133 @@ from threading import Event, Timer
 
 import pytest
 
-from demo_api import device
+from demo_api.device import Device, DeviceBusy, Hold, parse_devices
 
-_HOLDER = (
-    "import fcntl, os, sys; fcntl.flock(int(sys.argv[1]), fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
-)
+_HOLDER = "import sys; print('held', flush=True); sys.stdin.read()"
+NEVER = Event()
 
 
-def test_two_cannot_hold_it(tmp_path: Path) -> None:
-    lock = tmp_path / "device.lock"
-    with device.held(lock, wait_seconds=0, given_up=Event()):
-        second = device.held(lock, wait_seconds=0.2, given_up=Event())
-        with pytest.raises(device.DeviceBusy):
-            second.__enter__()
-    with device.held(lock, wait_seconds=0, given_up=Event()):
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    return Device("device", tmp_path)
+
+
+def hold(device: Device, seconds: float = 0, given_up: Event = NEVER) -> Hold:
+    return device.wait_to_hold(seconds=seconds, given_up=given_up)
+
+
+def heir_of(holding: Hold) -> subprocess.Popen[bytes]:
+    """A child that has inherited the lock."""
+    assert holding.fd is not None
+    heir = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER], pass_fds=(holding.fd,), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert heir.stdout is not None
+    assert heir.stdout.readline() == b"held\n"
+    return heir
+
+
+def test_two_cannot_hold_it(device: Device) -> None:
+    with hold(device):
+        assert device.try_hold() is None
+        with pytest.raises(DeviceBusy):
+            hold(device, seconds=0.2)
+    with hold(device):
         pass
 
 
-def test_it_stays_taken_while_a_process_that_inherited_it_lives(tmp_path: Path) -> None:
-    lock = tmp_path / "device.lock"
-    with device.held(lock, wait_seconds=0, given_up=Event()) as fd:
-        heir = subprocess.Popen(
-            [sys.executable, "-c", _HOLDER, str(fd)], pass_fds=(fd,), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        assert heir.stdout is not None
-        assert heir.stdout.readline() == b"held\n"
-    with pytest.raises(device.DeviceBusy), device.held(lock, wait_seconds=0, given_up=Event()):
-        pass
+def test_it_stays_taken_while_a_process_that_inherited_it_lives(device: Device) -> None:
+    with hold(device) as holding:
+        heir = heir_of(holding)
+    assert device.has_child()
+    with pytest.raises(DeviceBusy):
+        hold(device)
     heir.communicate()
-    with device.held(lock, wait_seconds=0, given_up=Event()):
+    assert not device.has_child()
+    with hold(device):
         pass
 
 
-def test_the_wait_ends_when_the_holder_leaves(tmp_path: Path) -> None:
-    lock = tmp_path / "device.lock"
-    first = device.held(lock, wait_seconds=0, given_up=Event())
-    first.__enter__()
-    leaver = Timer(0.3, first.__exit__, (None, None, None))
+def test_who_left_it_to_a_child_still_serves_it_when_the_child_is_gone(device: Device) -> None:
+    with device.try_hold() as holding:
+        heir = heir_of(holding)
+        holding.leave_to_child()
+        assert device.try_hold() is None
+        heir.communicate()
+        assert device.has_server()
+        second = device.try_hold()
+        assert second is not None
+        with second:
+            assert second.others_serve
+        with pytest.raises(DeviceBusy):
+            hold(device)
+    assert not device.has_server()
+    with hold(device) as holding:
+        assert not holding.others_serve
+
+
+def test_who_took_over_from_one_that_was_suspended_is_seen_when_that_one_leaves(device: Device) -> None:
+    suspended = device.try_hold()
+    assert suspended is not None
+    suspended.leave_to_child()
+    with device.try_hold() as second:
+        assert second.others_serve
+        suspended.__exit__(None, None, None)
+        assert device.has_server()
+
+
+def test_the_device_is_given_back_when_the_servers_lock_cannot_be_made(device: Device) -> None:
+    in_the_way = device.folder / "device.server.lock"
+    in_the_way.mkdir()
+    with pytest.raises(IsADirectoryError):
+        device.try_hold()
+    in_the_way.rmdir()
+    with hold(device):
+        pass
+
+
+def test_the_wait_ends_when_the_holder_leaves(device: Device) -> None:
+    leaver = Timer(0.3, hold(device).__exit__, (None, None, None))
     leaver.start()
-    with device.held(lock, wait_seconds=30, given_up=Event()):
+    with hold(device, seconds=30):
         pass
     leaver.join()
 
 
-def test_the_wait_can_be_given_up(tmp_path: Path) -> None:
-    lock, given_up = tmp_path / "device.lock", Event()
-    with device.held(lock, wait_seconds=0, given_up=Event()):
+def test_the_wait_can_be_given_up(device: Device) -> None:
+    given_up = Event()
+    with hold(device):
         Timer(0.2, given_up.set).start()
-        with pytest.raises(device.DeviceBusy), device.held(lock, wait_seconds=3600, given_up=given_up):
-            pass
+        with pytest.raises(DeviceBusy):
+            hold(device, seconds=3600, given_up=given_up)
 
 
-def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+def test_no_descriptor_is_left_open(device: Device) -> None:
     before = list(Path("/proc/self/fd").iterdir())
     for _ in range(5):
-        with device.held(tmp_path / "device.lock", wait_seconds=0, given_up=Event()):
-            pass
+        with hold(device) as holding:
+            holding.leave_to_child()
+            assert device.try_hold() is None  # this one is to the end
     assert len(list(Path("/proc/self/fd").iterdir())) == len(before)
+
+
+def test_a_hold_to_the_end_is_not_left_to_the_child(device: Device) -> None:
+    with hold(device) as holding:
+        holding.leave_to_child()
+        assert device.try_hold() is None
+
+
+def test_two_devices_have_nothing_to_do_with_each_other(tmp_path: Path) -> None:
+    one, other = parse_devices("one TT_VISIBLE_DEVICES=0; other TT_VISIBLE_DEVICES=1 'A=b c'", tmp_path)
+    assert (one.environment, other.environment) == (
+        {"TT_VISIBLE_DEVICES": "0"},
+        {"TT_VISIBLE_DEVICES": "1", "A": "b c"},
+    )
+    with hold(one), hold(other):
+        pass
+
+
+@pytest.mark.parametrize("text", ["", ";", "a; a", "a/b", "a B", "a 1=2", "a =2", 'a "', "x" * 33])
+def test_devices_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        parse_devices(text, tmp_path)

@@ -31,9 +31,9 @@ def _commands(group: click.Group, prefix: str = "demo-api") -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("endpoint", endpoints(create_app(Settings.load({}, {}))))
-def test_every_route_is_in_the_readme(endpoint: str) -> None:
-    assert f"| `{endpoint}` |" in README
+def test_every_route_is_in_the_readme(settings: Callable[..., Settings]) -> None:
+    for endpoint in endpoints(create_app(settings())):
+        assert f"| `{endpoint}` |" in README
 
 
 @pytest.mark.parametrize("name", setting_names())

@@ -65,19 +65,38 @@ def test_the_readable_log_of_a_flood_has_its_ends_and_says_what_is_left_out(fold
     assert len(log) < 1.1 * run_folder.READABLE_LIMIT
 
 
-def test_tidy_keeps_the_newest_and_the_young_and_no_prompts_and_what_is_not_ours(tmp_path: Path) -> None:
+def test_tidy_keeps_the_newest_and_the_young_and_what_runs_and_what_is_not_ours(tmp_path: Path) -> None:
     now = time.time()
-    names = [f"20260101-000000-{number:08x}" for number in range(5)]
-    ages = [2, 0, 40, 1, 3]  # days; names within one second do not sort by time
+    names = [f"20260101-000000-{number:08x}" for number in range(6)]
+    ages = [2, 0, 40, 1, 3, 50]  # days; names within one second do not sort by time
     for name, days in zip(names, ages, strict=True):
-        RunFolder.create(tmp_path, name).write(["x"], {})
+        RunFolder.create(tmp_path, name)
+        if days == 50:
+            RunFolder(tmp_path / name).write(["x"], {})
         os.utime(tmp_path / name, (now - days * run_folder.SECONDS_A_DAY,) * 2)
     (tmp_path / "exp1").mkdir()
     (tmp_path / "exp1/prompts.json").touch()
     run_folder.tidy(run_folder.existing(tmp_path), keep=3, days=30)
-    assert {path.name for path in tmp_path.iterdir()} == {names[0], names[1], names[3], "exp1"}
-    assert list(tmp_path.glob("2*/*")) == []
+    assert {path.name for path in tmp_path.iterdir()} == {names[0], names[1], names[3], names[5], "exp1"}
     assert (tmp_path / "exp1/prompts.json").exists()
+
+
+def test_tidy_keeps_what_has_just_ended(tmp_path: Path) -> None:
+    for number in range(3):
+        RunFolder.create(tmp_path, f"20260101-000000-{number:08x}")
+    run_folder.tidy(run_folder.existing(tmp_path), keep=1, days=30)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("order", "cut_off"), [({"device": "a"}, True), ({"device": "b"}, False), ({}, True), (None, False)]
+)
+def test_a_folder_with_an_order_is_what_a_killed_server_left_on_its_device(
+    folder: RunFolder, order: dict[str, object] | None, cut_off: bool
+) -> None:
+    if order is not None:
+        folder.write(["a secret"], order)
+    assert folder.is_cut_off("a") == cut_off
 
 
 def test_a_line_that_nests_too_deep_is_shown_as_it_is(folder: RunFolder) -> None:

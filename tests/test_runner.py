@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -10,14 +11,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event, Timer
+from threading import Event as Signal
+from threading import Timer
 
 import pytest
 from conftest import Server
 
-from demo_api import device
+from demo_api import run_folder
 from demo_api.config import Settings
-from demo_api.messages import Request, Run
+from demo_api.device import Hold
+from demo_api.errors import SetupError
+from demo_api.messages import Batch, Event, Request, Run
 from demo_api.run_folder import RunFolder
 from demo_api.runner import DemoRunner
 
@@ -64,11 +68,15 @@ LIMITS = {
 
 def _nothing_is_left(server: Server) -> None:
     assert server.leftovers() == []
-    state = server.settings.state_dir
-    kept = {path.name for folder in (state / "runs").iterdir() for path in folder.iterdir()}
+    kept = {path.name for folder in (server.settings.state_dir / "runs").iterdir() for path in folder.iterdir()}
     assert kept <= {"stdout.txt", "stderr.txt", "junit.xml"}
-    with device.held(state / "device.lock", wait_seconds=0, given_up=Event()):
-        pass
+    _hold(server.settings).__exit__(None, None, None)
+
+
+def _hold(settings: Settings) -> Hold:
+    """Holds the device; who was just served may wait a moment until the server has let go of it."""
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    return settings.device_list[0].wait_to_hold(seconds=5, given_up=Signal())
 
 
 @pytest.mark.parametrize("generation", ["2025", "2026"])
@@ -231,19 +239,22 @@ def test_timing_splits_the_time_of_a_run(serve: Callable[..., Server], child_set
 
 
 def test_old_runs_are_forgotten(serve: Callable[..., Server], child_settings: Callable[..., Settings]) -> None:
-    server = serve(child_settings("passes", keep_runs=2))
-    run_ids = [server.chat().json()["run_id"] for _ in range(3)]
-    assert sorted(path.name for path in (server.settings.state_dir / "runs").iterdir()) == sorted(run_ids)[1:]
+    server = serve(child_settings("passes", keep_runs=1))
+    runs = server.settings.state_dir / "runs"
+    server.chat()
+    (first,) = runs.iterdir()
+    long_ago = time.time() - run_folder.JUST_ENDED_SECONDS - 1
+    os.utime(first, (long_ago, long_ago))
+    server.chat()
+    server.chat()
+    assert first not in list(runs.iterdir())
 
 
 def test_a_run_waits_for_the_process_that_holds_the_device(
     serve: Callable[..., Server], child_settings: Callable[..., Settings]
 ) -> None:
     settings = child_settings("passes")
-    settings.state_dir.mkdir(parents=True)
-    holder = device.held(settings.state_dir / "device.lock", wait_seconds=0, given_up=Event())
-    holder.__enter__()
-    leaves = Timer(1, holder.__exit__, (None, None, None))
+    leaves = Timer(1, _hold(settings).__exit__, (None, None, None))
     leaves.start()
     timing = serve(settings).chat().json()["timing"]
     leaves.join()
@@ -255,7 +266,8 @@ def test_a_run_does_not_wait_for_ever_for_the_device(
 ) -> None:
     settings = child_settings("passes", run_timeout=1)
     settings.state_dir.mkdir(parents=True)
-    with device.held(settings.state_dir / "device.lock", wait_seconds=0, given_up=Event()):
+    with (settings.state_dir / "device.lock").open("w") as stranger:
+        fcntl.flock(stranger, fcntl.LOCK_EX)
         answer = serve(settings).chat()
     assert (answer.status_code, answer.json()["code"]) == (504, "timed_out")
     assert "held the device" in answer.json()["error"]
@@ -267,10 +279,19 @@ def test_a_state_folder_that_cannot_be_used_is_one_clear_sentence(
 ) -> None:
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where a folder should be")
-    server = serve(child_settings("passes", state_dir=blocked))
+    with pytest.raises(SetupError, match=f"The ledger {blocked}/ledger.db cannot be opened: File exists"):
+        serve(child_settings("passes", state_dir=blocked))
+
+
+def test_a_state_folder_that_can_no_longer_be_used_is_one_clear_sentence(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    server = serve(child_settings("passes", database_url=f"sqlite:///{tmp_path / 'elsewhere.db'}"))
+    state = server.settings.state_dir
+    state.write_text("a file where a folder should be")
     answer = server.chat()
     assert (answer.status_code, answer.json()["code"]) == (503, "not_set_up")
-    assert f"The state folder {blocked} cannot be used: File exists" in answer.json()["error"]
+    assert f"The state folder {state} cannot be used: File exists" in answer.json()["error"]
     assert server.get("/health").json()["status"] == "unhealthy"
 
 
@@ -281,7 +302,6 @@ def test_many_at_once_with_room_for_one_folder_are_all_answered(
     with ThreadPoolExecutor(5) as pool:
         statuses = [answer.status_code for answer in pool.map(lambda _: server.chat(), range(5))]
     assert statuses == [200] * 5
-    assert len(list((server.settings.state_dir / "runs").iterdir())) == 1
 
 
 def test_health_sees_the_device_of_another_process(
@@ -289,10 +309,10 @@ def test_health_sees_the_device_of_another_process(
 ) -> None:
     settings = child_settings("passes")
     server = serve(settings)
-    assert server.get("/health").json()["device"] == {"state": "free"}
-    with device.held(settings.state_dir / "device.lock", wait_seconds=0, given_up=Event()):
-        assert server.get("/health").json()["device"] == {"state": "busy"}
-    assert server.get("/health").json()["device"] == {"state": "free"}
+    assert server.get("/health").json()["device"]["state"] == "free"
+    with _hold(settings):
+        assert server.get("/health").json()["device"]["state"] == "busy"
+    assert server.get("/health").json()["device"]["state"] == "free"
 
 
 def test_what_a_killed_run_left_behind_is_ended_before_the_next_one(
@@ -335,16 +355,23 @@ def test_the_models_context_length_bounds_the_sequence(
     assert (refused.status_code, refused.json()["field"]) == (400, "max_tokens")
 
 
-def test_a_batch_is_filled_up_and_every_run_keeps_its_own_answer(
-    child_settings: Callable[..., Settings], tmp_path: Path
-) -> None:
-    runs = [Run(f"run-{number}", Request(prompt=f"number {number}"), time.monotonic()) for number in range(3)]
-    told: list[str] = []
-    results = DemoRunner(child_settings("passes")).generate(runs, lambda run_id, _: told.append(run_id))
+def test_a_batch_is_filled_up_and_every_run_keeps_its_own_answer(child_settings: Callable[..., Settings]) -> None:
+    settings = child_settings("passes")
+    runs = [Run(f"run-{number}", Request(prompt=f"number {number}")) for number in range(3)]
+    told: list[tuple[str, Event]] = []
+    batch = Batch("20260101-000000-0000beef", runs)
+    with _hold(settings) as hold:
+        results = DemoRunner(settings).generate(batch, lambda *event: told.append(event), hold).results
     answers = [result.answer.response for result in results if result.answer]
     assert answers == ["ok: number 0", "ok: number 1", "ok: number 2"]
-    assert set(told) == {"run-0", "run-1", "run-2"}
-    assert "==USER 3 - PROMPT\nnumber 2" in results[0].output
+    assert {run_id for run_id, _ in told} == {"run-0", "run-1", "run-2"}
+    assert {(run_id, event.data["user"]) for run_id, event in told if event.kind == "text"} <= {
+        ("run-0", 0),
+        ("run-1", 1),
+        ("run-2", 2),
+    }
+    log = RunFolder(settings.state_dir / "runs" / batch.batch_id).readable_log()
+    assert "==USER 3 - PROMPT\nnumber 2" in log
 
 
 @pytest.fixture
