@@ -11,12 +11,14 @@ from pathlib import Path
 
 import click
 import pytest
+import requests
 from conftest import Server
 
-from demo_api import cli, create_app, errors
+from demo_api import bodies, cli, create_app, errors
 from demo_api.app import endpoints
 from demo_api.config import Settings, flag, setting_names, variable
-from demo_api.messages import Request, Timing
+from demo_api.device import STATES
+from demo_api.messages import STATUSES, Request, Run, Timing
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,7 +46,7 @@ def test_every_setting_is_in_the_readme_with_its_description(name: str) -> None:
     assert description in row
     default = Settings.model_fields[name].default
     if isinstance(default, int | float):
-        assert f"| `{default}` |" in row
+        assert f"| `{str(default).lower()}` |" in row
 
 
 @pytest.mark.parametrize("command", _commands(cli.main))
@@ -83,12 +85,37 @@ def test_every_curl_example_runs(
     serve: Callable[..., Server], settings: Callable[..., Settings], model_dir: Path, line: str
 ) -> None:
     server = serve(settings(llama_dir=model_dir))
+    if "RUN_ID" in line:
+        run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello", "max_tokens": 8}, timeout=10).json()[
+            "run_id"
+        ]
+        if "/cancel" not in line:
+            requests.get(f"{server.url}/runs/{run_id}/events", timeout=100)  # until it has ended
+        line = line.replace("RUN_ID", run_id)
     words = shlex.split(line.replace("http://127.0.0.1:8080", server.url))
     done = subprocess.run(
         [*words, "--silent", "--show-error", "--fail-with-body"], capture_output=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)
+    for path, told in (("/events", b"event: done"), ("/log", b"1 passed"), ("", b"{")):
+        if path in line:
+            assert told in done.stdout
+            break
+
+
+@pytest.mark.parametrize("field", list(bodies.record(Run("a", Request(prompt="a")), "demo")))
+def test_every_field_of_a_run_is_documented(field: str) -> None:
+    assert re.search(rf"^\|.*`{field}`.*\|", PAGES["runs.md"], re.M)
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_every_status_is_documented(status: str) -> None:
+    assert f"`{status}`" in PAGES["runs.md"]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_state_of_a_device_is_documented(state: str) -> None:
+    assert f"| `{state}` |" in PAGES["devices.md"]
 
 
 def test_the_readmes_answer_has_the_fields_that_an_answer_has(
