@@ -67,9 +67,9 @@ def compare(server: subprocess.Popen[str], url: str, settings: Settings, folder:
     print(f"the server's resident memory after {pairs + 1} runs: {memory:.1f} MiB")
 
 
-def raw_command(settings: Settings, folder: Path) -> tuple[str, dict[str, str]]:
+def raw_command(settings: Settings, folder: Path, prompt: str = PROMPT) -> tuple[str, dict[str, str]]:
     prompts = folder / "prompts.json"
-    prompts.write_text(json.dumps([{"prompt": PROMPT}]))
+    prompts.write_text(json.dumps([{"prompt": prompt}]))
     variable, model = home.model_variable(settings)
     environ = {
         name: value

@@ -1,0 +1,132 @@
+"""Many requests at once against the lesson's way, and one request with the ledger against one without.
+
+    python benchmarks/throughput.py [ROUNDS [PAIRS]]
+
+The lesson's way is one ``pytest`` child per prompt, one after another, as a shell loop does it. Both answer the same 32
+prompts, greedily, with at most 32 tokens each, on the CPU edition of the demo; the answers are compared. For the second
+part, one prompt at a time goes through the dispatcher with its ledger, and straight to the engine, in this process.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import requests
+from overhead import MAX_TOKENS, in_shell, raw_command, start_server
+
+from demo_api.config import Settings
+from demo_api.dispatcher import Dispatcher
+from demo_api.ledger import Ledger, new_id
+from demo_api.messages import Batch, Request, Run
+from demo_api.runner import DemoRunner
+from demo_api.transcript import parse
+
+THINGS = ("colors", "animals", "fruits", "planets", "rivers", "metals", "tools", "sports")
+PROMPTS = [f"Name {number} {things}." for number in ("two", "three", "four", "five") for things in THINGS]
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 20
+    with tempfile.TemporaryDirectory() as folder:
+        many_at_once(Path(folder), rounds)
+        one_at_a_time(Path(folder) / "ledger", pairs)
+
+
+def many_at_once(folder: Path, rounds: int) -> None:
+    settings = Settings.load()
+    server, url = start_server(folder)
+    try:
+        in_shell(*raw_command(settings, folder), settings)  # fills the page cache
+        chat(url, PROMPTS[0])
+        ratios = []
+        for number in range(rounds):
+            (lesson, one_by_one), (ours, together) = shell_loop(settings, folder), at_once(url)
+            ratios.append(lesson / ours)
+            same = sum(a == b for a, b in zip(one_by_one, together, strict=True))
+            print(
+                f"round {number + 1}: shell loop {lesson:.2f} s, at once {ours:.2f} s, ratio {lesson / ours:.2f}; "
+                f"{same} of {len(PROMPTS)} answers the same",
+                flush=True,
+            )
+        print(f"shell loop / {len(PROMPTS)} x POST /chat at once: median {statistics.median(ratios):.2f}")
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def shell_loop(settings: Settings, folder: Path) -> tuple[float, list[str]]:
+    """One child per prompt; its answers are read after the time is taken."""
+    printed = []
+    begin = time.perf_counter()
+    for number, prompt in enumerate(PROMPTS):
+        command, environ = raw_command(settings, folder, prompt)
+        log = folder / f"log-{number}"
+        in_shell(f"{command} > {log} 2>&1", environ, settings)
+        printed.append((prompt, log))
+    seconds = time.perf_counter() - begin
+    return seconds, [parse([prompt], [log.read_bytes()], [], 0).answers[0].response for prompt, log in printed]
+
+
+def at_once(url: str) -> tuple[float, list[str]]:
+    with ThreadPoolExecutor(len(PROMPTS)) as pool:
+        begin = time.perf_counter()
+        answers = list(pool.map(lambda prompt: chat(url, prompt), PROMPTS))
+        return time.perf_counter() - begin, answers
+
+
+def chat(url: str, prompt: str) -> str:
+    body = {"prompt": prompt, "max_tokens": MAX_TOKENS, "temperature": 0}
+    answer = requests.post(f"{url}/chat", json=body, timeout=900)
+    answer.raise_for_status()
+    return str(answer.json()["response"])
+
+
+def one_at_a_time(folder: Path, pairs: int) -> None:
+    settings = Settings.load({"state_dir": folder})
+    dispatcher = Dispatcher(Ledger(settings), [DemoRunner(settings)], settings)
+    dispatcher.start()
+    request = Request(prompt=PROMPTS[0], max_tokens=MAX_TOKENS, temperature=0)
+    with_ledger(dispatcher, request), without_ledger(settings, request)
+    ratios = []
+    for number in range(pairs):
+        if number % 2:  # neither always comes first
+            without, ours = without_ledger(settings, request), with_ledger(dispatcher, request)
+        else:
+            ours, without = with_ledger(dispatcher, request), without_ledger(settings, request)
+        ratios.append(ours / without)
+        print(
+            f"pair {number + 1:2}: with {ours:.3f} s, without {without:.3f} s, ratio {ours / without:.3f}", flush=True
+        )
+    dispatcher.close()
+    print(f"with the ledger / without: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+
+
+def with_ledger(dispatcher: Dispatcher, request: Request) -> float:
+    begin = time.perf_counter()
+    run = dispatcher.wait(dispatcher.submit([request])[0].run_id)
+    seconds = time.perf_counter() - begin
+    assert run.status == "succeeded", run
+    return seconds
+
+
+def without_ledger(settings: Settings, request: Request) -> float:
+    engine = DemoRunner(settings)
+    hold = engine.device.wait_to_hold(seconds=60, given_up=threading.Event())
+    with hold:
+        begin = time.perf_counter()
+        batch = Batch(new_id(), [Run(new_id(), request, engine.demo())])
+        (result,) = engine.generate(batch, lambda run_id, event: None, hold).results
+        seconds = time.perf_counter() - begin
+    assert result.answer, result
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
