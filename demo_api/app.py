@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import json
 import logging
-import math
 import re
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -19,13 +17,13 @@ from urllib.parse import quote, urlencode
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, UnsupportedMediaType
 
-from demo_api import bodies
+from demo_api import bodies, event_stream, health
 from demo_api.config import Settings
-from demo_api.device import STATES
 from demo_api.dispatcher import Dispatcher
-from demo_api.errors import BadRequest, DemoApiError, LedgerUnavailable, NoLog, SetupError, TooManyWaiting
+from demo_api.engine import Engine
+from demo_api.errors import BadRequest, DemoApiError, NoLog, TooManyWaiting
 from demo_api.ledger import Ledger
-from demo_api.messages import STATUSES, Engine, Event, Request, Run, parse_request, parse_requests
+from demo_api.messages import STATUSES, Request, Run, parse_request, parse_requests
 from demo_api.run_folder import RunFolder
 from demo_api.runner import DemoRunner
 
@@ -40,14 +38,6 @@ _HTTP_ERRORS = {
     413: ("payload_too_large", f"Send at most {MAX_BODY} bytes."),
     415: ("unsupported_media_type", 'Send JSON, and say so with the header "Content-Type: application/json".'),
 }
-
-DEMO_NOTE = (
-    "Every request runs the demo as a child process that loads the model anew: expect seconds on the CPU edition, "
-    "45 seconds to 5 minutes on a Tenstorrent device. Requests that wait together go to one child if they are alike."
-)
-
-KEEP_ALIVE_SECONDS = 15
-"""How long an event stream is silent at most, so that nobody in between takes it for dead."""
 
 _LOOK_AGAIN_SECONDS = 10
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -144,7 +134,7 @@ def _add_runs(app: Flask, dispatcher: Dispatcher, engine: Engine, settings: Sett
         history.get(run_id)
         if not waiting.acquire(blocking=False):
             raise TooManyWaiting()
-        stream = _stream(dispatcher, settings, run_id, after)
+        stream = event_stream.stream(dispatcher, run_id, after, cancel_on_disconnect=settings.cancel_on_disconnect)
         response = Response(stream, mimetype="text/event-stream", headers={"Cache-Control": "no-store"})
         response.call_on_close(waiting.release)
         return response
@@ -216,33 +206,6 @@ def _client_is_gone(settings: Settings) -> Callable[[], bool]:
     return lambda: False
 
 
-def _stream(dispatcher: Dispatcher, settings: Settings, run_id: str, after: int) -> Iterator[bytes]:
-    """Server-sent events, as https://html.spec.whatwg.org/multipage/server-sent-events.html has them."""
-    ended, spoken = False, -math.inf
-    opening = b"retry: 3000\n\n"  # not before follow() has begun: who has an answer is known to be there
-    try:
-        with closing(dispatcher.follow(run_id, after)) as following:
-            for told in following:
-                if told is not None:
-                    number, event = told
-                    ended = event.kind == "done"
-                    yield opening + _sse(run_id, number, event)
-                elif time.monotonic() - spoken >= KEEP_ALIVE_SECONDS:
-                    yield opening + b": keep-alive\n\n"
-                else:
-                    continue
-                opening, spoken = b"", time.monotonic()
-    except GeneratorExit:
-        if settings.cancel_on_disconnect and not ended and not dispatcher.closed:
-            dispatcher.leave(run_id)
-        raise
-
-
-def _sse(run_id: str, number: int, event: Event) -> bytes:
-    data = json.dumps({"run_id": run_id, "at": event.at, **event.data})  # JSON in ASCII has no line end of its own
-    return f"id: {number}\nevent: {event.kind}\ndata: {data}\n\n".encode()
-
-
 def _log(settings: Settings, run: Run) -> str:
     folder = run.batch_id and RunFolder(settings.state_dir / "runs" / run.batch_id)
     if not folder or not folder.path.is_dir():
@@ -271,43 +234,15 @@ def _add_health(app: Flask, dispatcher: Dispatcher, engine: Engine) -> None:
 
     @app.get("/readyz")
     def readyz() -> Response:
-        problem = _problem(dispatcher, engine)
+        problem = health.problem(dispatcher, engine)
         if problem is None:
             return jsonify({"status": "ready"})
         problem.fields.setdefault("retry_after", _LOOK_AGAIN_SECONDS)
         raise problem
 
     @app.get("/health")
-    def health() -> Response:
-        answer: dict[str, object] = {"status": "healthy", "note": DEMO_NOTE, "engine": engine.name}
-        problem = _problem(dispatcher, engine)
-        if problem is not None:
-            answer.update(status="unhealthy", note=f"{problem} {problem.next_step}")
-        try:
-            answer.update(engine.describe())
-        except SetupError:
-            answer.update(model=None, model_loaded=False)
-        try:
-            answer.update(queue=dispatcher.ledger.line.describe(), **_devices(dispatcher))
-        except LedgerUnavailable:
-            answer.update(queue=None, device=None, devices=None)
-        return jsonify(answer)
-
-
-def _problem(dispatcher: Dispatcher, engine: Engine) -> DemoApiError | None:
-    """Why no run would be accepted now."""
-    try:
-        engine.check()
-        dispatcher.check()
-    except DemoApiError as error:
-        return error
-    return None
-
-
-def _devices(dispatcher: Dispatcher) -> dict[str, object]:
-    """All of them, and the one that is the best off."""
-    devices = dispatcher.devices()
-    return {"device": min(devices, key=lambda device: STATES.index(str(device["state"]))), "devices": devices}
+    def describe_health() -> Response:
+        return jsonify(health.describe(dispatcher, engine))
 
 
 def _add_errors(app: Flask) -> None:

@@ -19,11 +19,12 @@ from rich.progress import Progress
 from rich.text import Text
 
 from demo_api import bodies, home, server, transcript, weights
-from demo_api.app import DEMO_NOTE, create_app, endpoints
+from demo_api.app import create_app, endpoints
 from demo_api.care import Care
 from demo_api.config import Settings, flag, setting_names, variable
 from demo_api.device import Device, DeviceBusy, Hold
 from demo_api.errors import BadRequest, DemoApiError, DeviceFailed, RunFailed, SetupError, ShuttingDown
+from demo_api.health import DEMO_NOTE
 from demo_api.ledger import Ledger, new_id
 from demo_api.messages import Batch, Event, Run, check_request
 from demo_api.reset import holders

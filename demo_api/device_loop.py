@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from demo_api.care import Care
 from demo_api.config import Settings
 from demo_api.device import Hold
+from demo_api.engine import Engine
 from demo_api.errors import DemoApiError, LedgerUnavailable, StorageFull
 from demo_api.keeper import Keeper, Recorder
 from demo_api.ledger import Ledger
-from demo_api.messages import Batch, Engine, Failure, Outcome, Result
+from demo_api.messages import Batch, Failure, Outcome, Result
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,11 @@ from contextlib import suppress
 
 from demo_api.config import Settings
 from demo_api.device_loop import DeviceLoop
+from demo_api.engine import Engine
 from demo_api.errors import DeviceFailed, RunEnded, ShuttingDown
 from demo_api.ledger import Ledger
 from demo_api.ledger.history import Standing
-from demo_api.messages import Engine, Event, Request, Run
+from demo_api.messages import Event, Request, Run
 from demo_api.watcher import Watcher
 
 logger = logging.getLogger(__name__)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from demo_api.errors import BadRequest
-
-if TYPE_CHECKING:
-    from demo_api.device import Device, Hold
 
 MAX_PROMPT_CHARACTERS = 32_768
 MAX_TOKENS = 2048
@@ -295,60 +292,3 @@ class Outcome:
 
     results: Sequence[Result]
     suspect: str | None = None
-
-
-Listener = Callable[[str, Event], None]
-"""Called with a run's id and each of its events, on the thread that runs the batch."""
-
-
-class Engine(Protocol):
-    """Turns a batch into answers, one batch at a time, on one device."""
-
-    name: str
-    device: Device
-
-    def check(self) -> None:
-        """Raises SetupError, with the next step, when a run could not succeed on this machine as it is now."""
-
-    def accept(self, request: Request) -> None:
-        """Raises BadRequest for what this engine can know that it cannot do."""
-
-    def demo(self) -> dict[str, str | None]:
-        """The demo settings that a run accepted now is to be run with, also by another server and after a restart."""
-
-    def choose(self, runs: Sequence[Run]) -> list[Run]:
-        """Which of these one child can take; the first always. All are alike but for their prompts, oldest first."""
-
-    def describe(self) -> dict[str, object]:
-        """What ``/health`` says of the engine: ``model``, ``model_loaded``, ``llama_dir`` and so on."""
-
-    def end_lost(self, batch_ids: Collection[str]) -> str | None:
-        """Ends what is left of batches that are no server's any more.
-
-        Returns:
-            a sentence, when that puts the device in doubt; otherwise None.
-        """
-
-    def clear_up(self) -> str | None:
-        """Ends what killed runs left on the device, which the caller holds.
-
-        Returns:
-            a sentence, when what was left puts the device in doubt; otherwise None.
-        """
-
-    def generate(self, batch: Batch, listener: Listener, hold: Hold) -> Outcome:
-        """Runs one batch to its end.
-
-        Args:
-            hold: the caller's hold of the device.
-
-        Raises:
-            SetupError: the demo home or the model is gone.
-            OSError: the run's folder or the child could not be made.
-        """
-
-    def cancel(self, batch_id: str, reason: str) -> None:
-        """Ends the batch, now or as soon as it begins, with ``reason`` as its failure's code; returns at once."""
-
-    def hurry(self) -> None:
-        """Cuts short the grace that a cancelled batch was given."""

@@ -15,8 +15,9 @@ from demo_api import command, home, process_tree, run_folder
 from demo_api.child import Child, Ended
 from demo_api.config import Settings
 from demo_api.device import Device, Hold
+from demo_api.engine import Listener
 from demo_api.errors import BadRequest, StorageFull
-from demo_api.messages import Batch, Event, Failure, Listener, Outcome, Request, Result, Run, Timing
+from demo_api.messages import Batch, Event, Failure, Outcome, Request, Result, Run, Timing
 from demo_api.run_folder import RunFolder
 from demo_api.transcript import Reader, Reading
 

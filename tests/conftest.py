@@ -15,7 +15,7 @@ from demo_homes import make_home
 
 from demo_api import create_app, weights
 from demo_api.config import Settings
-from demo_api.messages import Engine
+from demo_api.engine import Engine
 from demo_api.process_tree import survivors
 from demo_api.server import HttpServer
 

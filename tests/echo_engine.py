@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from demo_api.device import Device, Hold
+from demo_api.engine import Listener
 from demo_api.errors import SetupError
-from demo_api.messages import Answer, Batch, Event, Failure, Listener, Outcome, Request, Result, Run
+from demo_api.messages import Answer, Batch, Event, Failure, Outcome, Request, Result, Run
 
 
 class EchoEngine:

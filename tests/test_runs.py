@@ -316,7 +316,9 @@ def test_the_run_of_a_client_that_hangs_up_is_cancelled_if_that_is_set(cancellin
 def test_the_run_goes_on_until_the_last_one_leaves_its_events(
     cancelling: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("demo_api.app.KEEP_ALIVE_SECONDS", 0.2)  # who is gone is noticed when something is sent
+    monkeypatch.setattr(
+        "demo_api.event_stream.KEEP_ALIVE_SECONDS", 0.2
+    )  # who is gone is noticed when something is sent
     run_id = requests.post(f"{cancelling.url}/runs", json={"prompt": "a"}, timeout=10).json()["run_id"]
     url = f"{cancelling.url}/runs/{run_id}/events"
     first, second = (requests.get(url, stream=True, timeout=30) for _ in range(2))
@@ -328,7 +330,7 @@ def test_the_run_goes_on_until_the_last_one_leaves_its_events(
 
 
 def test_a_silent_stream_is_kept_alive(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("demo_api.app.KEEP_ALIVE_SECONDS", 0.2)
+    monkeypatch.setattr("demo_api.event_stream.KEEP_ALIVE_SECONDS", 0.2)
     run_id = held.submit()
     with requests.get(f"{held.server.url}/runs/{run_id}/events", stream=True, timeout=30) as answer:
         for line in answer.iter_lines():
@@ -398,7 +400,7 @@ def test_a_run_that_runs_alone_is_cancelled_with_its_child(
     server = serve(child_settings("closes_device_slowly", stop_grace=10))
     run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10).json()["run_id"]
     for _, _, data in events(f"{server.url}/runs/{run_id}/events"):
-        if data.get("phase") == "decode":
+        if data.get("phase") == "decode_compile":
             assert requests.post(f"{server.url}/runs/{run_id}/cancel", timeout=10).json()["status"] == "cancelled"
     assert (server.settings.demo_home / "device_closed").exists() is False  # its run has ended, the child has not yet
     tick = threading.Event()
