@@ -19,6 +19,8 @@ import pytest
 import requests
 from demo_homes import make_home
 
+from demo_api.config import Settings
+from demo_api.ledger import Ledger
 from demo_api.process_tree import survivors
 
 DEMO_API = [sys.executable, "-m", "demo_api"]
@@ -365,3 +367,62 @@ def test_model_path_without_a_model_says_how_to_get_it(environ: dict[str, str], 
     done = demo_api("model", "path", "--model-dir", str(tmp_path), environ=environ)
     assert done.returncode == 3
     assert "demo-api model pull" in done.stderr
+
+
+@pytest.fixture
+def doubted(environ: dict[str, str], settings: Callable[..., Settings]) -> dict[str, str]:
+    """The environment of a user whose device is suspect."""
+    states = Ledger(settings()).devices
+    states.set("device", "suspect", "A child was killed.")
+    return environ
+
+
+def test_device_status_tells_the_state_and_the_reason(doubted: dict[str, str]) -> None:
+    devices = {"DEMO_API_DEVICES": "device; other"}
+    done = demo_api("device", "status", environ=doubted | devices)
+    assert (done.returncode, done.stdout) == (0, "device: suspect: A child was killed.\nother: free\n")
+
+
+def test_device_clear_takes_the_doubt_back(doubted: dict[str, str]) -> None:
+    assert demo_api("device", "clear", environ=doubted).stdout == "device: free\n"
+    assert demo_api("device", "status", environ=doubted).stdout == "device: free\n"
+
+
+def test_device_reset_runs_the_users_command(doubted: dict[str, str], tmp_path: Path) -> None:
+    words = ["--reset-command", f"touch {tmp_path / 'reset'}"]
+    done = demo_api("device", "reset", *words, environ=doubted)
+    assert (done.returncode, done.stdout) == (0, "device: free\n")
+    assert (tmp_path / "reset").exists()
+
+
+def test_device_reset_that_does_not_help_says_so(doubted: dict[str, str]) -> None:
+    done = demo_api("device", "reset", "--reset-command", "false", environ=doubted)
+    assert done.returncode == 1
+    assert "The device device is failed: `false` ended with exit code 1: it said nothing" in done.stderr
+    assert demo_api("device", "status", environ=doubted).stdout.startswith("device: failed: `false`")
+
+
+def test_device_reset_waits_for_nobody(doubted: dict[str, str], settings: Callable[..., Settings]) -> None:
+    with settings().device_list[0].wait_to_hold(seconds=1, given_up=threading.Event()):
+        done = demo_api("device", "reset", "--reset-command", "true", environ=doubted)
+        told = demo_api("device", "status", environ=doubted).stdout
+    assert done.returncode == 1
+    assert "The device device is in use." in done.stderr
+    assert told == "device: suspect (a child holds it): A child was killed.\n"
+
+
+REFUSED = {
+    "no command": (["reset"], 3, "DEMO_API_RESET_COMMAND"),
+    "no such device": (["clear", "other"], 2, "Name one of: device."),
+    "one of several": (["clear", "--devices", "a; b"], 2, "Name one of: a, b."),
+    "no name of a device": (["status", "--devices", "a/b"], 3, "DEMO_API_DEVICES"),
+}
+
+
+@pytest.mark.parametrize(("words", "exit_code", "told"), REFUSED.values(), ids=REFUSED)
+def test_a_device_command_that_cannot_be_done_says_what_can(
+    environ: dict[str, str], words: list[str], exit_code: int, told: str
+) -> None:
+    done = demo_api("device", *words, environ=environ)
+    assert (done.returncode, done.stdout) == (exit_code, "")
+    assert told in done.stderr
