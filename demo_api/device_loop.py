@@ -179,6 +179,7 @@ class DeviceLoop:
         with keeper:
             outcome = self._outcome(batch, recorder, hold)
         self._keep_trying(batch, outcome, time.monotonic() - begun)
+        self._ledger.history.tidy()
 
     def _outcome(self, batch: Batch, recorder: Recorder, hold: Hold) -> Outcome:
         try:
@@ -211,17 +212,15 @@ class DeviceLoop:
 
     def _settle(self, batch: Batch, outcome: Outcome, seconds: float) -> None:
         line = self._ledger.line
-        mine = line.beat(batch.batch_id)
-        if mine:
+        if batch.batch_id in line.batches(self._name, "open"):
             # Before the runs end: should this server be killed in between, the doubt is not lost.
             self._ledger.devices.settle(self._name, outcome)
-            if _was_stopped(outcome.results):
-                mine = line.give_back(batch.batch_id)
-            else:
-                mine = line.finish(batch.batch_id, outcome.results, seconds)
+        if _was_stopped(outcome.results):
+            mine = line.give_back(batch.batch_id)
+        else:
+            mine = line.finish(batch.batch_id, outcome.results, seconds)
         if not mine:
             logger.warning("batch %s: its results came too late and count for nothing", batch.batch_id)
-        self._ledger.history.tidy()
 
 
 def _failure(error: Exception) -> Failure:

@@ -182,6 +182,11 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _check_sqlite(connection: Connection) -> None:
+    if sqlite3.sqlite_version_info < (3, 35):  # it knows no RETURNING
+        raise SetupError(
+            f"This Python's SQLite {sqlite3.sqlite_version} is too old: the ledger needs 3.35 or later.",
+            next_step="Use a newer Python or system, or PostgreSQL: DEMO_API_DATABASE_URL.",
+        )
     told = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
     if told != "ok":
         raise DBAPIError(None, None, sqlite3.DatabaseError(told))
