@@ -1,0 +1,53 @@
+"""The command line. The only package that configures logging and chooses exit codes."""
+
+from __future__ import annotations
+
+import sys
+from io import TextIOWrapper
+from typing import Any
+
+import click
+
+from demo_api.cli.device import device
+from demo_api.cli.model import model
+from demo_api.cli.parse import parse
+from demo_api.cli.run import run
+from demo_api.cli.serve import serve
+from demo_api.errors import BadRequest, DemoApiError, SetupError, ShuttingDown
+
+EXIT_FAILED, EXIT_USAGE, EXIT_SETUP, EXIT_TIMED_OUT, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
+"""Exit codes beside 0; the README has the table."""
+
+
+class _Commands(click.Group):
+    """Turns our exceptions into one sentence, the next step, and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DemoApiError as error:
+            click.echo(f"demo-api: {error}\n{error.next_step}", err=True)
+            ctx.exit(_exit_code(error))
+
+
+def _exit_code(error: DemoApiError) -> int:
+    if isinstance(error, SetupError):
+        return EXIT_SETUP
+    if isinstance(error, BadRequest):
+        return EXIT_USAGE
+    if isinstance(error, ShuttingDown) or error.code == "cancelled":
+        return EXIT_INTERRUPTED
+    return EXIT_TIMED_OUT if error.code == "timed_out" else EXIT_FAILED
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="demo-api")
+def main() -> None:
+    """Run Tenstorrent's simple_text_demo.py, over HTTP or once."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # an answer may hold what the terminal's encoding has not
+            stream.reconfigure(errors="backslashreplace")
+
+
+for _command in (serve, run, parse, device, model):
+    main.add_command(_command)

@@ -1,0 +1,84 @@
+"""Sees, resets and clears the devices."""
+
+from __future__ import annotations
+
+import click
+
+from demo_api.care import Care
+from demo_api.cli.options import flags_of
+from demo_api.config import Settings
+from demo_api.device import Device
+from demo_api.errors import BadRequest, DeviceFailed, SetupError
+from demo_api.ledger import Ledger
+from demo_api.reset import holders
+
+
+@click.group()
+def device() -> None:
+    """See, reset and clear the devices."""
+
+
+_NAME = click.argument("name", required=False)
+_DEVICE_SETTINGS = ["state_dir", "database_url", "devices", "reset_command", "reset_check", "reset_timeout"]
+
+
+@device.command()
+@flags_of(["state_dir", "database_url", "devices"])
+def status(**flags: str | None) -> None:
+    """Print the state of every device, one line each."""
+    settings = Settings.load(flags)
+    ledger = Ledger(settings)
+    for each in settings.device_list:
+        known = ledger.devices.get(each.name)
+        taken = " (a child holds it)" if each.has_child() else ""
+        click.echo(f"{each.name}: {known.state}{taken}" + (f": {known.reason}" if known.reason else ""))
+
+
+@device.command()
+@_NAME
+@flags_of(_DEVICE_SETTINGS)
+def reset(name: str | None, **flags: str | None) -> None:
+    """Reset a device with DEMO_API_RESET_COMMAND; nothing may hold it."""
+    settings = Settings.load(flags)
+    if not settings.reset_command:
+        raise SetupError(
+            "No command is set that resets a device.",
+            next_step="Set DEMO_API_RESET_COMMAND (--reset-command), for Tenstorrent to `tt-smi -r`.",
+        )
+    chosen, ledger = _device(settings, name), Ledger(settings)
+    hold = chosen.try_hold()
+    if hold is None:
+        raise DeviceFailed(f"The device {chosen.name} is in use.", next_step="Wait for the run to end, or cancel it.")
+    with hold:
+        in_the_way = holders()
+        if in_the_way:
+            used_by = ", ".join(in_the_way)
+            raise DeviceFailed(f"The device {chosen.name} is used by {used_by}.", next_step="End that program.")
+        Care(ledger.devices, chosen, settings).reset(hold)
+    known = ledger.devices.get(chosen.name)
+    if known.state != "free":
+        raise DeviceFailed(f"The device {chosen.name} is {known.state}: {known.reason}")
+    click.echo(f"{chosen.name}: free")
+
+
+@device.command()
+@_NAME
+@flags_of(["state_dir", "database_url", "devices"])
+def clear(name: str | None, **flags: str | None) -> None:
+    """Take back the server's doubt about a device that you know to be well."""
+    settings = Settings.load(flags)
+    chosen = _device(settings, name)
+    Ledger(settings).devices.set(chosen.name, "free")
+    click.echo(f"{chosen.name}: free")
+
+
+def _device(settings: Settings, name: str | None) -> Device:
+    by_name = {each.name: each for each in settings.device_list}
+    if name is None and len(by_name) == 1:
+        return settings.device_list[0]
+    if name not in by_name:
+        raise BadRequest(
+            f"There is no device {name}." if name else "There are several devices.",
+            next_step=f"Name one of: {', '.join(by_name)}.",
+        )
+    return by_name[name]

@@ -1,0 +1,39 @@
+"""Gets the small model of the CPU edition, and finds it."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from demo_api import weights
+from demo_api.cli.options import flags_of
+from demo_api.config import Settings
+from demo_api.errors import SetupError
+
+
+@click.group()
+def model() -> None:
+    """Get the small model of the CPU edition, and find it."""
+
+
+@model.command()
+@flags_of(["model_dir"])
+def pull(**flags: str | None) -> None:
+    """Download the small model (100 MB) unless it is there."""
+    directory = Settings.load(flags).model_dir
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("SmolLM2-135M-Instruct", total=None)
+        path = weights.pull(directory, progress=lambda done, total: progress.update(task, completed=done, total=total))
+    click.echo(path)
+
+
+@model.command()
+@flags_of(["model_dir"])
+def path(**flags: str | None) -> None:
+    """Print where the small model is: the value for LLAMA_DIR."""
+    directory = Settings.load(flags).model_dir
+    found = weights.find(directory)
+    if found is None:
+        raise SetupError(f"The small model is not in {directory} yet.", next_step="Run `demo-api model pull`.")
+    click.echo(found)

@@ -1,0 +1,21 @@
+"""The settings as flags of a command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import click
+
+from demo_api.config import Settings, flag, variable
+
+
+def flags_of(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command a flag for each of these settings."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for name in reversed(list(names)):
+            help_text = f"{Settings.model_fields[name].description} [{variable(name)}]"
+            command = click.option(flag(name), name, metavar="VALUE", help=help_text)(command)
+        return command
+
+    return decorate

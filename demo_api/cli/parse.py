@@ -1,0 +1,43 @@
+"""Reads what a run of the demo printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from demo_api import transcript
+from demo_api.errors import BadRequest
+
+_CHUNK = 2**20
+
+
+@click.command()
+@click.option("--prompts", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--stdout", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--stderr", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--exit-code", required=True, type=int, help="Negative: the signal that ended the child.")
+def parse(prompts: Path, stdout: Path, stderr: Path, exit_code: int) -> None:
+    """Read what a run of the demo printed, and print that as one JSON object."""
+    reading = transcript.parse(_read_prompts(prompts), _chunks(stdout), _chunks(stderr), exit_code)
+    click.echo(json.dumps(reading.as_dict()))
+
+
+def _read_prompts(path: Path) -> list[str]:
+    try:
+        entries = json.loads(path.read_bytes())
+        if not isinstance(entries, list):
+            raise TypeError
+        return [str(entry["prompt"]) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise BadRequest(
+            f"{path} is no prompt file.", next_step='A prompt file is a JSON list such as [{"prompt": "What is 2+2?"}].'
+        ) from None
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
