@@ -50,6 +50,7 @@ class DeviceLoop:
         self._care = Care(ledger.devices, engine.device, settings)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._batch_id: str | None = None  # what runs
 
     def start(self) -> None:
         """Starts the thread, once."""
@@ -71,6 +72,9 @@ class DeviceLoop:
     def give_back(self) -> None:
         """Stops the batch that runs, and puts its runs back into the line. Returns at once."""
         self._gives_back.set()
+        with self._lock:
+            if self._batch_id is not None:
+                self.engine.cancel(self._batch_id, "shutting_down")
         self._care.stop()
 
     def join(self, seconds: float | None = None) -> bool:
@@ -173,11 +177,16 @@ class DeviceLoop:
             recorder,
             lease=self._settings.lease,
             cancel=lambda reason: self.engine.cancel(batch.batch_id, reason),
-            stopping=self._gives_back.is_set,
             changed=self._changed,
         )
+        with self._lock:
+            self._batch_id = batch.batch_id
+        if self._gives_back.is_set():  # before this batch could be seen
+            self.engine.cancel(batch.batch_id, "shutting_down")
         with keeper:
             outcome = self._outcome(batch, recorder, hold)
+        with self._lock:
+            self._batch_id = None
         self._keep_trying(batch, outcome, time.monotonic() - begun)
         self._ledger.history.tidy()
 

@@ -45,6 +45,14 @@ class Recorder:
             told, self._told = self._told, {}
         return told
 
+    def put_back(self, told: dict[str, list[Event]]) -> None:
+        """What could not be told: it is taken again, before what has come since."""
+        with self._lock:
+            newer, self._told = self._told, told
+            for run_id, events in newer.items():
+                for event in events:
+                    _join(told.setdefault(run_id, []), event)
+
 
 def _join(told: list[Event], event: Event) -> None:
     place = next((place for place, each in enumerate(told) if each.kind == event.kind != "phase"), None)
@@ -62,7 +70,6 @@ class Keeper:
 
     Args:
         cancel: ends the batch, with a reason.
-        stopping: whether the server leaves and can wait no longer.
         changed: is called when the ledger was.
     """
 
@@ -74,7 +81,6 @@ class Keeper:
         *,
         lease: float,
         cancel: Callable[[str], None],
-        stopping: Callable[[], bool],
         changed: Callable[[], None],
     ) -> None:
         self._line = line
@@ -83,8 +89,8 @@ class Keeper:
         self._beat_seconds = lease / 4
         self._next_beat = time.monotonic() + self._beat_seconds
         self._cancel = cancel
-        self._stopping = stopping
         self._changed = changed
+        self._reason: str | None = None  # why the batch was cancelled
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"keeper-{batch.batch_id}")
 
@@ -104,20 +110,30 @@ class Keeper:
 
     def _tell(self) -> None:
         told = self._recorder.take()
-        if told:
+        if not told:
+            return
+        try:
             self._line.tell(self._batch_id, told)
-            self._changed()
+        except LedgerUnavailable:
+            self._recorder.put_back(told)
+            raise
+        self._changed()
 
     def _look(self) -> None:
-        if self._stopping():
-            self._cancel("shutting_down")
-        elif not self._line.is_wanted(self._batch_id):
-            self._cancel("cancelled")
-        if time.monotonic() >= self._next_beat:
+        # A batch that was lost has no running run either: only the beat tells.
+        unwanted = self._reason is None and not self._line.is_wanted(self._batch_id)
+        if unwanted or time.monotonic() >= self._next_beat:
             if not self._line.beat(self._batch_id):
-                logger.warning("batch %s: lost to another server", self._batch_id)
-                self._cancel("child_lost")
+                self._end("child_lost")
+            elif unwanted:
+                self._end("cancelled")
             self._next_beat = time.monotonic() + self._beat_seconds
+
+    def _end(self, reason: str) -> None:
+        if self._reason is None:
+            self._reason = reason
+            logger.warning("batch %s: %s", self._batch_id, reason)
+            self._cancel(reason)
 
     def _carefully(self, action: Callable[[], None]) -> None:
         # What cannot be told now is told late or not at all: the run goes on.

@@ -6,6 +6,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,21 @@ def test_close_gives_what_runs_its_time(make: Make) -> None:
     dispatcher.close()
     assert response(dispatcher.wait(run.run_id)) == "runs"
     assert engine.cancelled == []
+
+
+def test_close_does_not_wait_for_the_ledger_to_end_what_runs(make: Make) -> None:
+    dispatcher, engine = make(hold=True)
+    dispatcher.start()
+    dispatcher.submit([ask("runs")])
+    engine.entered.wait(10)
+    path = dispatcher.ledger._database._url.database
+    assert path is not None
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        closer = threading.Thread(target=dispatcher.close)
+        closer.start()
+        until(lambda: [reason for _, reason in engine.cancelled] == ["shutting_down"])
+    closer.join()
 
 
 def test_hurry_cuts_that_time_short(make: Make) -> None:

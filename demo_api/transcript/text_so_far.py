@@ -12,9 +12,7 @@ _HALF = "\ufffd"  # how a character is shown of which only some tokens are there
 _LOST = " … "
 # What the templates of Llama 3 and ChatML (SmolLM2, Qwen) put between prompt and answer, without blanks.
 _HEADERS = ("<|eot_id|><|start_header_id|>assistant<|end_header_id|>", "<|im_end|><|im_start|>assistant")
-# transformers removes the space before these when it decodes Llama 3's tokens (clean_up_tokenization_spaces), so a
-# space that one tail has may be gone from the next: "the '" becomes "the's", and "what " becomes "what?".
-_CLOSING_UP = ".?!,'"
+_SHORTEST_HEADER = min(map(len, _HEADERS))
 
 
 class TextSoFar:
@@ -39,9 +37,9 @@ class TextSoFar:
         bare = _without_blanks(prompt)
         self._headers = [_Header(bare, header) for header in _HEADERS]
         self._header_seen = False
-        self._before: str | None = None  # the last tail, without what may be gone from the next
+        self._before: str | None = None  # the last tail, without blanks
         self._begun = False
-        self._blanks = ""  # they came after the last piece, and are told with the next if there is one
+        self._gap = ""  # what stands before the next piece
 
     def feed(self, tail: str) -> str:
         """Takes in the next tail, as an event of kind ``text`` has it; no text makes it raise.
@@ -50,29 +48,31 @@ class TextSoFar:
             what the tail adds to the answer, perhaps nothing; all of them joined are the answer so far.
         """
         window = tail[-_WINDOW:].rstrip(_HALF)
-        places = _lasting(window)
+        # Transformers removes spaces when it decodes Llama 3's tokens (clean_up_tokenization_spaces), so one that this
+        # tail has may be gone from the next: "the '" becomes "the's", and "what " becomes "what?".
+        places = [place for place, character in enumerate(window) if not character.isspace()]
         if not places:
             return ""
         window = window[: places[-1] + 1]
-        before, self._before = self._before, "".join([window[place] for place in places])
+        before, self._before = self._before, _without_blanks(window)
         answer_at = max(header.find_end(window) for header in self._headers)
         if before is None:
             self._header_seen = answer_at > 0
             return self._tell(window[answer_at or len(window) :])
         known = _overlap(before, self._before)
         new_at = places[known - 1] + 1 if known else 0
-        if not known or answer_at > new_at:
-            self._blanks = _LOST if self._begun else ""
+        # An answer may quote its prompt and the header, but not in one token.
+        if not known or answer_at - new_at >= _SHORTEST_HEADER:
+            self._gap = _LOST if self._begun else ""
             new_at = answer_at or (0 if self._header_seen else len(window))
         return self._tell(window[new_at:])
 
     def _tell(self, new: str) -> str:
-        text = self._blanks + new
-        piece = text.rstrip()
-        self._blanks = text[len(piece) :]
         if not self._begun:
-            piece = piece.lstrip()
-        self._begun = self._begun or piece != ""
+            new = new.lstrip()
+        if not new:
+            return ""
+        piece, self._gap, self._begun = self._gap + new, "", True
         return piece
 
 
@@ -96,15 +96,6 @@ class _Header:
                 return end
             at = window.rfind(self._mark, 0, at)  # an answer may quote headers as well
         return 0
-
-
-def _lasting(window: str) -> list[int]:
-    """The places of all characters but the spaces that may be gone from the next tail, as a last space may."""
-    return [
-        place
-        for place, character in enumerate(window)
-        if character != " " or window[place + 1 : place + 2] not in _CLOSING_UP
-    ]
 
 
 def _overlap(before: str, now: str) -> int:
