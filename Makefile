@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: serve test lint bench model clean
+.PHONY: serve test soak lint bench model clean
 
 serve: $(VENV)/installed model
 	$(BIN)/demo-api serve
@@ -17,15 +17,21 @@ test: $(VENV)/installed-dev
 	$(BIN)/demo-api model pull
 	$(BIN)/python -m pytest --cov --cov-report=term
 
+# What takes long or is left to chance: SOAK_SEED=N repeats the chances of an earlier time.
+soak: $(VENV)/installed-dev
+	$(BIN)/python -m pytest tests/soak -v
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,dev,bench]'
 	$(BIN)/demo-api model pull
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/direct.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -40,8 +40,8 @@ def main() -> None:
             server.wait()
 
 
-def start_server(folder: Path) -> tuple[subprocess.Popen[str], str]:
-    command = [sys.executable, "-m", "demo_api", "serve", "--port", "0", "--state-dir", str(folder / "state")]
+def start_server(folder: Path, *flags: str) -> tuple[subprocess.Popen[str], str]:
+    command = [sys.executable, "-m", "demo_api", "serve", "--port", "0", "--state-dir", str(folder / "state"), *flags]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert server.stdout is not None
     for line in server.stdout:

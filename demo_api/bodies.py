@@ -6,28 +6,26 @@ import dataclasses
 from datetime import datetime, timezone
 
 from demo_api.errors import RunFailed
-from demo_api.messages import Failure, Result, Run
+from demo_api.messages import Answer, Failure, Result, Run
 
 
-def answer(run: Run, *, engine: str, output: str, seconds: float) -> dict[str, object]:
+def answer(run: Run, *, engine: str, output: str | None, seconds: float) -> dict[str, object]:
     """What ``POST /chat`` answers for a run that has ended.
 
     Args:
-        output: everything that the child printed, readable.
+        output: everything that the child printed, readable; None where there is no child.
         seconds: what the client waited for, the wait in the line included.
 
     Raises:
         RunFailed: the run did not succeed.
     """
     seconds = round(seconds, 3)
-    result = _result(run)
-    if result.failure is not None or result.answer is None:
-        raise _failed(result.failure, result, run_id=run.run_id, exit_code=result.exit_code, time_seconds=seconds)
-    tokens = result.answer.tokens_generated
+    result, given = check(run, seconds=seconds)
+    tokens = given.tokens_generated
     return {
         "success": True,
         "prompt": run.request.prompt,
-        "response": result.answer.response,
+        "response": given.response,
         "output": output,
         "tokens_generated": tokens,
         "time_seconds": seconds,
@@ -40,6 +38,19 @@ def answer(run: Run, *, engine: str, output: str, seconds: float) -> dict[str, o
         "note": result.note,
         "timing": dataclasses.asdict(result.timing),
     }
+
+
+def check(run: Run, *, seconds: float) -> tuple[Result, Answer]:
+    """The result of a run that has ended, and its answer.
+
+    Raises:
+        RunFailed: the run did not succeed.
+    """
+    result = _result(run)
+    if result.failure is not None or result.answer is None:
+        fields = {"run_id": run.run_id, "exit_code": result.exit_code, "time_seconds": round(seconds, 3)}
+        raise _failed(result.failure, result, **fields)
+    return result, result.answer
 
 
 def record(run: Run, engine: str) -> dict[str, object]:
@@ -74,6 +85,7 @@ def _ending(run: Run) -> dict[str, object]:
     return {
         "success": True,
         "response": result.answer.response,
+        "prompt_tokens": result.answer.prompt_tokens,
         "tokens_generated": tokens,
         "tokens_per_second": _rate(tokens, run.time_seconds),
         "finish_reason": result.finish_reason,

@@ -9,7 +9,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -56,6 +56,14 @@ class Settings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    engine: Literal["demo", "direct"] = Field(
+        "demo", description="`demo` runs the demo as a child for each batch; `direct` keeps the model in memory."
+    )
+    slots: int = Field(8, ge=1, le=64, description="How many requests the direct engine answers at the same time.")
+    fail_fast: bool | None = Field(
+        None,
+        description="Whether `serve` leaves when the direct engine's model cannot be loaded; yes on a terminal.",
+    )
     demo_home: AbsolutePath = Field(
         CPU_DEMO_HOME, description="Folder laid out like a tt-metal root; the default is the CPU edition."
     )

@@ -9,12 +9,16 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 
 from demo_api.config import Settings
+from demo_api.device import STATES
 from demo_api.device_loop import DeviceLoop
+from demo_api.direct.model import Question
 from demo_api.engine import Engine
-from demo_api.errors import DeviceFailed, RunEnded, ShuttingDown
+from demo_api.errors import BadRequest, DeviceFailed, NoLog, RunEnded, ShuttingDown
 from demo_api.ledger import Ledger
 from demo_api.ledger.history import Standing
 from demo_api.messages import Event, Request, Run
+from demo_api.run_folder import RunFolder, ended_log
+from demo_api.service import Asking
 from demo_api.watcher import Watcher
 
 logger = logging.getLogger(__name__)
@@ -32,9 +36,11 @@ class Dispatcher:
 
     def __init__(self, ledger: Ledger, engines: Sequence[Engine], settings: Settings) -> None:
         self.ledger = ledger
+        self.engine_name = engines[0].name
+        self._settings = settings
+        self._engine = engines[0]  # for what they all have in common
         self._watcher = Watcher(ledger.history)
         self._loops = [DeviceLoop(ledger, engine, settings, self._watcher.ring) for engine in engines]
-        self._drain = settings.drain
         self._closed = threading.Event()
         self._hurried = threading.Event()
 
@@ -47,14 +53,18 @@ class Dispatcher:
         """Puts runs into the line: all of them or none.
 
         Raises:
+            BadRequest: the engine knows that it cannot do one of them.
+            SetupError: the demo, its interpreter or its model is gone.
             QueueFull: more would wait than may.
             IdempotencyConflict: the key was used for other requests.
             DeviceFailed: no device is fit for a run.
             ShuttingDown: ``close`` was called.
             LedgerUnavailable: they could not be written down.
         """
+        for request in requests:
+            self._engine.accept(request)
         self.check()
-        runs = self.ledger.line.submit(requests, self._loops[0].engine.demo(), idempotency_key)
+        runs = self.ledger.line.submit(requests, self._engine.demo(), idempotency_key)
         self._watcher.ring()
         for loop in self._loops:
             loop.ring()
@@ -64,9 +74,24 @@ class Dispatcher:
         """Raises what keeps ``submit`` from accepting anything now, a full line excepted."""
         if self.closed:
             raise ShuttingDown("The server is stopping and takes no more runs.", retry_after=_COME_BACK)
+        self._engine.check()
         states = [self.ledger.devices.get(loop.engine.device.name) for loop in self._loops]
         if all(state.state == "failed" for state in states):
             raise DeviceFailed(f"The device has failed: {states[0].reason}")
+
+    def begin(self, question: Question, idempotency_key: str | None = None) -> Asking:
+        """Submits one run for a client that waits. Raises what ``submit`` does.
+
+        Raises:
+            BadRequest: it is more than one prompt of a user: the demo's prompt file has no place for that.
+        """
+        if [turn.role for turn in question.turns] != ["user"]:
+            raise BadRequest(
+                "The demo answers one message of a user: it takes no system message, no conversation, no raw text.",
+                next_step="Send one user message, or ask a direct server.",
+                field="messages",
+            )
+        return _DemoAsking(self, self.submit([question.request], idempotency_key)[0].run_id)
 
     def wait(self, run_id: str, *, is_gone: Callable[[], bool] = lambda: False) -> Run:
         """Waits for a run's end.
@@ -122,14 +147,36 @@ class Dispatcher:
         return run
 
     def leave(self, run_id: str) -> None:
-        """A client that followed the run has hung up: cancels it if no other waits for it in this process."""
-        if not self._watcher.watchers(run_id):
+        """A client that followed the run has hung up: cancels it, if that is set and no other waits for it here."""
+        if self._settings.cancel_on_disconnect and not self.closed and not self._watcher.watchers(run_id):
             with suppress(RunEnded):
                 self.cancel(run_id)
+
+    def log(self, run: Run) -> str:
+        """All that the run's child has printed so far.
+
+        Raises:
+            NoLog: nothing is kept of it.
+        """
+        folder = run.batch_id and RunFolder(self._settings.state_dir / "runs" / run.batch_id)
+        if not folder or not folder.path.is_dir():
+            raise NoLog(f"There is no log of run {run.run_id}: it has not started yet, or the log was removed.")
+        return folder.readable_log()
+
+    def ended_log(self, run: Run) -> str:
+        """As ``log`` for a run that has ended, and empty where nothing is kept."""
+        return ended_log(self._settings.state_dir / "runs" / run.batch_id) if run.batch_id else ""
 
     def devices(self) -> list[dict[str, object]]:
         """What ``/health`` says of each device: ``name``, ``state``, ``reason``, ``since``."""
         return [self._describe(loop.engine) for loop in self._loops]
+
+    def describe(self) -> dict[str, object]:
+        """What ``/health`` says of the model, the line and the devices; the best one stands for all of them."""
+        devices = self.devices()
+        best = min(devices, key=lambda device: STATES.index(str(device["state"])))
+        queue = self.ledger.line.describe()
+        return {**self._engine.describe(), "queue": queue, "device": best, "devices": devices}
 
     @property
     def closed(self) -> bool:
@@ -144,7 +191,7 @@ class Dispatcher:
         self._watcher.wake()
         for loop in self._loops:
             loop.close()
-        deadline = time.monotonic() + self._drain
+        deadline = time.monotonic() + self._settings.drain
         while not all(loop.join(0) for loop in self._loops) and time.monotonic() < deadline:
             if self._hurried.wait(0.02):
                 break
@@ -188,6 +235,24 @@ class Dispatcher:
         busy = engine.device.has_child() or self.ledger.line.batches(engine.device.name, "open")
         state = "busy" if busy and known.state in ("free", "suspect") else known.state
         return {"name": engine.device.name, "state": state, "reason": known.reason, "since": known.since}
+
+
+class _DemoAsking:
+    def __init__(self, dispatcher: Dispatcher, run_id: str) -> None:
+        self.run_id = run_id
+        self._dispatcher = dispatcher
+
+    def wait(self, is_gone: Callable[[], bool]) -> Run:
+        return self._dispatcher.wait(self.run_id, is_gone=is_gone)
+
+    def events(self) -> Generator[tuple[int, Event] | None]:
+        return self._dispatcher.follow(self.run_id, 0)
+
+    def leave(self) -> None:
+        self._dispatcher.leave(self.run_id)
+
+    def output(self, run: Run) -> str | None:
+        return self._dispatcher.ended_log(run)
 
 
 _COME_BACK = 30

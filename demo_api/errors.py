@@ -46,6 +46,14 @@ class SetupError(DemoApiError):
     next_step = "Start the server with --demo-home and --llama-dir that point at a demo and a model."
 
 
+class Starting(DemoApiError):
+    """The direct engine's model is not in memory yet."""
+
+    status_code = 503
+    code = "starting"
+    next_step = "Wait until GET /readyz answers 200."
+
+
 class QueueFull(DemoApiError):
     """As many runs wait as may wait."""
 
@@ -84,6 +92,14 @@ class IdempotencyConflict(DemoApiError):
     status_code = 409
     code = "idempotency_conflict"
     next_step = "Use a new Idempotency-Key for a new request."
+
+
+class ModelNotFound(DemoApiError):
+    """An OpenAI client asks for a model that is not served."""
+
+    status_code = 404
+    code = "model_not_found"
+    next_step = "GET /v1/models names the one that is served."
 
 
 class NoSuchRun(DemoApiError):

@@ -1,43 +1,39 @@
-"""Whether a run would be accepted now, and what ``/health`` says."""
+"""Whether a request would be accepted now, and what ``/health`` says."""
 
 from __future__ import annotations
 
-from demo_api.device import STATES
-from demo_api.dispatcher import Dispatcher
-from demo_api.engine import Engine
-from demo_api.errors import DemoApiError, LedgerUnavailable, SetupError
+from contextlib import suppress
 
-DEMO_NOTE = (
-    "Every request runs the demo as a child process that loads the model anew: expect seconds on the CPU edition, "
-    "45 seconds to 5 minutes on a Tenstorrent device. Requests that wait together go to one child if they are alike."
-)
+from demo_api.errors import DemoApiError, LedgerUnavailable, SetupError, Starting
+from demo_api.service import Service
+
+NOTES = {
+    "demo": "Every request runs the demo as a child process that loads the model anew: expect seconds on the CPU "
+    "edition, 45 seconds to 5 minutes on a Tenstorrent device. Requests that wait together go to one child if they are "
+    "alike.",
+    "direct": "The model stays in memory: expect milliseconds to seconds.",
+}
+"""What to expect of each engine."""
 
 
-def problem(dispatcher: Dispatcher, engine: Engine) -> DemoApiError | None:
-    """Why no run would be accepted now, a full line excepted; None if one would be."""
+def problem(service: Service) -> DemoApiError | None:
+    """Why no request would be accepted now, a full line excepted; None if one would be."""
     try:
-        engine.check()
-        dispatcher.check()
+        service.check()
     except DemoApiError as error:
         return error
     return None
 
 
-def describe(dispatcher: Dispatcher, engine: Engine) -> dict[str, object]:
+def describe(service: Service) -> dict[str, object]:
     """The body of ``GET /health``. It says less where the ledger cannot be used."""
-    body: dict[str, object] = {"status": "healthy", "note": DEMO_NOTE, "engine": engine.name}
-    found = problem(dispatcher, engine)
+    name = service.engine_name
+    body: dict[str, object] = {"status": "healthy", "note": NOTES[name], "engine": name}
+    found = problem(service)
     if found is not None:
-        body.update(status="unhealthy", note=f"{found} {found.next_step}")
-    try:
-        body.update(engine.describe())
-    except SetupError:
-        body.update(model=None, model_loaded=False)
-    try:
-        # The device that is the best off stands for all of them.
-        devices = dispatcher.devices()
-        device = min(devices, key=lambda each: STATES.index(str(each["state"])))
-        body.update(queue=dispatcher.ledger.line.describe(), device=device, devices=devices)
-    except LedgerUnavailable:
-        body.update(queue=None, device=None, devices=None)
+        status = "starting" if isinstance(found, Starting) else "unhealthy"
+        body.update(status=status, note=f"{found} {found.next_step}")
+    body.update(model=None, model_loaded=False, queue=None, device=None)
+    with suppress(SetupError, LedgerUnavailable):
+        body.update(service.describe())
     return body

@@ -74,6 +74,16 @@ def model_variable(settings: Settings) -> tuple[str, str]:
     raise SetupError("No model is set for this demo home.", next_step=f"Set {either}HF_MODEL (--hf-model).")
 
 
+def gguf_file(settings: Settings) -> Path:
+    """The one GGUF file of the CPU edition's model.
+
+    Raises:
+        SetupError: no model is set, or it is not there.
+    """
+    path = Path(_cpu_model(settings)[1])
+    return path if path.is_file() else next(path.glob("*.gguf"))
+
+
 def context_length(model: str) -> int | None:
     """The longest sequence, in tokens, that a model was made for; None where its files do not say.
 
@@ -102,7 +112,10 @@ def _reads_llama_dir(settings: Settings) -> bool:
 
 def _expanded(name: str) -> str:
     # A Hugging Face name stays as it is; a folder must not depend on the child's working directory.
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:
+        raise SetupError(f"HF_MODEL is {name}, and there is no such user.", next_step=_SET_MODEL) from None
     return os.path.abspath(path) if name.startswith("~") or path.is_dir() else name
 
 

@@ -19,13 +19,14 @@ MAX_PROMPTS = 32
 _EXAMPLE = 'Send a JSON object such as {"prompt": "What is 2+2?"}.'
 
 
-def _not_blank(prompt: str) -> str:
+def not_blank(prompt: str) -> str:
+    """Raises ValueError for a prompt that is blank."""
     if not prompt.strip():
         raise ValueError("the prompt is blank")
     return prompt
 
 
-Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_not_blank)]
+Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(not_blank)]
 
 
 class _Sampling(BaseModel):
@@ -58,14 +59,14 @@ def parse_request(body: bytes | str) -> Request:
         BadRequest: not JSON, not an object, an unknown field, a wrong type, or a value out of range;
             ``fields["field"]`` names the field where there is one.
     """
-    return _parse(Request, body)
+    return parse_body(Request, body)
 
 
 def parse_requests(body: bytes | str) -> list[Request]:
     """As ``parse_request``, for a body that has either ``prompt``, or ``prompts``: a list of 1 to 32."""
     if not _has_prompts(body):
-        return [_parse(Request, body)]
-    asked = _parse(_Requests, body)
+        return [parse_body(Request, body)]
+    asked = parse_body(_Requests, body)
     sampling = asked.model_dump(exclude={"prompts"}, exclude_unset=True)
     return [Request(prompt=prompt, **sampling) for prompt in asked.prompts]
 
@@ -78,7 +79,8 @@ def check_request(fields: Mapping[str, object]) -> Request:
         raise _bad_request(error, Request) from None
 
 
-def _parse(model: type[_Model], body: bytes | str) -> _Model:
+def parse_body(model: type[_Model], body: bytes | str) -> _Model:
+    """Reads JSON text as a model. Raises BadRequest as ``parse_request`` does."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -184,10 +186,12 @@ class Answer:
         response: the text, stripped as the demo strips it.
         tokens_generated: how many tokens were generated, the end-of-sequence token not counted; None where the
             transcript does not settle it.
+        prompt_tokens: of the prompt with its template; None where nobody told.
     """
 
     response: str
     tokens_generated: int | None = None
+    prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True)

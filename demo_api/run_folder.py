@@ -6,9 +6,11 @@ import json
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from demo_api.errors import SetupError
@@ -93,6 +95,20 @@ class RunFolder:
     def readable_log(self) -> str:
         """What the child printed, for a person: the log (stderr), then pytest's report (stdout)."""
         return "".join(_readable(self.stderr)) + "".join(_readable(self.stdout))
+
+
+def ended_log(path: Path) -> str:
+    """The readable log of a batch that has ended: its runs share one, and all of them end together."""
+    with _reading:
+        return _ended_log(path)
+
+
+_reading = threading.Lock()
+
+
+@lru_cache(maxsize=2)
+def _ended_log(path: Path) -> str:
+    return RunFolder(path).readable_log()
 
 
 def check_state_folder(path: Path) -> None:

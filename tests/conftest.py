@@ -15,9 +15,11 @@ from demo_homes import make_home
 
 from demo_api import create_app, weights
 from demo_api.config import Settings
+from demo_api.direct import Direct
 from demo_api.engine import Engine
 from demo_api.process_tree import survivors
 from demo_api.server import HttpServer
+from demo_api.service import Service
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +58,7 @@ class Server:
 
     url: str
     settings: Settings
+    service: Service
 
     def chat(self, prompt: str = "Hello", **fields: object) -> requests.Response:
         return requests.post(f"{self.url}/chat", json={"prompt": prompt, **fields}, timeout=100)
@@ -73,20 +76,21 @@ def serve() -> Iterator[Callable[..., Server]]:
     """Starts servers for settings, and stops them when the test ends."""
     running = []
 
-    def start(settings: Settings, engine: Engine | None = None) -> Server:
+    def start(settings: Settings, engine: Engine | Direct | None = None) -> Server:
         app = create_app(settings, engine)
-        app.extensions["demo_api"].start()
+        service: Service = app.extensions["demo_api"]
+        service.start()
         http = HttpServer(app, settings)
         thread = threading.Thread(target=http.run)
         thread.start()
-        running.append((app.extensions["demo_api"], http, thread))
-        return Server(http.url, settings)
+        running.append((service, http, thread))
+        return Server(http.url, settings, service)
 
     yield start
-    for dispatcher, http, thread in running:
-        hurry = threading.Timer(3, dispatcher.hurry)
+    for service, http, thread in running:
+        hurry = threading.Timer(3, service.hurry)
         hurry.start()
-        dispatcher.close()
+        service.close()
         hurry.cancel()
         hurry.join()
         http.close()
@@ -96,6 +100,14 @@ def serve() -> Iterator[Callable[..., Server]]:
 @pytest.fixture(autouse=True)
 def _no_model_of_the_tester(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the person who runs the tests counts, except where the small model is."""
-    for name in list(os.environ):
-        if (name.startswith("DEMO_API_") and name != "DEMO_API_MODEL_DIR") or name in ("LLAMA_DIR", "HF_MODEL"):
-            monkeypatch.delenv(name)
+    for name in os.environ.keys() - clean_environ().keys():
+        monkeypatch.delenv(name)
+
+
+def clean_environ() -> dict[str, str]:
+    """The environment without the tester's settings."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name == "DEMO_API_MODEL_DIR" or not name.startswith(("DEMO_API_", "LLAMA_DIR", "HF_MODEL"))
+    }

@@ -15,7 +15,7 @@ from demo_api.messages import Answer, Batch, Event, Failure, Outcome, Request, R
 class EchoEngine:
     """Answers with the prompt; holds each batch until it is let go, or cancelled."""
 
-    name = "echo"
+    name = "demo"
 
     def __init__(self, folder: Path, *, hold: bool = False, device: str = "device") -> None:
         folder.mkdir(parents=True, exist_ok=True)

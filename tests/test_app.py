@@ -30,7 +30,7 @@ def test_chat_answers_with_every_field(server: Server) -> None:
     assert answer.status_code == 200
     body = answer.json()
     assert set(body) == FIELDS
-    assert (body["success"], body["response"], body["engine"]) == (True, "Hello", "echo")
+    assert (body["success"], body["response"], body["engine"]) == (True, "Hello", "demo")
     assert body["tokens_generated"] == 1
     assert body["model"] is None  # the engine did not say
 

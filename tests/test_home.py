@@ -162,3 +162,9 @@ def test_the_context_length_of_the_small_model(model_dir: Path) -> None:
 
 def test_a_hugging_face_name_has_no_known_context_length() -> None:
     assert home.context_length("meta-llama/Llama-3.2-1B-Instruct") is None
+
+
+@pytest.mark.parametrize("demo_home", [{}, {"demo_home": "elsewhere"}], ids=["the CPU edition", "another home"])
+def test_a_model_of_a_user_who_is_not_there_is_told(demo_home: dict[str, str]) -> None:
+    with pytest.raises(SetupError, match="no such user"):
+        home.model_variable(Settings.load({"hf_model": "~nobody-of-that-name/model", **demo_home}, {}))

@@ -1,8 +1,10 @@
-"""Serves the demo over HTTP."""
+"""Serves an engine over HTTP."""
 
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import click
@@ -11,44 +13,67 @@ from demo_api import home, server
 from demo_api.app import create_app, endpoints
 from demo_api.cli.options import flags_of
 from demo_api.config import Settings, setting_names
+from demo_api.direct import Direct
 from demo_api.errors import SetupError
-from demo_api.health import DEMO_NOTE
-from demo_api.runner import DemoRunner
+from demo_api.health import NOTES
 
 
 @click.command()
 @flags_of(setting_names())
 def serve(**flags: str | None) -> None:
-    """Serve the demo over HTTP."""
+    """Serve the demo, or its model in memory, over HTTP."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a waiting line is our normal state
     logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = Settings.load(flags)
     click.echo("\n".join(_banner_of_checks(settings)))
-    DemoRunner(settings).check()
     app = create_app(settings)
+    service = app.extensions["demo_api"]
+    if not isinstance(service, Direct):
+        service.check()
     http = server.HttpServer(app, settings)
     click.echo("Endpoints:")
     for endpoint in endpoints(app):
         method, path = endpoint.split()
         click.echo(f"  {method:4} {http.url}{path}")
-    click.echo(f"Note: {DEMO_NOTE}\nPress Ctrl+C to stop.\n{'=' * 72}")
-    dispatcher = app.extensions["demo_api"]
+    click.echo(f"Note: {NOTES[settings.engine]}\nPress Ctrl+C to stop.\n{'=' * 72}")
 
     def stop() -> None:
-        dispatcher.close()
+        service.close()
         http.close()
 
-    server.stop_on_signals(stop, dispatcher.hurry)
-    dispatcher.start()  # what an earlier server left in the line is run without anybody asking
+    server.stop_on_signals(stop, service.hurry)
+    service.start()  # what an earlier server left in the line is run without anybody asking
+    failed = _stop_if_it_fails(service, stop) if _fails_fast(settings) else []
     http.run()
+    if failed:
+        raise failed[0]
+
+
+def _fails_fast(settings: Settings) -> bool:
+    return settings.engine == "direct" and (sys.stdout.isatty() if settings.fail_fast is None else settings.fail_fast)
+
+
+def _stop_if_it_fails(direct: Direct, stop: Callable[[], None]) -> list[SetupError]:
+    """Has the server leave when the model cannot be loaded. Returns where the reason will be."""
+    failed: list[SetupError] = []
+
+    def watch() -> None:
+        try:
+            direct.wait_until_loaded()
+        except SetupError as error:
+            failed.append(error)
+            stop()
+
+    threading.Thread(target=watch, name="fail-fast").start()
+    return failed
 
 
 def _banner_of_checks(settings: Settings) -> Iterator[str]:
     yield from ("=" * 72, "🚀 demo_api: simple_text_demo.py over HTTP", "=" * 72)
     checks: list[tuple[str, Callable[[], object]]] = [
         ("Demo script", lambda: home.script(settings)),
-        ("Interpreter", lambda: home.interpreter(settings)),
+        ("Interpreter", lambda: sys.executable if settings.engine == "direct" else home.interpreter(settings)),
         ("Model", lambda: "=".join(home.model_variable(settings))),
     ]
     for name, check in checks:

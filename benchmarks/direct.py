@@ -1,0 +1,177 @@
+"""The direct engine against llama.cpp's own llama-server, and against the demo engine, in one run.
+
+    python benchmarks/direct.py [ROUNDS]
+
+Both servers have the same file, threads, slots and context, and no prompt cache, and get the same streamed chat
+completions from 1 and from 8 clients at once, alternating; the clients share the processor with them. Tokens per second
+are all tokens of a round divided by its wall time; the time to first token is the client's. llama-server comes from a
+wheel (the extra ``bench``).
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import requests
+from overhead import start_server
+
+from demo_api import home
+from demo_api.config import Settings
+from demo_api.direct.llama_cpp import usable_cpus
+from demo_api.direct.model import MAX_SEQ_LEN
+
+SLOTS = 8
+MAX_TOKENS = 64
+PROMPT = "Count from {} upwards, in words, as far as you can."
+LLAMA_SERVER = Path(sys.executable).with_name("llama-server-vulkan")
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    with tempfile.TemporaryDirectory() as folder:
+        ours, url = start_server(Path(folder) / "direct", "--engine", "direct", "--slots", str(SLOTS))
+        with stopped(ours), llama_server() as (theirs, their_url):
+            wait_until_ready(f"{url}/readyz")
+            for clients in (1, SLOTS):
+                compare(url, their_url, clients, rounds)
+            for name, process in (("direct", ours), ("llama-server", theirs)):
+                print(f"{name}: {psutil.Process(process.pid).memory_info().rss / 2**20:.0f} MiB resident")
+            demo, demo_url = start_server(Path(folder) / "demo")
+            with stopped(demo):
+                against_the_demo(url, demo_url, rounds)
+
+
+@contextmanager
+def stopped(process: subprocess.Popen[str]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def llama_server() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    file, threads = home.gguf_file(Settings.load()), usable_cpus()
+    words = f"-t {max(1, threads // 2)} -tb {threads} -np {SLOTS} -c {SLOTS * MAX_SEQ_LEN} -b 256 -ngl 0 -no-kvu"
+    port = free_port()
+    process = subprocess.Popen(
+        [str(LLAMA_SERVER), "-m", str(file), *words.split(), "--cache-ram", "0", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with stopped(process):
+        url = f"http://127.0.0.1:{port}"
+        wait_until_ready(f"{url}/health")
+        yield process, url
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def wait_until_ready(url: str) -> None:
+    pause = threading.Event()
+    for _ in range(600):
+        try:
+            if requests.get(url, timeout=10).status_code == 200:
+                return
+        except requests.ConnectionError:
+            pass
+        pause.wait(0.1)
+    raise SystemExit(f"{url} never answered 200")
+
+
+def compare(url: str, their_url: str, clients: int, rounds: int) -> None:
+    model = requests.get(f"{url}/v1/models", timeout=10).json()["data"][0]["id"]
+    extra: dict[str, dict[str, object]] = {url: {}, their_url: {"cache_prompt": False}}  # ours has none anyway
+    for each in (url, their_url):
+        at_once(each, model, clients, extra[each])
+    rates, firsts = [], []
+    for number in range(rounds):
+        order = (url, their_url) if number % 2 else (their_url, url)  # neither always comes first
+        seen = {each: at_once(each, model, clients, extra[each]) for each in order}
+        (rate, first), (their_rate, their_first) = seen[url], seen[their_url]
+        rates.append(rate / their_rate)
+        firsts.append(first / their_first)
+        print(
+            f"{clients} at once, round {number + 1:2}: direct {rate:6.1f} tokens/s, first {1000 * first:5.0f} ms; "
+            f"llama-server {their_rate:6.1f} tokens/s, first {1000 * their_first:5.0f} ms",
+            flush=True,
+        )
+    print(
+        f"{clients} at once, direct / llama-server: tokens per second median {statistics.median(rates):.3f} "
+        f"({min(rates):.3f} to {max(rates):.3f}), time to first token median {statistics.median(firsts):.3f}"
+    )
+
+
+def at_once(url: str, model: str, clients: int, extra: dict[str, object]) -> tuple[float, float]:
+    """All tokens per second, and the median of the times to first token in seconds."""
+    with ThreadPoolExecutor(clients) as pool:
+        begin = time.perf_counter()
+        answers = list(pool.map(lambda number: ask(url, model, PROMPT.format(number), extra), range(clients)))
+        seconds = time.perf_counter() - begin
+    return sum(tokens for tokens, _ in answers) / seconds, statistics.median(first for _, first in answers)
+
+
+def ask(url: str, model: str, prompt: str, extra: dict[str, object]) -> tuple[int, float]:
+    """The tokens of one answer, and the seconds to the first of them."""
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": MAX_TOKENS,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **extra,
+    }
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=600)
+    begin, first, tokens = time.perf_counter(), 0.0, 0
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+    for line in connection.getresponse():
+        if not line.startswith(b"data: {"):
+            continue
+        chunk = json.loads(line[len(b"data: ") :])
+        if not first and chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
+            first = time.perf_counter() - begin
+        tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
+    connection.close()
+    assert first, "no answer"
+    assert tokens, "no usage"
+    return tokens, first
+
+
+def against_the_demo(url: str, demo_url: str, rounds: int) -> None:
+    ratios = []
+    for number in range(rounds):
+        direct, demo = wall_time(url), wall_time(demo_url)
+        ratios.append(demo / direct)
+        print(f"one request, round {number + 1:2}: direct {direct:.3f} s, demo {demo:.3f} s", flush=True)
+    print(f"demo / direct: median {statistics.median(ratios):.1f}")
+
+
+def wall_time(url: str) -> float:
+    begin = time.perf_counter()
+    body = {"prompt": "Name three primary colors.", "max_tokens": 32, "temperature": 0}
+    requests.post(f"{url}/chat", json=body, timeout=600).raise_for_status()
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""One question of the direct engine on its way."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+
+from demo_api import bodies
+from demo_api.direct.model import Completion, Model, Question
+from demo_api.errors import BadRequest, DemoApiError, ShuttingDown
+from demo_api.ledger import new_id
+from demo_api.messages import Answer, Event, Failure, Result, Run, Timing
+
+logger = logging.getLogger(__name__)
+
+_LOOK_UP_SECONDS = 0.5
+"""How often those who wait look whether their client is still there."""
+
+
+class Answering:
+    """Used by the slot that answers it and by the thread of its client.
+
+    Args:
+        timeout_s: how long the answer may take from its start.
+    """
+
+    def __init__(self, question: Question, *, timeout_s: float) -> None:
+        self.run_id = new_id()
+        self._question = question
+        self._run = Run(self.run_id, question.request, accepted_at=time.time())
+        self._accepted = time.monotonic()
+        self._timeout_s = timeout_s
+        self._deadline = math.inf
+        self._told: SimpleQueue[Event] = SimpleQueue()
+        self._stop_reason: str | None = None
+        self._refusal: BadRequest | None = None
+        self._ended = threading.Event()
+        self._tell("queued")
+
+    def answer_with(self, model: Model) -> None:
+        """Has the model answer, in the calling thread. Whatever happens, the run ends."""
+        begun = time.monotonic()
+        self._deadline = begun + self._timeout_s
+        waited = round(begun - self._accepted, 3)
+        self._run = replace(self._run, status="running", started_at=time.time(), waited_seconds=waited, attempts=1)
+        self._tell("started", attempt=1, batch_size=1, device=model.device)
+        self._end(self._result(model))
+
+    def stop(self, reason: str) -> None:
+        """Ends it within one token, or before it begins; the first reason counts. Returns at once."""
+        self._stop_reason = self._stop_reason or reason
+
+    def wait(self, is_gone: Callable[[], bool]) -> Run:
+        """Waits for the run's end; a client that is gone cancels it.
+
+        Raises:
+            BadRequest: the model cannot answer this, which only it could know.
+            ShuttingDown: it was broken off because the server stops.
+        """
+        while not self._ended.wait(_LOOK_UP_SECONDS):
+            if is_gone():
+                self.stop("cancelled")
+        if self._refusal is not None:
+            raise self._refusal
+        if self._run.result and self._run.result.failure and self._run.result.failure.code == "shutting_down":
+            raise ShuttingDown("The server is stopping; the answer was broken off.", run_id=self.run_id)
+        return self._run
+
+    def events(self) -> Generator[tuple[int, Event] | None]:
+        """The run's events with their numbers, as they come; None while none comes."""
+        number = 0
+        while True:
+            try:
+                event = self._told.get(timeout=_LOOK_UP_SECONDS)
+            except Empty:
+                yield None
+                continue
+            number += 1
+            yield number, event
+            if event.kind == "done":
+                return
+
+    def leave(self) -> None:
+        """The client has hung up: nobody else can get the answer, so it is cancelled."""
+        self.stop("cancelled")
+
+    def output(self, run: Run) -> str | None:
+        """Nothing prints here."""
+        return None
+
+    def _hear(self, text: str) -> bool:
+        if text:
+            self._tell("text", added=text)
+        if time.monotonic() > self._deadline:
+            self.stop("timed_out")
+        return self._stop_reason is not None
+
+    def _tell(self, kind: str, **data: object) -> None:
+        self._told.put(Event(kind, time.time(), data))
+
+    def _result(self, model: Model) -> Result:
+        try:
+            completion = None if self._stop_reason else model.complete(self._question, self._hear)
+        except DemoApiError as error:
+            self._refusal = error if isinstance(error, BadRequest) else None
+            return Result(self.run_id, failure=Failure(error.code, str(error), error.next_step))
+        except Exception as error:
+            logger.exception("run %s failed", self.run_id)
+            sentence = f"The engine failed: {type(error).__name__}: {error}."
+            return Result(self.run_id, failure=Failure("internal_error", sentence, "Look at the server's log."))
+        if completion is None or completion.finish_reason == "cancelled":
+            reason = self._stop_reason or "cancelled"
+            return Result(self.run_id, failure=Failure(reason, self._sentence(reason)), model=model.name)
+        return self._answered(completion, model)
+
+    def _answered(self, completion: Completion, model: Model) -> Result:
+        timing = Timing(
+            queue_seconds=self._run.waited_seconds,
+            prefill_seconds=completion.prefill_seconds,
+            decode_seconds=completion.decode_seconds,
+            ttft_ms=completion.ttft_ms,
+            decode_tokens_per_second=completion.decode_tokens_per_second,
+        )
+        return Result(
+            self.run_id,
+            answer=Answer(completion.response, completion.tokens_generated, completion.prompt_tokens),
+            timing=timing,
+            model=model.name,
+            device=model.device,
+            finish_reason=completion.finish_reason,
+        )
+
+    def _sentence(self, reason: str) -> str:
+        return {
+            "cancelled": "The request was cancelled.",
+            "timed_out": f"The answer took longer than {self._timeout_s:g} s and was stopped.",
+            "shutting_down": "The server is stopping; the answer was broken off.",
+        }[reason]
+
+    def _end(self, result: Result) -> None:
+        failure = result.failure
+        status = "succeeded" if failure is None else "failed"
+        if failure is not None and failure.code in ("cancelled", "timed_out"):
+            status = failure.code
+        seconds = round(time.monotonic() - self._accepted, 3)
+        ended = replace(self._run, status=status, finished_at=time.time(), time_seconds=seconds, result=result)
+        self._run = ended
+        self._tell("done", **bodies.done(ended))
+        self._ended.set()

@@ -1,0 +1,173 @@
+"""The direct engine: a model that is loaded once, slots in which it answers, and a bounded line before them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import statistics
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from demo_api import home
+from demo_api.config import Settings
+from demo_api.direct.answering import Answering
+from demo_api.direct.model import MAX_SEQ_LEN, Model, Question
+from demo_api.errors import BadRequest, DemoApiError, QueueFull, SetupError, ShuttingDown, Starting
+
+logger = logging.getLogger(__name__)
+
+_REMEMBERED = 20
+
+
+class Direct:
+    """Answers questions with a model in memory. All methods may be called from any thread.
+
+    The model is loaded and closed by a thread of its own, and used by threads that are joined: llama.cpp aborts a
+    process whose interpreter exits while it calls back.
+    """
+
+    engine_name = "direct"
+
+    def __init__(self, model: Model, settings: Settings) -> None:
+        self._model = model
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._problem: DemoApiError | None = Starting("The model is being loaded.", phase="load", retry_after=1)
+        self._load_began = time.time()
+        self._loaded = threading.Event()
+        self._closing = threading.Event()
+        self._hurried = threading.Event()
+        self._waiting = 0
+        self._open: set[Answering] = set()
+        self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
+        self._pool = ThreadPoolExecutor(model.slots, thread_name_prefix="slot")
+        self._keeper = threading.Thread(target=self._keep_model, name="model")
+        self._started = False
+
+    def start(self) -> None:
+        """Begins to load the model, once."""
+        with self._lock:
+            if not self._started and not self.closed:
+                self._started = True
+                self._keeper.start()
+
+    def wait_until_loaded(self) -> None:
+        """Waits until the model is in memory.
+
+        Raises:
+            SetupError: it could not be loaded.
+        """
+        self._loaded.wait()
+        if isinstance(self._problem, SetupError):
+            raise self._problem
+
+    def check(self) -> None:
+        """Raises Starting while the model is loaded, SetupError if that failed, ShuttingDown after ``close``."""
+        if self.closed:
+            raise ShuttingDown("The server is stopping and takes no more requests.")
+        if self._problem is not None:
+            raise self._problem
+
+    def begin(self, question: Question, idempotency_key: str | None = None) -> Answering:
+        """Puts a question into the line.
+
+        Raises:
+            BadRequest: the model cannot answer it, or an Idempotency-Key was given: nothing is kept here.
+            QueueFull: as many wait as may.
+        """
+        self.check()
+        if idempotency_key is not None:
+            raise BadRequest(
+                "The direct engine keeps no runs, so it knows no Idempotency-Key.",
+                next_step="Leave the header out.",
+                field="Idempotency-Key",
+            )
+        self._model.accept(question)
+        answering = Answering(question, timeout_s=self._settings.run_timeout)
+        with self._lock:
+            busy = len(self._open) - self._waiting
+            if busy >= self._model.slots and self._waiting >= self._settings.max_queue:
+                raise QueueFull(
+                    f"{self._waiting} requests are waiting, and {self._settings.max_queue} may.",
+                    retry_after=self._retry_after(),
+                )
+            self._waiting += 1
+            self._open.add(answering)
+            self._pool.submit(self._answer, answering)
+        return answering
+
+    def describe(self) -> dict[str, object]:
+        """What ``/health`` says of the model, the line and the slots."""
+        with self._lock:
+            queue = {"waiting": self._waiting, "running": len(self._open) - self._waiting}
+        loaded = self._problem is None
+        variable, path = home.model_variable(self._settings)
+        return {
+            "model": self._model.name or Path(path).name,
+            "model_loaded": loaded,
+            variable.lower(): path,
+            "queue": {**queue, "limit": self._settings.max_queue, "slots": self._model.slots},
+            "device": {"name": self._model.device, "state": "busy" if queue["running"] else "free"} if loaded else None,
+            "settings": {"max_seq_len": MAX_SEQ_LEN, "paged_attention": False, "temperature": 0.0},
+        }
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closing.is_set()
+
+    def close(self) -> None:
+        """Gives what runs its time, cancels what is left, and frees the model."""
+        self._closing.set()
+        deadline = time.monotonic() + self._settings.drain
+        while self._open and time.monotonic() < deadline and not self._hurried.wait(0.02):
+            pass
+        with self._lock:
+            left = list(self._open)
+        for answering in left:
+            answering.stop("shutting_down")
+        self._pool.shutdown()
+        if self._started:
+            self._hurried.set()
+            self._keeper.join()
+
+    def hurry(self) -> None:
+        """Cancels what runs at once."""
+        self._hurried.set()
+
+    def _keep_model(self) -> None:
+        try:
+            self._model.load()
+            self._problem = None
+            logger.info("model %s is in memory after %.1f s", self._model.name, time.time() - self._load_began)
+        except DemoApiError as error:
+            self._problem = (
+                error if isinstance(error, SetupError) else SetupError(str(error), next_step=error.next_step)
+            )
+        except Exception as error:
+            logger.exception("the model could not be loaded")
+            self._problem = SetupError(f"The model could not be loaded: {type(error).__name__}: {error}.")
+        finally:
+            self._loaded.set()
+        self._closing.wait()
+        self._pool.shutdown()  # nobody may use the model any more
+        self._model.close()
+
+    def _answer(self, answering: Answering) -> None:
+        with self._lock:
+            self._waiting -= 1
+        begun = time.monotonic()
+        try:
+            answering.answer_with(self._model)
+        finally:
+            with self._lock:
+                self._open.discard(answering)
+                self._seconds.append(time.monotonic() - begun)
+
+    def _retry_after(self) -> int:
+        """Whole seconds until a place in the line is free, by the median of the latest requests; 1 before any."""
+        median = statistics.median(self._seconds) if self._seconds else 0.0
+        return max(1, math.ceil(median / self._model.slots))

@@ -1,0 +1,207 @@
+"""llama.cpp as a model in memory: the zero-hardware default. It answers many questions by continuous batching."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from demo_api import home
+from demo_api.command import TOP_K
+from demo_api.config import Settings
+from demo_api.cpu_demo.models.tt_transformers.tt.common import check_sampling
+from demo_api.direct.model import MAX_SEQ_LEN, Completion, OnText, Question
+from demo_api.errors import BadRequest, RunFailed, SetupError
+
+READ_AT_ONCE = 256
+"""Tokens that are read between two looks at whether a question is still wanted: about half a second's work."""
+
+MOST_THREADS = 8
+
+
+class LlamaCpp:
+    """A GGUF file, loaded by llama.cpp's own server in this process (xllamacpp).
+
+    With a cache for each slot, an answer does not depend on what else is answered at the time: greedy answers are the
+    demo's to the byte.
+    """
+
+    device: str | None = "CPU"
+
+    def __init__(self, settings: Settings) -> None:
+        self.slots = settings.slots
+        self.name = ""
+        self._settings = settings
+        self._server: Any = None
+        self._folder: Path | None = None
+
+    def load(self) -> None:
+        """Loads the model. xllamacpp keeps the interpreter's lock meanwhile: nothing else is answered."""
+        path = home.gguf_file(self._settings)
+        self.name = path.stem
+        try:
+            import xllamacpp
+        except ImportError as error:
+            raise SetupError(
+                f"The CPU engine is missing: {error}.", next_step="Run `pip install 'demo-api[cpu]'`."
+            ) from None
+        self._folder = Path(tempfile.mkdtemp(prefix="demo-api-direct-"))
+        try:
+            self._server = xllamacpp.Server(_params(xllamacpp, path, self.slots, self._context(path), self._folder))
+            self._server.handle_metrics()  # an engine that is freed before it has begun to work would never end
+        except Exception as error:
+            self.close()
+            raise SetupError(
+                f"{path} could not be loaded ({error}).", next_step="Is it complete, and is there enough memory?"
+            ) from None
+
+    def accept(self, question: Question) -> None:
+        """Takes every conversation: the template is the model's own."""
+
+    def complete(self, question: Question, on_text: OnText) -> Completion:
+        """Answers a question in a slot of its own."""
+        request = question.request
+        reply = _Reply(on_text)
+        asked = {
+            **_sampling(question),
+            "max_tokens": request.max_tokens,
+            "cache_prompt": False,
+            "stream": True,  # a call that does not stream cannot be cancelled
+            "stream_options": {"include_usage": True},
+            "timings_per_token": True,
+            "return_progress": True,
+        }
+        try:
+            if question.turns:
+                turns = [{"role": turn.role, "content": turn.content} for turn in question.turns]
+                self._server.handle_chat_completions({"messages": turns, **asked}, reply.receive)
+            else:
+                self._server.handle_completions({"prompt": request.prompt, **asked}, reply.receive)
+        except ValueError as error:  # some errors come so, others as a chunk
+            reply.error = reply.error or {"message": str(error)}
+        return reply.completion(strip=bool(question.turns))
+
+    def close(self) -> None:
+        """Frees the model."""
+        self._server = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _context(self, path: Path) -> int:
+        return min(MAX_SEQ_LEN, home.context_length(str(path)) or MAX_SEQ_LEN)
+
+
+class _Reply:
+    """What the engine says of one question, chunk by chunk, in the thread that asks."""
+
+    def __init__(self, on_text: OnText) -> None:
+        self.error: dict[str, Any] | None = None
+        self._on_text = on_text
+        self._begun = time.monotonic()
+        self._first_after: float | None = None
+        self._texts: list[str] = []
+        self._finish: str | None = None
+        self._timings: dict[str, Any] = {}
+        self._usage: dict[str, Any] = {}
+        self._stopped = False
+        self._failure: Exception | None = None
+
+    def receive(self, chunk: dict[str, Any] | None) -> bool:
+        """Takes one chunk. True cancels the question within one token."""
+        try:
+            self._take(chunk or {})
+        except Exception as error:  # it would be swallowed
+            self._failure = error
+        return self._stopped or self.error is not None or self._failure is not None
+
+    def _take(self, chunk: dict[str, Any]) -> None:
+        if "error" in chunk:
+            self.error = chunk["error"]
+            return
+        self._timings = chunk.get("timings") or self._timings
+        self._usage = chunk.get("usage") or self._usage
+        text = ""
+        for choice in chunk.get("choices", ()):
+            text = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
+            self._finish = choice["finish_reason"] or self._finish
+        if text:
+            self._first_after = self._first_after or time.monotonic() - self._begun
+            self._texts.append(text)
+        self._stopped = self._on_text(text) or self._stopped
+
+    def completion(self, *, strip: bool) -> Completion:
+        """What all the chunks have said."""
+        if self._failure is not None:
+            raise self._failure
+        if self.error is not None:
+            raise _refusal(self.error)
+        finish = "cancelled" if self._stopped and self._finish is None else self._finish or "length"
+        text = "".join(self._texts)
+        timings, first = self._timings, self._first_after
+        predicted = int(timings.get("predicted_n", 0))
+        return Completion(
+            response=text.strip() if strip else text,
+            tokens_generated=predicted - (finish == "stop" and predicted > 0),
+            prompt_tokens=self._usage.get("prompt_tokens") or timings.get("prompt_n"),
+            finish_reason=finish,
+            ttft_ms=None if first is None else round(1000 * first, 2),
+            prefill_seconds=_seconds(timings.get("prompt_ms")),
+            decode_seconds=_seconds(timings.get("predicted_ms")),
+            decode_tokens_per_second=round(timings["predicted_per_second"], 2) if predicted > 1 else None,
+        )
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else round(milliseconds / 1000, 3)
+
+
+def _refusal(error: dict[str, Any]) -> BadRequest | RunFailed:
+    if error.get("type") == "exceed_context_size_error":
+        return BadRequest(
+            f"The field 'prompt' is wrong: it has {error['n_prompt_tokens']} tokens, and the model takes "
+            f"{error['n_ctx']}, the answer's included.",
+            next_step="Send a shorter prompt.",
+            field="prompt",
+        )
+    sentence = f"The engine refused the prompt: {error.get('message')}"
+    return RunFailed(sentence, code="internal_error", next_step="Send another prompt, or look at the server's log.")
+
+
+def _sampling(question: Question) -> dict[str, Any]:
+    request = question.request
+    temperature = request.temperature or 0.0
+    sampling: dict[str, Any] = check_sampling({"temperature": temperature, "top_p": request.top_p, "top_k": TOP_K})
+    del sampling["seed"]  # the demo's fixed one; here who names none gets a random one
+    return sampling if request.seed is None else {**sampling, "seed": request.seed}
+
+
+def _params(xllamacpp: Any, path: Path, slots: int, context: int, folder: Path) -> Any:
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_parallel = slots
+    params.n_ctx = slots * context
+    params.kv_unified = False
+    params.n_batch = READ_AT_ONCE
+    params.cpuparams_batch.n_threads = usable_cpus()  # for the prefill, which more threads make faster
+    # They hardly do that to the decode, and wait for each other busily: where other programs want the CPUs too, a
+    # thread on each was seen to make it many times slower.
+    params.cpuparams.n_threads = max(1, usable_cpus() // 2)
+    params.fit_params = params.warmup = False
+    params.cache_ram_mib = 0
+    params.verbosity = -1
+    # Its listener cannot be turned off: a socket in a folder that only we can enter, and a secret too.
+    params.hostnames, params.api_keys = [str(folder / "engine.sock")], [secrets.token_urlsafe(32)]
+    params.ui = params.endpoint_slots = False
+    params.endpoint_metrics = True  # what it is asked first
+    return params
+
+
+def usable_cpus() -> int:
+    """As many threads as are worth it for a small model."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, MOST_THREADS)

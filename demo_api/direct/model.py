@@ -1,0 +1,109 @@
+"""What a model in memory is to the engine that serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from demo_api.messages import Request
+
+MAX_SEQ_LEN = 2048
+"""Tokens that a prompt and its answer have together at most, as in the lesson's direct server."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a conversation.
+
+    Attributes:
+        role: ``system``, ``user`` or ``assistant``.
+        content: its text.
+    """
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a model is to answer.
+
+    Attributes:
+        request: the sampling and the most tokens; ``request.prompt`` is the last turn, or the raw text.
+        turns: the whole conversation, the last turn is the user's; empty for text that is to be continued as it is,
+            without the chat template.
+    """
+
+    request: Request
+    turns: Sequence[Turn]
+
+    @classmethod
+    def of(cls, request: Request) -> Question:
+        """One prompt, as ``/chat`` has it."""
+        return cls(request, [Turn("user", request.prompt)])
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model has answered, with the engine's own counts. Seconds of wall time; None is "not known".
+
+    Attributes:
+        response: the text, stripped as the demo strips it; raw text is not stripped.
+        tokens_generated: the end-of-sequence token not counted.
+        prompt_tokens: of the prompt with its template.
+        finish_reason: ``stop`` (the model ended its answer), ``length`` (it reached ``max_tokens`` or the end of its
+            context), or ``cancelled``.
+        ttft_ms: the model began with this question to the first token of the answer, milliseconds.
+        prefill_seconds: the prompt was read.
+        decode_seconds: first token to last.
+        decode_tokens_per_second: of this answer alone, the first token not counted.
+    """
+
+    response: str
+    tokens_generated: int
+    prompt_tokens: int | None
+    finish_reason: str
+    ttft_ms: float | None = None
+    prefill_seconds: float | None = None
+    decode_seconds: float | None = None
+    decode_tokens_per_second: float | None = None
+
+
+OnText = Callable[[str], bool]
+"""Called with what the latest token adds to the text; True ends the answer there, within one token."""
+
+
+class Model(Protocol):
+    """A model that is loaded once and answers many questions.
+
+    Attributes:
+        name: as the demo calls it.
+        device: as the demo calls it, such as ``CPU`` or ``N150``; None before ``load``.
+        slots: how many questions it answers at the same time.
+    """
+
+    name: str
+    device: str | None
+    slots: int
+
+    def load(self) -> None:
+        """Loads it, once, in the thread that calls ``close`` too.
+
+        Raises:
+            SetupError: it cannot be loaded; what was opened is closed.
+        """
+
+    def accept(self, question: Question) -> None:
+        """Raises BadRequest for what this model can know that it cannot do. Called after ``load``."""
+
+    def complete(self, question: Question, on_text: OnText) -> Completion:
+        """Answers a question; called from up to ``slots`` threads at once, which are joined before ``close``.
+
+        Raises:
+            BadRequest: the prompt does not fit.
+            RunFailed: the engine failed.
+        """
+
+    def close(self) -> None:
+        """Frees the model and closes the device, whatever ``load`` came to."""

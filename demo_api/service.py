@@ -1,0 +1,77 @@
+"""What the HTTP door needs of whatever answers behind it: the dispatcher of the demo engine, or the direct engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Protocol
+
+from demo_api.direct.model import Question
+from demo_api.messages import Event, Run
+
+
+class Asking(Protocol):
+    """One accepted request, for the client that waits for it.
+
+    Attributes:
+        run_id: the run's.
+    """
+
+    run_id: str
+
+    def wait(self, is_gone: Callable[[], bool]) -> Run:
+        """Waits for the run's end.
+
+        Args:
+            is_gone: whether the client has hung up; then the run is cancelled.
+
+        Raises:
+            ShuttingDown: the server stops before that.
+        """
+
+    def events(self) -> Generator[tuple[int, Event] | None]:
+        """The run's events with their numbers, as they come, up to ``done``; None while none comes.
+
+        Events of kind ``text`` have ``added``: what they add to the text.
+        """
+
+    def leave(self) -> None:
+        """The client has hung up from the events."""
+
+    def output(self, run: Run) -> str | None:
+        """All that was printed for the run, which has ended; None where nothing prints."""
+
+
+class Service(Protocol):
+    """Answers requests. All methods may be called from any thread.
+
+    Attributes:
+        engine_name: ``demo`` or ``direct``.
+    """
+
+    engine_name: str
+
+    def start(self) -> None:
+        """Begins to work, once."""
+
+    def check(self) -> None:
+        """Raises what keeps ``begin`` from accepting anything now, a full line excepted."""
+
+    def begin(self, question: Question, idempotency_key: str | None = None) -> Asking:
+        """Accepts a request.
+
+        Raises:
+            DemoApiError: it is not accepted.
+        """
+
+    def describe(self) -> dict[str, object]:
+        """What ``/health`` says beside the status: ``model``, ``model_loaded``, ``queue``, ``device`` and so on."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+
+    def close(self) -> None:
+        """Takes no more requests, gives those that run their time to end, and returns when nothing is left."""
+
+    def hurry(self) -> None:
+        """Cuts that time short."""

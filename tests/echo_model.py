@@ -1,0 +1,72 @@
+"""A hand-written model in memory, for the tests of what stands above the models."""
+
+from __future__ import annotations
+
+import threading
+
+from demo_api.direct.model import Completion, OnText, Question
+from demo_api.errors import BadRequest, SetupError
+
+
+class EchoModel:
+    """Answers with the prompt, word by word. Each word waits until it is let go, if that is asked for."""
+
+    name = "echo"
+    device: str | None = "CPU"
+
+    def __init__(self, *, slots: int = 2, hold: bool = False, loads: bool = True) -> None:
+        self.slots = slots
+        self.let_go = threading.Event()
+        self.let_load = threading.Event()
+        self.let_load.set()
+        self.entered = threading.Semaphore(0)
+        self.at_once = 0
+        self.most_at_once = 0
+        self.words = 0
+        self.closed = 0
+        self._loads = loads
+        self._lock = threading.Lock()
+        if not hold:
+            self.let_go.set()
+
+    def load(self) -> None:
+        self.let_load.wait()
+        if not self._loads:
+            raise SetupError("The model is broken.", next_step="Get another.")
+
+    def accept(self, question: Question) -> None:
+        if "refuse" in question.request.prompt:
+            raise BadRequest("No.", field="prompt")
+
+    def complete(self, question: Question, on_text: OnText) -> Completion:
+        assert not self.closed
+        with self._lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        self.entered.release()
+        try:
+            return self._say(question, on_text)
+        finally:
+            with self._lock:
+                self.at_once -= 1
+
+    def _say(self, question: Question, on_text: OnText) -> Completion:
+        prompt = question.request.prompt
+        if prompt == "break":
+            raise RuntimeError("It broke.")
+        if prompt == "too long":
+            raise BadRequest("It does not fit.", field="prompt")
+        said: list[str] = []
+        for word in prompt.split(" ")[: question.request.max_tokens]:
+            while not self.let_go.wait(0.01):
+                if on_text(""):
+                    return Completion("", 0, None, "cancelled")
+            said.append(word if not said else f" {word}")
+            self.words += 1
+            if on_text(said[-1]):
+                return Completion("".join(said), len(said), 3, "cancelled")
+        finish = "length" if len(said) < len(prompt.split(" ")) else "stop"
+        return Completion("".join(said), len(said), 3, finish, ttft_ms=1.5, decode_tokens_per_second=10.0)
+
+    def close(self) -> None:
+        self.closed += 1
