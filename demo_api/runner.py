@@ -76,7 +76,12 @@ class DemoRunner:
     def describe(self) -> dict[str, object]:
         """The model as it is set. It is never loaded here: every run loads it anew."""
         variable, model = home.model_variable(self._settings)
-        return {"model": Path(model).name, "model_loaded": False, variable.lower(): model}
+        settings = {
+            "max_seq_len": f"as the prompt needs, up to {command.sequence_limit(self._settings, 1)}",
+            "paged_attention": not self._settings.is_cpu_demo,
+            "temperature": command.DEFAULT_TEMPERATURE,
+        }
+        return {"model": Path(model).name, "model_loaded": False, variable.lower(): model, "settings": settings}
 
     def end_lost(self, batch_ids: Collection[str]) -> str | None:
         """Ends what is left of batches whose server is gone or suspended: SIGINT first, so that the device is closed.
