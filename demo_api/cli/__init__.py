@@ -8,11 +8,14 @@ from typing import Any
 
 import click
 
+from demo_api.cli.compare import compare
 from demo_api.cli.device import device
+from demo_api.cli.doctor import doctor
 from demo_api.cli.model import model
 from demo_api.cli.parse import parse
 from demo_api.cli.run import run
 from demo_api.cli.serve import serve
+from demo_api.cli.smoke import smoke
 from demo_api.errors import BadRequest, DemoApiError, SetupError, ShuttingDown
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SETUP, EXIT_TIMED_OUT, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
@@ -49,5 +52,5 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-for _command in (serve, run, parse, device, model):
+for _command in (serve, run, smoke, compare, parse, device, doctor, model):
     main.add_command(_command)

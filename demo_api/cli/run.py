@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +14,10 @@ from rich.text import Text
 from demo_api import bodies, server
 from demo_api.cli.options import flags_of
 from demo_api.config import Settings, setting_names
-from demo_api.device import DeviceBusy, Hold
-from demo_api.errors import DemoApiError, RunFailed, ShuttingDown
-from demo_api.ledger import Ledger, new_id
-from demo_api.messages import Batch, Event, Run, check_request
+from demo_api.errors import DemoApiError
+from demo_api.messages import Event, check_request
 from demo_api.run_folder import RunFolder
-from demo_api.runner import DemoRunner
+from demo_api.without_server import WithoutServer
 
 _RUN_SETTINGS = [name for name in setting_names() if name not in ("host", "port", "max_queue")]
 
@@ -50,38 +45,14 @@ def run(prompt: str, as_json: bool, **options: Any) -> None:
 
 
 def _run(settings: Settings, fields: dict[str, object]) -> dict[str, object]:
-    engine, stopped = DemoRunner(settings), threading.Event()
-    request = check_request(fields)
-    engine.accept(request)
-    engine.check()
-    devices, name = Ledger(settings).devices, engine.device.name
-    batch = Batch(new_id(), [Run(new_id(), request, engine.demo(), accepted_at=time.time(), waited_seconds=0.0)])
-
-    def stop() -> None:
-        stopped.set()
-        engine.cancel(batch.batch_id, "cancelled")
-
-    server.stop_on_signals(stop, engine.hurry)
-    with Console(stderr=True).status("waiting for the device") as status, _held(engine, settings, stopped) as hold:
-        doubt = engine.clear_up()
-        if doubt:
-            devices.suspect(name, doubt)
-        outcome = engine.generate(batch, lambda _, event: status.update(_progress(event)), hold)
-        devices.settle(name, outcome)
-    result = outcome.results[0]
-    output = RunFolder(Path(result.log_folder)).readable_log() if result.log_folder else ""
-    seconds = time.monotonic() - batch.claimed_at
-    return bodies.answer(replace(batch.runs[0], result=result), engine=engine.name, output=output, seconds=seconds)
-
-
-def _held(engine: DemoRunner, settings: Settings, stopped: threading.Event) -> Hold:
-    try:
-        return engine.device.wait_to_hold(seconds=settings.run_timeout, given_up=stopped)
-    except DeviceBusy:
-        if stopped.is_set():
-            raise ShuttingDown("The run was not started.") from None
-        sentence = f"Another process held the device for {settings.run_timeout:g} s, so the run did not start."
-        raise RunFailed(sentence, code="timed_out") from None
+    demo = WithoutServer(settings)
+    runs = demo.prepare([check_request(fields)])
+    server.stop_on_signals(demo.stop, demo.hurry)
+    with Console(stderr=True).status("waiting for the device") as status:
+        (run,) = demo.run(runs, lambda event: status.update(_progress(event)))
+    folder = run.result.log_folder if run.result else None
+    output = RunFolder(Path(folder)).readable_log() if folder else ""
+    return bodies.answer(run, engine=demo.name, output=output, seconds=run.time_seconds or 0.0)
 
 
 def _progress(event: Event) -> Text:
