@@ -51,7 +51,7 @@ class Care:
         }
         reset = Reset(
             [command for command in (settings.reset_command, settings.reset_check) if command],
-            device=name,
+            mark=self._device.mark,
             timeout_s=settings.reset_timeout,
             environment={**ours, **self._device.environment},
             lock=hold.fd,
@@ -80,7 +80,7 @@ class Care:
     def end_lost(self) -> None:
         """Ends a reset that a server had begun which is gone. Nobody has told it that its server died."""
         if self._states.get(self._device.name).state == "resetting":
-            left = process_tree.survivors(MARK, {self._device.name})
+            left = process_tree.survivors(MARK, {self._device.mark})
             process_tree.end(left, grace=self._settings.stop_grace)
 
     def _tell_in_the_way(self, in_the_way: str) -> None:

@@ -81,6 +81,11 @@ class Device:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def mark(self) -> str:
+        """What no other device has, of no other state folder on this host either."""
+        return str(self.folder / self.name)
+
+    @property
     def _lock(self) -> Path:
         return self.folder / f"{self.name}.lock"
 

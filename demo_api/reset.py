@@ -16,7 +16,7 @@ import psutil
 from demo_api.child import Child, Ended
 
 MARK = "DEMO_API_RESET"
-"""The environment variable that marks the processes of a reset with the name of the device."""
+"""The environment variable that marks the processes of a reset with ``Device.mark``."""
 
 _GRACE_S = 5.0
 _MOST_OUTPUT = 2**20
@@ -28,7 +28,7 @@ class Reset:
 
     Args:
         commands: what is run, one after another; a shell's quoting, no shell.
-        device: its name, which marks the processes.
+        mark: what marks the processes.
         timeout_s: for all of them together.
         environment: the whole environment.
         lock: a file descriptor that they inherit, so that the device stays taken even when the server is killed.
@@ -38,13 +38,13 @@ class Reset:
         self,
         commands: Sequence[str],
         *,
-        device: str,
+        mark: str,
         timeout_s: float,
         environment: Mapping[str, str],
         lock: int | None = None,
     ) -> None:
         self._commands = commands
-        self._device = device
+        self._mark = mark
         self._timeout_s = timeout_s
         self._environment = environment
         self._lock_fds = () if lock is None else (lock,)
@@ -97,7 +97,7 @@ class Reset:
             env=self._environment,
             stdout=folder / "stdout.txt",
             stderr=folder / "stderr.txt",
-            mark=(MARK, self._device),
+            mark=(MARK, self._mark),
             pass_fds=self._lock_fds,
             grace=_GRACE_S,
         )

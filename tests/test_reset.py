@@ -21,12 +21,15 @@ from demo_api.process_tree import survivors
 from demo_api.reset import MARK, Reset, holders
 
 
+HERE = f"reset of {os.getpid()}"
+
+
 def python(code: str) -> str:
     return shlex.join([sys.executable, "-c", code])
 
 
 def reset(*commands: str, timeout_s: float = 30, lock: int | None = None) -> Reset:
-    return Reset(commands, device="device", timeout_s=timeout_s, environment=dict(os.environ), lock=lock)
+    return Reset(commands, mark=HERE, timeout_s=timeout_s, environment=dict(os.environ), lock=lock)
 
 
 def test_a_reset_runs_its_commands_one_after_another(tmp_path: Path) -> None:
@@ -60,7 +63,7 @@ def test_a_reset_and_its_check_have_their_time_together() -> None:
     told = reset(python("0"), HANGS, timeout_s=1).run()
     assert told is not None
     assert told.endswith("was stopped: reset and check took longer than 1 s.")
-    assert survivors(MARK, {"device"}) == []
+    assert survivors(MARK, {HERE}) == []
 
 
 @pytest.mark.parametrize("stopped", ["before it begins", "while it goes on"])
@@ -73,13 +76,13 @@ def test_a_reset_can_be_broken_off(stopped: str) -> None:
     thread.start()
     if stopped == "while it goes on":
         tick = threading.Event()
-        while not survivors(MARK, {"device"}):
+        while not survivors(MARK, {HERE}):
             tick.wait(0.02)
         hanging.stop()
     thread.join(10)
     assert told[0] is not None
     assert "was stopped" in told[0]
-    assert survivors(MARK, {"device"}) == []
+    assert survivors(MARK, {HERE}) == []
 
 
 def test_who_uses_the_device_is_found_by_its_open_file(tmp_path: Path) -> None:
@@ -131,7 +134,7 @@ def test_a_device_stays_taken_while_the_reset_of_a_killed_server_goes_on_and_tha
     assert hold is not None
     assert hold.fd is not None
     orphan = subprocess.Popen(
-        shlex.split(HANGS), env={**os.environ, MARK: "device"}, pass_fds=(hold.fd,), stdout=subprocess.PIPE
+        shlex.split(HANGS), env={**os.environ, MARK: device.mark}, pass_fds=(hold.fd,), stdout=subprocess.PIPE
     )
     assert orphan.stdout is not None
     orphan.stdout.readline()
