@@ -22,6 +22,16 @@ from demo_api.server import HttpServer
 from demo_api.service import Service
 
 
+def pytest_configure() -> None:
+    """Gives each worker of pytest-xdist a processor of its own, for its children too: llama.cpp's threads wait for each
+    other busily, so two models that share two processors are many times slower than two that have one each.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and hasattr(os, "sched_setaffinity"):
+        usable = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {usable[int(worker.removeprefix("gw")) % len(usable)]})
+
+
 @pytest.fixture(scope="session")
 def model_dir() -> Path:
     """The folder of the small model; downloaded on the first use on this machine."""

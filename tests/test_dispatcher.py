@@ -341,6 +341,18 @@ def test_a_batch_of_a_server_that_is_gone_is_run_again_at_once(loop: tuple[Devic
     assert engine.seen == [["a"]]
 
 
+def test_a_run_is_alone_on_its_last_attempt(loop: tuple[DeviceLoop, EchoEngine, Ledger]) -> None:
+    body, engine, ledger = loop
+    ledger.line.submit([ask("a"), ask("b")], {})
+    for _ in range(2):  # two servers that went down with both
+        ledger.line.claim("device", list)
+        ledger.line.recover(ledger.line.batches("device", "open"))
+    ledger.line.submit([ask("c"), ask("d")], {})
+    while body.turn():
+        pass
+    assert engine.seen == [["a"], ["b"], ["c", "d"]]
+
+
 def test_a_batch_of_a_server_that_lives_is_left_alone(loop: tuple[DeviceLoop, EchoEngine, Ledger]) -> None:
     body, engine, ledger = loop
     ledger.line.submit([ask("a")], {})

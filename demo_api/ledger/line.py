@@ -81,7 +81,12 @@ class Line:
             head = connection.execute(waiting.limit(1).with_for_update(skip_locked=True)).mappings().first()
             if head is None:
                 return None
-            alike = waiting.where(runs.c.alike == head["alike"]).limit(self._max_batch)
+            alike = waiting.where(runs.c.alike == head["alike"])
+            # On its last attempt a run is alone: if it is the one that brings its servers down, it takes none with it.
+            if head["attempts"] == MAX_ATTEMPTS - 1:
+                alike = alike.where(runs.c.number == head["number"])
+            else:
+                alike = alike.where(runs.c.attempts < MAX_ATTEMPTS - 1).limit(self._max_batch)
             found = connection.execute(alike.with_for_update(skip_locked=True)).mappings().all()
             by_id = {row["run_id"]: row for row in found}
             chosen = choose([rows.to_run(row) for row in found])
