@@ -15,7 +15,7 @@ model: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(BIN)/demo-api model pull
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
 
 # What takes long or is left to chance: SOAK_SEED=N repeats the chances of an earlier time.
 soak: $(VENV)/installed-dev

@@ -36,7 +36,7 @@ from demo_api.direct.model import MAX_SEQ_LEN
 
 SLOTS = 8
 MAX_TOKENS = 64
-PROMPT = "Count from {} upwards, in words, as far as you can."
+PROMPT = "Write a long story about a fox and a river, number {}."  # longer than the limit on both
 LLAMA_SERVER = Path(sys.executable).with_name("llama-server-vulkan")
 
 

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -152,7 +153,7 @@ class Settings(BaseModel):
     @property
     def ledger_url(self) -> str:
         """Where the ledger is, as SQLAlchemy wants it."""
-        return self.database_url or f"sqlite:///{self.state_dir / 'ledger.db'}"
+        return self.database_url or f"sqlite:///{quote(str(self.state_dir / 'ledger.db'))}"
 
     @property
     def max_waiting(self) -> int:

@@ -21,6 +21,8 @@ from demo_api.process_tree import survivors
 from demo_api.server import HttpServer
 from demo_api.service import Service
 
+pytest_plugins = ["databases"]
+
 
 def pytest_configure() -> None:
     """Gives each worker of pytest-xdist a processor of its own, for its children too: llama.cpp's threads wait for each

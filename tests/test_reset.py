@@ -20,7 +20,6 @@ from demo_api.ledger import DeviceStates, Ledger
 from demo_api.process_tree import survivors
 from demo_api.reset import MARK, Reset, holders
 
-
 HERE = f"reset of {os.getpid()}"
 
 

@@ -72,7 +72,6 @@ class LlamaCpp:
             "cache_prompt": False,
             "stream": True,  # a call that does not stream cannot be cancelled
             "stream_options": {"include_usage": True},
-            "timings_per_token": True,
             "return_progress": True,
         }
         try:

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ BUSY_SECONDS = 15
 """How long a statement waits for another process that holds SQLite's lock."""
 
 _CONNECTIONS = 8
+_MIGRATING = 20261122  # the number of a lock of PostgreSQL's
 
 
 class Database:
@@ -50,7 +51,13 @@ class Database:
         if self._is_sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
-        self._open()
+        else:
+            event.listen(self._engine, "connect", _prepare_postgresql)
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
         # A connection must not be shared between processes; gunicorn may fork after the application was made.
         os.register_at_fork(after_in_child=self._forget_connections)
 
@@ -62,6 +69,8 @@ class Database:
             LedgerUnavailable: the database cannot be read now.
         """
         with _told(), self._engine.connect() as connection:
+            if not self._is_sqlite:
+                connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     @contextmanager
@@ -79,10 +88,19 @@ class Database:
                 with self._engine.begin() as connection:
                     yield connection
                 return
-            with self._writing, self._engine.connect() as connection:
+            with self._one_writer(), self._engine.connect() as connection:
                 writes = connection.execution_options(demo_api_writes=True)
                 with writes.begin():
                     yield writes
+
+    @contextmanager
+    def _one_writer(self) -> Iterator[None]:
+        if not self._writing.acquire(timeout=BUSY_SECONDS):
+            raise LedgerUnavailable("The ledger is too busy.")
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     def hold_line_still(self, connection: Connection) -> None:
         """Until the transaction ends nobody else comes past here. On SQLite that is so anyway."""
@@ -109,10 +127,9 @@ class Database:
     def _open(self) -> None:
         if self._is_sqlite:
             _make_private(self._url)
+            _check_sqlite(self._url)
         try:
             with self._engine.connect() as connection:
-                if self._is_sqlite:
-                    _check_sqlite(connection)
                 version = _version(connection)
             if version != VERSION:
                 self._migrate()
@@ -129,10 +146,13 @@ class Database:
         config.set_main_option("path_separator", "os")
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
         with self.write() as connection:
+            if not self._is_sqlite:
+                connection.execute(select(func.pg_advisory_xact_lock(_MIGRATING)))
             version = _version(connection)  # another server may have been first
             if version is not None and version not in known:
                 raise SetupError(
-                    f"The ledger {self._url} was written by a newer demo_api (version {version} of its tables).",
+                    f"The ledger {_named(self._url)} was written by a newer demo_api (version {version} of its "
+                    "tables).",
                     next_step="Use that newer demo_api, or another --state-dir or DEMO_API_DATABASE_URL.",
                 )
             config.attributes["connection"] = connection
@@ -146,6 +166,8 @@ def _checked(url: str) -> URL:
             raise ArgumentError("it is neither sqlite nor postgresql")
         if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
             raise ArgumentError("a ledger in memory would not survive anything")
+        if "@" in (parsed.host or ""):
+            raise ArgumentError("the special characters of its password must be written as %40 and so on")
         parsed.get_dialect().import_dbapi()
     except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
         raise SetupError(
@@ -171,8 +193,22 @@ def _make_private(url: URL) -> None:
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the sqlite3 module begins no transactions of its own: _begin_sqlite does
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    _choose_wal(connection)
+    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _choose_wal(connection: Any) -> None:
+    # The file keeps it. SQLite waits for no lock here, and servers may make a ledger at the same moment.
+    until, pause = time.monotonic() + BUSY_SECONDS, threading.Event()
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() >= until:
+                raise
+        pause.wait(0.02)
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -181,15 +217,40 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _check_sqlite(connection: Connection) -> None:
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = {int(BUSY_SECONDS * 1000)}")
+        # A server that is suspended within a transaction must not keep its locks.
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {int(BUSY_SECONDS * 1000)}")
+    connection.commit()
+
+
+def _check_sqlite(url: URL) -> None:
     if sqlite3.sqlite_version_info < (3, 35):  # it knows no RETURNING
         raise SetupError(
             f"This Python's SQLite {sqlite3.sqlite_version} is too old: the ledger needs 3.35 or later.",
             next_step="Use a newer Python or system, or PostgreSQL: DEMO_API_DATABASE_URL.",
         )
-    told = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+    # Read-only: whoever closes a database last puts into its file what a killed server had left beside it.
+    address = f"{Path(str(url.database)).absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as connection:
+            connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
+            (told,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        told = str(error)
+        if isinstance(error, sqlite3.OperationalError) and "decode" not in told:
+            return  # it is locked, or cannot be opened: which is told by who needs it
     if told != "ok":
-        raise DBAPIError(None, None, sqlite3.DatabaseError(told))
+        raise SetupError(
+            f"The ledger {url.database} is damaged: {' '.join(told.split())}.",
+            next_step="Nothing was changed. Restore it from a backup, or move it away (with its -wal and -shm files) "
+            "to begin a new one without the runs that it holds.",
+        )
+
+
+def _named(url: URL) -> str:
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def _version(connection: Connection) -> str | None:
@@ -202,14 +263,8 @@ def _version(connection: Connection) -> str | None:
 
 def _cannot_open(url: URL, error: SQLAlchemyError) -> SetupError:
     reason = _reason(error)
-    if url.get_backend_name() == "sqlite" and ("malformed" in reason or "not a database" in reason or "***" in reason):
-        return SetupError(
-            f"The ledger {url.database} is damaged: {reason}.",
-            next_step="Nothing was changed. Restore it from a backup, or move it away (with its -wal and -shm files) "
-            "to begin a new one without the runs that it holds.",
-        )
     return SetupError(
-        f"The ledger {url.render_as_string(hide_password=True)} cannot be opened: {reason}.",
+        f"The ledger {_named(url)} cannot be opened: {reason}.",
         next_step="Make it reachable, or set DEMO_API_DATABASE_URL to another.",
     )
 

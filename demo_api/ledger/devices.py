@@ -46,6 +46,7 @@ class DeviceStates:
         if self.get(name).state == state:
             return
         with self._database.write() as connection:
+            self._database.hold_line_still(connection)  # or two insert the same device
             new = {"state": state, "reason": reason, "since": time.time()}
             changed = connection.execute(devices.update().where(devices.c.name == name).values(new))
             if not changed.rowcount:

@@ -260,8 +260,9 @@ class Line:
             "accepted_clock": clock,
             "told_position": position,
         }
-        row = connection.execute(runs.insert().values(values).returning(*runs.c)).mappings().one()
-        rows.add_events(connection, [(row["number"], Event("queued", at, {"position": position}))])
+        number = connection.execute(runs.insert().values(values).returning(runs.c.number)).scalar_one()
+        rows.add_events(connection, [(number, Event("queued", at, {"position": position}))])
+        row = connection.execute(select(runs).where(runs.c.number == number)).mappings().one()
         return rows.to_run(row, position)
 
     def _start(self, connection: Connection, device: str, claimed: Sequence[RowMapping]) -> Batch:
@@ -286,10 +287,9 @@ class Line:
                     told_position=None,
                 )
             )
-            fresh = connection.execute(started.returning(*runs.c)).mappings().one()
-            data = {"attempt": fresh["attempts"], "batch_size": len(claimed), "device": device}
+            data = {"attempt": row["attempts"] + 1, "batch_size": len(claimed), "device": device}
             rows.add_events(connection, [(row["number"], Event("started", at, data))])
-            taken.append(rows.to_run(fresh))
+            taken.append(rows.to_run(connection.execute(started.returning(*runs.c)).mappings().one()))
         return Batch(batch_id, taken)
 
     def _running(self, connection: Connection, batch_id: str) -> Sequence[RowMapping]:
@@ -324,11 +324,13 @@ class Line:
         The median of the measured batches, for each batch ahead of the last one in the line, and what is left of the
         one that runs. Before any has ended, the time that the running one has taken so far is all that is known.
         """
+        # By their runs' numbers: the host's clock may have begun anew.
         measured = select(batches.c.seconds).where(batches.c.seconds.is_not(None))
-        latest = measured.order_by(batches.c.started_clock.desc()).limit(_REMEMBERED_BATCHES)
+        ended = measured.join(runs, runs.c.batch_id == batches.c.batch_id).group_by(batches.c.batch_id)
+        latest = ended.order_by(func.max(runs.c.number).desc()).limit(_REMEMBERED_BATCHES)
         seconds: list[float] = list(connection.execute(latest).scalars())
         began = connection.execute(select(func.min(batches.c.started_clock)).where(batches.c.state == "open")).scalar()
-        elapsed: float = self._database.clock(connection) - began if began is not None else 0.0
+        elapsed: float = max(0.0, self._database.clock(connection) - began) if began is not None else 0.0
         if not seconds:
             return max(1, math.ceil(elapsed))
         median = statistics.median(seconds)

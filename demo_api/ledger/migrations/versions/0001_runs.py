@@ -48,7 +48,12 @@ def upgrade() -> None:
     op.create_index("batches_state", "batches", [batches.c.state, batches.c.device])
     op.create_table(
         "events",
-        sa.Column("run_number", sa.BigInteger, sa.ForeignKey("runs.number", ondelete="CASCADE"), nullable=False),
+        sa.Column(
+            "run_number",
+            sa.BigInteger().with_variant(sa.Integer, "sqlite"),
+            sa.ForeignKey("runs.number", ondelete="CASCADE"),
+            nullable=False,
+        ),
         sa.Column("number", sa.Integer, nullable=False),
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("at", sa.Float(53)),
