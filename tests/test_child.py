@@ -181,7 +181,8 @@ def test_stop_before_anything_was_printed(spawn: Spawner) -> None:
     child = spawn("time.sleep(600)")
     child.stop("cancelled")
     ended = follow(child)
-    assert (ended.stopped, ended.signals) == ("cancelled", ("SIGINT",))
+    assert ended.stopped == "cancelled"
+    assert ended.signals in (("SIGINT",), ("SIGINT", "SIGTERM"))  # an interpreter that starts can swallow an interrupt
 
 
 def test_stop_from_another_thread_wakes_a_silent_child(spawn: Spawner) -> None:

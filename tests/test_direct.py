@@ -301,3 +301,11 @@ def test_serve_leaves_when_the_model_cannot_be_loaded_if_that_is_asked_for(tmp_p
     with serving(*flags, environ=clean_environ()) as server:
         until(lambda: requests.get(f"{server.url}/health", timeout=10).json()["status"] == "unhealthy")
         assert "could not be loaded" in requests.get(f"{server.url}/health", timeout=10).json()["note"]
+
+
+def test_a_long_temporary_path_does_not_matter(model_dir: Path, tmp_path: Path) -> None:
+    longer = tmp_path / ("long" * 25)
+    longer.mkdir()
+    flags = ["--engine", "direct", "--llama-dir", str(model_dir), "--state-dir", str(tmp_path / "state")]
+    with serving(*flags, environ=clean_environ() | {"TMPDIR": str(longer)}) as server:
+        until(lambda: requests.get(f"{server.url}/readyz", timeout=10).status_code == 200)

@@ -22,6 +22,9 @@ READ_AT_ONCE = 256
 
 MOST_THREADS = 8
 
+LONGEST_PARENT_PATH = 60
+"""A Unix socket's path is 103 bytes at most on every system, and the folder's and the socket's names are part of it."""
+
 
 class LlamaCpp:
     """A GGUF file, loaded by llama.cpp's own server in this process (xllamacpp).
@@ -49,7 +52,7 @@ class LlamaCpp:
             raise SetupError(
                 f"The CPU engine is missing: {error}.", next_step="Run `pip install 'demo-api[cpu]'`."
             ) from None
-        self._folder = Path(tempfile.mkdtemp(prefix="demo-api-direct-"))
+        self._folder = _private_folder()
         try:
             self._server = xllamacpp.Server(_params(xllamacpp, path, self.slots, self._context(path), self._folder))
             self._server.handle_metrics()  # an engine that is freed before it has begun to work would never end
@@ -198,6 +201,14 @@ def _params(xllamacpp: Any, path: Path, slots: int, context: int, folder: Path) 
     params.ui = params.endpoint_slots = False
     params.endpoint_metrics = True  # what it is asked first
     return params
+
+
+def _private_folder() -> Path:
+    """A new folder for the listener's socket, which nobody else can enter, with a path that is short enough."""
+    parent = tempfile.gettempdir()
+    if len(os.fsencode(parent)) > LONGEST_PARENT_PATH:
+        parent = "/tmp"  # noqa: S108 (mkdtemp makes a folder of our own in it)
+    return Path(tempfile.mkdtemp(prefix="demo-api-direct-", dir=parent))
 
 
 def usable_cpus() -> int:
