@@ -574,6 +574,26 @@ def test_start_compares_the_real_engines_and_leaves_nothing(
     assert servers_left(environ) == []
 
 
+def test_a_direct_server_with_another_model_file_differs(
+    serve: Callable[..., Server],
+    settings: Callable[..., Settings],
+    prompt_file: Callable[..., str],
+    model_dir: Path,
+    tmp_path: Path,
+) -> None:
+    (path,) = model_dir.glob("*.gguf")
+    told = b"You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    other = tmp_path / "other.gguf"  # its chat template tells the model something else
+    other.write_bytes(path.read_bytes().replace(told, b"Answer in French, and only about the sea.".ljust(len(told))))
+    demo = serve(settings(llama_dir=model_dir))
+    direct = serve(settings(llama_dir=other, engine="direct", state_dir=tmp_path / "direct"))
+    direct.service.wait_until_loaded()  # type: ignore[attr-defined]
+    words = [f"--demo={demo.url}", f"--direct={direct.url}", "--max-tokens=16", prompt_file("Write about love.")]
+    done = CliRunner().invoke(main, ["compare", *words])
+    assert done.exit_code == 1, done.output
+    assert "1 prompt: 1 different" in done.output
+
+
 def test_a_server_that_does_not_start_is_2_and_says_why(environ: dict[str, str], tmp_path: Path) -> None:
     process = spawn(environ, f"--model-dir={tmp_path / 'none'}")
     stdout, stderr = process.communicate(timeout=60)

@@ -415,3 +415,16 @@ def test_the_prompts_of_a_killed_server_go_with_the_next_run(
     serve(settings).chat()
     assert left.path.exists()
     assert list(left.path.iterdir()) == []
+
+
+def test_each_device_is_selected_by_its_own_variables(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings]
+) -> None:
+    settings = child_settings(
+        "shows_environment", devices="left TT_VISIBLE_DEVICES=0; right TT_VISIBLE_DEVICES=1", max_batch=1
+    )
+    server = serve(settings)
+    with ThreadPoolExecutor(2) as pool:  # two at once, on one device each
+        answers = [answer.json()["response"] for answer in pool.map(server.chat, ["one", "other"])]
+    assert {json.loads(answer)["environ"]["TT_VISIBLE_DEVICES"] for answer in answers} == {"0", "1"}
+    assert [device["name"] for device in server.get("/health").json()["devices"]] == ["left", "right"]
