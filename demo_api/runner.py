@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
-import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 from demo_api import command, home, process_tree, run_folder
-from demo_api.child import Child, Ended
+from demo_api.child import Child
+from demo_api.child_end import End, Started, stopped
 from demo_api.config import Settings
 from demo_api.device import Device, Hold
 from demo_api.engine import Listener
-from demo_api.errors import BadRequest, StorageFull
-from demo_api.messages import Batch, Event, Failure, Outcome, Request, Result, Run, Timing
+from demo_api.errors import BadRequest
+from demo_api.messages import Batch, Event, Outcome, Request, Result, Run
 from demo_api.run_folder import RunFolder
-from demo_api.transcript import Reader, Reading
+from demo_api.transcript import Reader
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +127,7 @@ class DemoRunner:
         try:
             return self._run_child(batch, settings, folder, listener, hold)
         except _Cancelled as cancelled:
-            failure = self._stopped(str(cancelled))
+            failure = stopped(settings, str(cancelled))
             return Outcome([Result(run.run_id, failure=failure) for run in batch.runs])
         finally:
             with self._lock:
@@ -173,7 +170,7 @@ class DemoRunner:
             for event in reader.feed("stdout" if stream == "stdout" else "stderr", chunk):
                 tell(event)
 
-        started = _Started()
+        started = Started()
         tell(Event("phase", started.wall, {"phase": "startup"}))
         child = self._spawn(batch, settings, prompts, folder, hold)
         try:
@@ -183,9 +180,9 @@ class DemoRunner:
             with self._lock:
                 self._child = None
         reading = reader.finish(ended.exit_code)
-        end = _End(reading, ended, started, reading.demo_model or model, folder.path, batch.claimed_at)
-        results = [self._result(run, place, end) for place, run in enumerate(runs)]
-        return Outcome(results, suspect=_doubt(ended, results[0]))
+        end = End(settings, reading, ended, started, reading.demo_model or model, folder.path, batch.claimed_at)
+        results = [end.result(run, place) for place, run in enumerate(runs)]
+        return Outcome(results, suspect=end.doubt(results[0]))
 
     def _spawn(self, batch: Batch, settings: Settings, prompts: list[str], folder: RunFolder, hold: Hold) -> Child:
         folder.write(prompts, command.order(batch.request, self.device.name))
@@ -206,127 +203,9 @@ class DemoRunner:
             )
             return self._child
 
-    def _result(self, run: Run, place: int, end: _End) -> Result:
-        reading = end.reading
-        failure = self._failure(end)
-        answer = reading.answers[place] if failure is None else None
-        return Result(
-            run_id=run.run_id,
-            answer=answer,
-            failure=failure,
-            timing=_timing(run, end),
-            model=end.model,
-            device=reading.demo_device,
-            finish_reason=_finish_reason(run, answer.tokens_generated) if answer else None,
-            exit_code=end.ended.exit_code,
-            log_folder=str(end.folder),
-            note=_NO_SPEED if answer and reading.iterations == 1 else None,
-        )
-
-    def _failure(self, end: _End) -> Failure | None:
-        if end.ended.stopped is not None:
-            return self._stopped(end.ended.stopped)
-        failure = None if _divided_by_zero_after_answer(end.reading) else end.reading.error
-        if failure is not None and _is_full(end.folder):
-            sentence = f"The disk of the state folder is full, and the run failed: {failure.message}"
-            return Failure(StorageFull.code, sentence, StorageFull.next_step)
-        return failure
-
-    def _stopped(self, reason: str) -> Failure:
-        sentence = {
-            "timed_out": f"The run took longer than {self._settings.run_timeout:g} s and was stopped.",
-            "cancelled": "The run was cancelled.",
-            "shutting_down": "The server is stopping; the run was broken off.",
-            "child_lost": "The batch was lost to another server.",
-            "output_too_large": f"The child printed more than {self._settings.max_output} bytes and was stopped.",
-        }[reason]
-        return Failure(reason, sentence)
-
 
 _DEMO_SETTINGS = {"demo_home", "python", "llama_dir", "hf_model", "model_dir"}
 
 
 class _Cancelled(Exception):
     """The batch was cancelled before its child was started."""
-
-
-def _is_full(folder: Path) -> bool:
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize < _ROOM
-
-
-_ROOM = 64 * 1024
-"""With fewer bytes left on its disk, what a child printed has probably not all been kept."""
-
-
-def _doubt(ended: Ended, result: Result) -> str | None:
-    """Why the device may not have been closed; None when every process had its time for that."""
-    if ended.survivors_killed:
-        return f"{ended.survivors_killed} processes that a child had started outlived it and had to be ended."
-    if not ended.clean:
-        how = f"exit code {ended.exit_code}" + (f" after {', '.join(ended.signals)}" if ended.signals else "")
-        return f"A child ended with {how}, so it may not have closed the device."
-    crashed = result.failure is not None and result.failure.code == "crashed"
-    return f"A child crashed with exit code {ended.exit_code}." if crashed else None
-
-
-_NO_SPEED = "The demo gives no speed for a run of one decode iteration."
-
-
-@dataclass(frozen=True)
-class _Started:
-    wall: float = field(default_factory=time.time)
-    monotonic: float = field(default_factory=time.monotonic)
-
-
-@dataclass(frozen=True)
-class _End:
-    reading: Reading
-    ended: Ended
-    started: _Started
-    model: str
-    folder: Path
-    claimed_at: float
-
-
-def _divided_by_zero_after_answer(reading: Reading) -> bool:
-    """Whether the run failed only by the 2025 demo's arithmetic.
-
-    It divides by (iterations - 1) for its speed, after it has logged every answer. So an answer that took one decode
-    iteration, which are those of one or two tokens, is complete although the test fails.
-    """
-    error = reading.error
-    return (
-        error is not None
-        and error.code == "demo_failed"
-        and error.message.startswith("ZeroDivisionError")
-        and reading.iterations == 1
-        and reading.all_answered
-    )
-
-
-def _finish_reason(run: Run, tokens: int | None) -> str | None:
-    if tokens is None:
-        return None
-    return "length" if tokens >= run.request.max_tokens else "stop"
-
-
-def _timing(run: Run, end: _End) -> Timing:
-    started, metrics = end.started, end.reading.metrics
-    marks = [("startup", started.wall), *((phase.name, phase.at) for phase in end.reading.phases)]
-    seconds = {
-        f"{name}_seconds": round(after - begin, 3)
-        for (name, begin), (_, after) in pairwise(marks)
-        if begin is not None and after is not None
-    }
-    name, begin = marks[-1]
-    if name == "output" and begin is not None:
-        seconds["teardown_seconds"] = round(started.wall + end.ended.seconds - begin, 3)
-    waited = None if run.waited_seconds is None else run.waited_seconds + started.monotonic - end.claimed_at
-    return Timing(
-        queue_seconds=waited and round(waited, 3),
-        ttft_ms=metrics.ttft_ms,
-        # The 2026 demo prints 0 where it had nothing to measure.
-        decode_tokens_per_second=metrics.tokens_per_second_per_user or None,
-        **seconds,
-    )

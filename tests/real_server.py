@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import psutil
 import requests
 from demo_homes import make_home
 from test_runs import events
+from waiting import until
 
 SERVE = [sys.executable, "-m", "demo_api", "serve", "--port", "0"]
 GUNICORN = [sys.executable, "-m", "gunicorn", "demo_api:create_app()", "-b", "127.0.0.1:0"]
@@ -204,14 +204,6 @@ def locked(ledger: Path) -> Iterator[None]:
         connection.execute("BEGIN EXCLUSIVE")
         yield
         connection.execute("ROLLBACK")
-
-
-def until(condition: Callable[[], bool], *, seconds: float = 60, tick_seconds: float = 0.1) -> None:
-    """Looks until it is so."""
-    tick, deadline = threading.Event(), time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be so"
-        tick.wait(tick_seconds)
 
 
 def pause(seconds: float) -> None:

@@ -18,6 +18,7 @@ import psutil
 import pytest
 import requests
 from demo_homes import make_home
+from waiting import until
 
 from demo_api.config import Settings
 from demo_api.ledger import Ledger
@@ -211,16 +212,6 @@ def test_a_second_interrupt_does_not_break_off_the_clean_up(
 def _collected(environ: dict[str, str]) -> bool:
     logs = (Path(environ["DEMO_API_STATE_DIR"]) / "runs").glob("*/stderr.txt")
     return any("Starting decode loop" in log.read_text() for log in logs)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Looks until it is so; half a minute at most."""
-    tick = threading.Event()
-    for _ in range(300):
-        if condition():
-            return
-        tick.wait(0.1)
-    raise AssertionError("it never came to be so")
 
 
 def test_a_run_started_with_sigint_ignored_still_closes_the_device(

@@ -15,6 +15,7 @@ import requests
 from conftest import Server, clean_environ
 from echo_model import EchoModel
 from test_cli import serving
+from waiting import until
 
 from demo_api.config import Settings
 from demo_api.direct import Direct
@@ -34,16 +35,6 @@ def make(serve: Callable[..., Server], settings: Callable[..., Settings]) -> Mak
         return server, used
 
     return start
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Looks until it is so; ten seconds at most."""
-    tick = threading.Event()
-    for _ in range(500):
-        if condition():
-            return
-        tick.wait(0.02)
-    raise AssertionError("it never came to be so")
 
 
 def stream(server: Server, path: str = "/chat/stream", **fields: object) -> requests.Response:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from echo_engine import EchoEngine
+from waiting import until
 
 from demo_api.config import Settings
 from demo_api.device_loop import DeviceLoop
@@ -268,16 +269,6 @@ def suspect(dispatcher: Dispatcher, engine: EchoEngine) -> None:
 def state(dispatcher: Dispatcher) -> tuple[object, object]:
     (device,) = dispatcher.devices()
     return device["state"], device["reason"]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Looks until it is so; ten seconds at most."""
-    tick = threading.Event()
-    for _ in range(200):
-        if condition():
-            return
-        tick.wait(0.05)
-    raise AssertionError("it never came to be so")
 
 
 def test_a_device_that_was_not_closed_is_suspect_until_a_run_succeeds(make: Make) -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from waiting import until
 
 from demo_api.config import Settings
 from demo_api.keeper import Keeper, Recorder
@@ -222,16 +223,6 @@ def scene(settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) ->
     yield make
     for each in made:
         each.ledger.close()
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Looks until it is so; ten seconds at most."""
-    tick = threading.Event()
-    for _ in range(500):
-        if condition():
-            return
-        tick.wait(0.02)
-    raise AssertionError("it never came to be so")
 
 
 def pause(seconds: float = TELL_SECONDS * 3) -> None:

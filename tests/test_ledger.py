@@ -1085,3 +1085,14 @@ def test_what_a_transaction_has_written_is_there_when_it_has_ended_and_not_when_
         connection.execute(update(run_table).values(status="failed"))
         assert ledger.history.get(run.run_id).status == "queued"
     assert ledger.history.get(run.run_id).status == "failed"
+
+
+def test_an_id_that_no_run_can_have_is_one_that_is_not_there(open_ledger: OpenLedger) -> None:
+    ledger = open_ledger()  # PostgreSQL's texts have no NUL
+    with pytest.raises(NoSuchRun):
+        ledger.history.get("\0")
+    with pytest.raises(NoSuchRun):
+        ledger.line.cancel("\0")
+    with pytest.raises(BadRequest):
+        ledger.history.page(before="\0")
+    assert ledger.history.events("\0") == []

@@ -44,7 +44,7 @@ class History:
             NoSuchRun: it is not there, or no longer.
         """
         with self._database.read() as connection:
-            row = connection.execute(select(runs).where(runs.c.run_id == run_id)).mappings().first()
+            row = connection.execute(select(runs).where(rows.named(run_id))).mappings().first()
             if row is None:
                 raise NoSuchRun(f"There is no run {run_id}.")
             waits = row["status"] == "queued"
@@ -63,7 +63,7 @@ class History:
         wanted: list[ColumnElement[bool]] = [runs.c.status.in_(list(statuses))] if statuses else []
         with self._database.read() as connection:
             if before is not None:
-                number = connection.execute(select(runs.c.number).where(runs.c.run_id == before)).scalar()
+                number = connection.execute(select(runs.c.number).where(rows.named(before))).scalar()
                 if number is None:
                     raise BadRequest(
                         f"There is no run {before} to list older ones of.",
@@ -78,7 +78,7 @@ class History:
 
     def events(self, run_id: str, after: int = 0) -> list[tuple[int, Event]]:
         """A run's events with their numbers, from the one after ``after``."""
-        own = select(events).join(runs).where(runs.c.run_id == run_id, events.c.number > after)
+        own = select(events).join(runs).where(rows.named(run_id), events.c.number > after)
         with self._database.read() as connection:
             told = connection.execute(own.order_by(events.c.number)).mappings()
             return [(row["number"], Event(row["kind"], row["at"], row["data"])) for row in told]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
-import statistics
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from sqlalchemy import Connection, RowMapping, func, select, update
+from sqlalchemy import Connection, RowMapping, select, update
 
-from demo_api.errors import IdempotencyConflict, NoSuchRun, QueueFull, RunEnded
+from demo_api.errors import IdempotencyConflict, NoSuchRun, RunEnded
 from demo_api.ledger import rows
 from demo_api.ledger.database import Database
+from demo_api.ledger.room import Room, count
 from demo_api.ledger.schema import batches, runs
 from demo_api.messages import Batch, Event, Failure, Request, Result, Run
 
@@ -20,8 +19,6 @@ logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 """How often a run is given to a child before it is given up as ``child_lost``."""
-
-_REMEMBERED_BATCHES = 20
 
 Choose = Callable[[Sequence[Run]], list[Run]]
 """Which of these runs, oldest first and alike in all but their prompts, one child can take; the first always."""
@@ -40,6 +37,7 @@ class Line:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
+        self._room = Room(database, max_queue=max_queue, max_batch=max_batch)
         self._max_queue = max_queue
         self._max_batch = max_batch
         self._lease = lease
@@ -59,16 +57,16 @@ class Line:
         """
         if idempotency_key is None:
             with self._database.read() as connection:  # who is refused need not wait for those who write
-                self._check_room(connection, len(requests))
+                self._room.check(connection, len(requests))
         with self._database.write() as connection:
             self._database.hold_line_still(connection)
             if idempotency_key is not None:
                 first_time = self._submitted(connection, idempotency_key)
                 if first_time:
                     return _same(first_time, requests)
-            self._check_room(connection, len(requests))
+            self._room.check(connection, len(requests))
             at, clock = self._wall_clock(), self._database.clock(connection)
-            waiting = self._count(connection, "queued")
+            waiting = count(connection, "queued")
             return [
                 self._insert(connection, request, demo, at, clock, (idempotency_key, place), waiting + place + 1)
                 for place, request in enumerate(requests)
@@ -127,8 +125,7 @@ class Line:
             at, clock = self._wall_clock(), self._database.clock(connection)
             by_id = {result.run_id: result for result in results}
             for row in self._running(connection, batch_id):
-                result = by_id[row["run_id"]]
-                rows.end(connection, row, result, _status(result), at, clock)
+                rows.end(connection, row, by_id[row["run_id"]], at, clock)
             return True
 
     def give_back(self, batch_id: str) -> bool:
@@ -177,7 +174,7 @@ class Line:
                     if row["attempts"] < MAX_ATTEMPTS:
                         self._put_back(connection, row, attempts=row["attempts"])
                     else:
-                        rows.end(connection, row, _child_lost(row), "failed", at, clock)
+                        rows.end(connection, row, _child_lost(row), at, clock)
             return lost
 
     def cancel(self, run_id: str) -> Run:
@@ -188,13 +185,13 @@ class Line:
             RunEnded: it has ended, and not by being cancelled.
         """
         with self._database.write() as connection:
-            wanted = select(runs).where(runs.c.run_id == run_id).with_for_update()
+            wanted = select(runs).where(rows.named(run_id)).with_for_update()
             row = connection.execute(wanted).mappings().first()
             if row is None:
                 raise NoSuchRun(f"There is no run {run_id}.")
             if row["status"] in ("queued", "running"):
                 result = Result(run_id, failure=Failure("cancelled", "The run was cancelled."))
-                rows.end(connection, row, result, "cancelled", self._wall_clock(), self._database.clock(connection))
+                rows.end(connection, row, result, self._wall_clock(), self._database.clock(connection))
             elif row["status"] != "cancelled":
                 raise RunEnded(f"The run has ended already: {row['status']}.", run_id=run_id)
             fresh = connection.execute(wanted).mappings().one()
@@ -217,19 +214,8 @@ class Line:
     def describe(self) -> dict[str, int]:
         """How many runs wait and run, and how many may wait."""
         with self._database.read() as connection:
-            waiting, running = self._count(connection, "queued"), self._count(connection, "running")
+            waiting, running = count(connection, "queued"), count(connection, "running")
         return {"waiting": waiting, "running": running, "limit": self._max_queue}
-
-    def _check_room(self, connection: Connection, wanted: int) -> None:
-        waiting = self._count(connection, "queued")
-        if waiting + wanted > self._max_queue:
-            raise QueueFull(
-                f"{waiting} runs are waiting, and {self._max_queue} may.", retry_after=self._retry_after(connection)
-            )
-
-    def _count(self, connection: Connection, status: str) -> int:
-        counted = select(func.count()).select_from(runs).where(runs.c.status == status)
-        return int(connection.execute(counted).scalar_one())
 
     def _submitted(self, connection: Connection, key: str) -> list[Run]:
         earlier = select(runs).where(runs.c.idempotency_key == key).order_by(runs.c.idempotency_place)
@@ -273,7 +259,7 @@ class Line:
             )
         )
         taken = []
-        for place, row in enumerate(claimed):
+        for row in claimed:
             started = (
                 update(runs)
                 .where(runs.c.number == row["number"])
@@ -283,7 +269,6 @@ class Line:
                     waited_seconds=rows.elapsed(row, at, clock),
                     attempts=row["attempts"] + 1,
                     batch_id=batch_id,
-                    batch_place=place,
                     told_position=None,
                 )
             )
@@ -318,41 +303,11 @@ class Line:
         late = select(batches.c.batch_id).where(batches.c.state == "open", over | batches.c.batch_id.in_(list(gone)))
         return list(connection.execute(late).scalars())
 
-    def _retry_after(self, connection: Connection) -> int:
-        """Whole seconds until the line, as it stands, has been taken by children.
-
-        The median of the measured batches, for each batch ahead of the last one in the line, and what is left of the
-        one that runs. Before any has ended, the time that the running one has taken so far is all that is known.
-        """
-        # By their runs' numbers: the host's clock may have begun anew.
-        measured = select(batches.c.seconds).where(batches.c.seconds.is_not(None))
-        ended = measured.join(runs, runs.c.batch_id == batches.c.batch_id).group_by(batches.c.batch_id)
-        latest = ended.order_by(func.max(runs.c.number).desc()).limit(_REMEMBERED_BATCHES)
-        seconds: list[float] = list(connection.execute(latest).scalars())
-        began = connection.execute(select(func.min(batches.c.started_clock)).where(batches.c.state == "open")).scalar()
-        elapsed: float = max(0.0, self._database.clock(connection) - began) if began is not None else 0.0
-        if not seconds:
-            return max(1, math.ceil(elapsed))
-        median = statistics.median(seconds)
-        rest = max(0.0, median - elapsed) if began is not None else 0.0
-        return max(1, math.ceil(rest + median * max(0, self._batches_waiting(connection) - 1)))
-
-    def _batches_waiting(self, connection: Connection) -> int:
-        alike = select(func.count()).where(runs.c.status == "queued").group_by(runs.c.alike)
-        counts: list[int] = list(connection.execute(alike).scalars())
-        return sum(math.ceil(count / self._max_batch) for count in counts)
-
 
 def _same(first_time: list[Run], requests: Sequence[Request]) -> list[Run]:
     if [run.request for run in first_time] != list(requests):
         raise IdempotencyConflict("The Idempotency-Key was used before, for another request.")
     return first_time
-
-
-def _status(result: Result) -> str:
-    if result.failure is None:
-        return "succeeded"
-    return result.failure.code if result.failure.code in ("cancelled", "timed_out") else "failed"
 
 
 def _child_lost(row: RowMapping) -> Result:

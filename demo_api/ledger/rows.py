@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, RowMapping, func, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, false, func, select, update
 
 from demo_api import bodies
 from demo_api.ledger.schema import events, runs
@@ -21,6 +21,11 @@ _RESULT = TypeAdapter(Result)
 def new_id() -> str:
     """Of a run or a batch: sorts by time, and is a safe name of a folder."""
     return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(4)
+
+
+def named(run_id: str) -> ColumnElement[bool]:
+    """Selects the run with this id. PostgreSQL's texts cannot even be asked for a NUL, and no id has one."""
+    return false() if "\0" in run_id else runs.c.run_id == run_id
 
 
 def alike(request: Request, demo: Mapping[str, str | None]) -> str:
@@ -81,16 +86,24 @@ def add_events(connection: Connection, told: Iterable[tuple[int, Event]]) -> Non
         connection.execute(events.insert(), rows)
 
 
-def end(connection: Connection, row: RowMapping, result: Result, status: str, at: float, clock: float) -> None:
+def end(connection: Connection, row: RowMapping, result: Result, at: float, clock: float) -> None:
     """Gives a run its terminal value and its last event."""
     seconds = elapsed(row, at, clock)
     ended = (
         update(runs)
         .where(runs.c.number == row["number"])
-        .values(status=status, finished_at=at, time_seconds=seconds, told_position=None, result=from_result(result))
+        .values(
+            status=_status(result), finished_at=at, time_seconds=seconds, told_position=None, result=from_result(result)
+        )
     )
     fresh = connection.execute(ended.returning(*runs.c)).mappings().one()
     add_events(connection, [(row["number"], Event("done", at, bodies.done(to_run(fresh))))])
+
+
+def _status(result: Result) -> str:
+    if result.failure is None:
+        return "succeeded"
+    return result.failure.code if result.failure.code in ("cancelled", "timed_out") else "failed"
 
 
 def position(connection: Connection, number: int) -> int:

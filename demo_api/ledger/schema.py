@@ -42,7 +42,6 @@ runs = Table(
     Column("time_seconds", Float(53)),
     Column("attempts", Integer, nullable=False, default=0),
     Column("batch_id", Text),
-    Column("batch_place", Integer),
     Column("told_position", Integer),
     Column("last_event", Integer, nullable=False, default=0),
     Column("result", JSON(none_as_null=True)),

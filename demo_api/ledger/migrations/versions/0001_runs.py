@@ -27,7 +27,6 @@ def upgrade() -> None:
         sa.Column("time_seconds", sa.Float(53)),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("batch_id", sa.Text),
-        sa.Column("batch_place", sa.Integer),
         sa.Column("told_position", sa.Integer),
         sa.Column("last_event", sa.Integer, nullable=False),
         sa.Column("result", sa.JSON),
