@@ -1,5 +1,46 @@
 """The one family of exceptions, each with what an HTTP client or a shell needs to know."""
 
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict, Unpack
+
+
+class FurtherFacts(TypedDict, total=False):
+    """What else an error may tell, beside the field."""
+
+    phase: Annotated[str, Field(description="What the server is doing before it is ready.")]
+    retry_after: Annotated[int, Field(description="Seconds; the header `Retry-After` has them too.")]
+    run_id: Annotated[str, Field(description="The run that this is about.")]
+    exit_code: Annotated[
+        int | None, Field(description="The child's; negative is the signal that ended it; null where there was none.")
+    ]
+    time_seconds: Annotated[float, Field(description="What you waited for, the line included.")]
+    available_endpoints: Annotated[list[str], Field(description="Every method and path.")]
+
+
+class Facts(FurtherFacts, total=False):
+    """What else an error may tell."""
+
+    field: Annotated[str, Field(description="What of the request is wrong.")]
+
+
+class Problem(Facts):
+    """What went wrong, and what to do about it."""
+
+    success: Literal[False]
+    error: Annotated[str, Field(description="What is wrong, in one sentence.")]
+    code: Annotated[str, Field(description="What is wrong, for programs; docs/errors.md has them all.")]
+    next_step: Annotated[str, Field(description="What to do about it.")]
+
+
+class ErrorBody(Problem):
+    """What went wrong, and what to do about it."""
+
+    request_id: Annotated[str, Field(description="The same as in the header `X-Request-Id`.")]
+
 
 class DemoApiError(Exception):
     """Something a user can do something about.
@@ -7,19 +48,19 @@ class DemoApiError(Exception):
     Args:
         message: one sentence that says what is wrong.
         next_step: one sentence that says what to do about it.
-        fields: further JSON-able facts for the client, such as ``field`` or ``exit_code``.
+        fields: further facts for the client.
     """
 
     status_code = 500
     code = "internal_error"
     next_step = "Look at the server's log."
 
-    def __init__(self, message: str, *, next_step: str | None = None, **fields: object) -> None:
+    def __init__(self, message: str, *, next_step: str | None = None, **fields: Unpack[Facts]) -> None:
         super().__init__(message)
         self.next_step = next_step or self.next_step
         self.fields = fields
 
-    def body(self) -> dict[str, object]:
+    def body(self) -> Problem:
         """What a client gets as JSON."""
         return {
             "success": False,
@@ -173,7 +214,13 @@ class RunFailed(DemoApiError):
     """
 
     def __init__(
-        self, message: str, *, code: str, next_step: str | None = None, log_folder: str | None = None, **fields: object
+        self,
+        message: str,
+        *,
+        code: str,
+        next_step: str | None = None,
+        log_folder: str | None = None,
+        **fields: Unpack[Facts],
     ) -> None:
         where = f" What the child printed is in {log_folder}." if log_folder else ""
         super().__init__(message, next_step=(next_step or RUN_CODES.get(code, self.next_step)) + where, **fields)

@@ -115,6 +115,9 @@ def _bad_request(error: ValidationError, model: type[BaseModel]) -> BadRequest:
     return BadRequest(f"The field '{name}' is wrong: {reason}.", field=name)
 
 
+PHASES = ("startup", "load", "prefill_compile", "prefill", "decode_compile", "decode", "output")
+"""The parts of a child's work, in order."""
+
 STATUSES = ("queued", "running", "succeeded", "failed", "cancelled", "timed_out")
 """What a run can be; the last four are for good."""
 
@@ -231,7 +234,7 @@ class Event:
 
     kind: str
     at: float | None
-    data: dict[str, object] = field(default_factory=dict)
+    data: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ is refused, never ignored; parameters that change nothing at the value that they
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -23,6 +23,21 @@ from demo_api.messages import (
     check_request,
     not_blank,
     parse_body,
+)
+from demo_api.openai_shapes import (
+    ChatChoice,
+    ChatChunk,
+    ChatChunkChoice,
+    ChatCompletion,
+    Delta,
+    Head,
+    Message,
+    Model,
+    Models,
+    TextChoice,
+    TextChunk,
+    TextCompletion,
+    Usage,
 )
 
 _Text = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(not_blank)]
@@ -141,13 +156,15 @@ def check_model(asked: Completions, model: object) -> None:
         raise ModelNotFound(sentence, next_step=f"Ask for {model!r}.", field="model")
 
 
-def models(model: object, created: float) -> dict[str, object]:
+def models(model: str | None, created: float) -> Models:
     """The body of ``GET /v1/models``."""
-    one = {"id": model, "object": "model", "created": int(created), "owned_by": "demo_api"}
-    return {"object": "list", "data": [one] if model else []}
+    if not model:
+        return {"object": "list", "data": []}
+    one: Model = {"id": model, "object": "model", "created": int(created), "owned_by": "demo_api"}
+    return {"object": "list", "data": [one]}
 
 
-def error(body: dict[str, object], status: int) -> dict[str, object]:
+def error(body: Mapping[str, object], status: int) -> dict[str, object]:
     """One of our errors in OpenAI's shape; nothing of it is lost."""
     kind = "invalid_request_error" if status < 500 else "server_error"
     shaped = {"message": body["error"], "type": kind, "param": body.get("field"), "code": body["code"]}
@@ -155,20 +172,20 @@ def error(body: dict[str, object], status: int) -> dict[str, object]:
     return {"error": {**shaped, **rest}}
 
 
-def completion(asked: Completions, run: Run) -> dict[str, object]:
+def completion(asked: Completions, run: Run) -> ChatCompletion | TextCompletion:
     """The whole answer, for a run that has succeeded."""
     result = run.result
     assert result is not None
     assert result.answer is not None
     text = result.answer.response
     head = _head(asked, run.run_id, run.accepted_at)
-    if isinstance(asked, ChatCompletions):
-        said: dict[str, object] = {"message": {"role": "assistant", "content": text, "refusal": None}}
-    else:
-        said = {"text": text}
-    choice = {"index": 0, **said, "logprobs": None, "finish_reason": result.finish_reason}
     usage = _usage(result.answer.prompt_tokens, result.answer.tokens_generated)
-    return {**head, "choices": [choice], "usage": usage}
+    if isinstance(asked, ChatCompletions):
+        message: Message = {"role": "assistant", "content": text, "refusal": None}
+        said: ChatChoice = {"index": 0, "message": message, "logprobs": None, "finish_reason": result.finish_reason}
+        return {**head, "object": "chat.completion", "choices": [said], "usage": usage}
+    choice: TextChoice = {"index": 0, "text": text, "logprobs": None, "finish_reason": result.finish_reason}
+    return {**head, "object": "text_completion", "choices": [choice], "usage": usage}
 
 
 class Chunks:
@@ -180,57 +197,60 @@ class Chunks:
     def __init__(self, asked: Completions, run_id: str, created: float) -> None:
         self._asked = asked
         self._chat = isinstance(asked, ChatCompletions)
-        self._head = _head(asked, run_id, created, chunk=True)
+        self._head = _head(asked, run_id, created)
         self._told = False
 
     def opening(self) -> bytes:
         """What comes before everything else."""
-        return _chunk(self._head, [_choice(True, {"role": "assistant", "content": ""})]) if self._chat else b""
+        return _encode(self._chunk("", role="assistant")) if self._chat else b""
 
     def encode(self, number: int, event: Event) -> bytes:
         """The chunks for one event of the run, perhaps none."""
         if event.kind == "text" and not event.data.get("best_effort"):
             self._told = True
-            return _chunk(self._head, [_choice(self._chat, {"content": event.data["added"]})])
+            return _encode(self._chunk(str(event.data["added"])))
         return b"".join(self._last(event.data)) if event.kind == "done" else b""
 
-    def _last(self, done: dict[str, Any]) -> Iterator[bytes]:
+    def _last(self, done: Mapping[str, Any]) -> Iterator[bytes]:
         if not done["success"]:
             yield _encode(error(done, 500))
             return
         if done["response"] and not self._told:
-            yield _chunk(self._head, [_choice(self._chat, {"content": done["response"]})])
-        yield _chunk(self._head, [_choice(self._chat, {}, done["finish_reason"])])
+            yield _encode(self._chunk(done["response"]))
+        yield _encode(self._chunk(None, finish_reason=done["finish_reason"]))
         if self._asked.stream_options and self._asked.stream_options.include_usage:
             usage = _usage(done["prompt_tokens"], done["tokens_generated"])
-            yield _encode({**self._head, "choices": [], "usage": usage})
+            yield _encode({**self._chunk(None), "choices": [], "usage": usage})
         yield b"data: [DONE]\n\n"
 
+    def _chunk(
+        self, content: str | None, *, role: Literal["assistant"] | None = None, finish_reason: str | None = None
+    ) -> ChatChunk | TextChunk:
+        if not self._chat:
+            text: TextChoice = {"index": 0, "text": content or "", "logprobs": None, "finish_reason": finish_reason}
+            part: TextChunk = {**self._head, "object": "text_completion", "choices": [text]}
+            return part
+        delta: Delta = {} if role is None else {"role": role}
+        if content is not None:
+            delta["content"] = content
+        choice: ChatChunkChoice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        chunk: ChatChunk = {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+        return chunk
 
-def _choice(chat: bool, delta: dict[str, object], finish_reason: object = None) -> dict[str, object]:
-    said: dict[str, object] = {"delta": delta} if chat else {"text": delta.get("content", "")}
-    return {"index": 0, **said, "logprobs": None, "finish_reason": finish_reason}
+
+def _head(asked: Completions, run_id: str, created: float) -> Head:
+    prefix = "chatcmpl-" if isinstance(asked, ChatCompletions) else "cmpl-"
+    return {"id": prefix + run_id, "created": int(created), "model": asked.model}
 
 
-def _head(asked: Completions, run_id: str, created: float, *, chunk: bool = False) -> dict[str, object]:
-    kind, prefix = "text_completion", "cmpl-"
-    if isinstance(asked, ChatCompletions):
-        kind, prefix = "chat.completion.chunk" if chunk else "chat.completion", "chatcmpl-"
-    return {"id": prefix + run_id, "object": kind, "created": int(created), "model": asked.model}
-
-
-def _usage(prompt_tokens: Any, completion_tokens: Any) -> dict[str, int] | None:
+def _usage(prompt_tokens: int | None, completion_tokens: int | None) -> Usage | None:
     if prompt_tokens is None or completion_tokens is None:
         return None
     total = prompt_tokens + completion_tokens
     return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total}
 
 
-def _chunk(head: dict[str, object], choices: Sequence[dict[str, object]]) -> bytes:
-    return _encode({**head, "choices": choices})
-
-
-def _encode(body: dict[str, object]) -> bytes:
+def _encode(body: Mapping[str, object]) -> bytes:
     return f"data: {json.dumps(body)}\n\n".encode()
 
 

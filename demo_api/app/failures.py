@@ -8,7 +8,7 @@ from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from demo_api import openai_api
-from demo_api.errors import DemoApiError
+from demo_api.errors import DemoApiError, ErrorBody, Problem
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def add_failures(app: Flask) -> None:
         status = error.code or 500
         code, next_step = _HTTP_ERRORS.get(status, ("bad_request", "Correct the request and send it again."))
         sentence = f"{error.name}: {request.method} {request.path}."
-        body: dict[str, object] = {"success": False, "error": sentence, "code": code, "next_step": next_step}
+        body: Problem = {"success": False, "error": sentence, "code": code, "next_step": next_step}
         if status == 404:
             body["available_endpoints"] = endpoints(app)
         response = _error(status, body)
@@ -58,8 +58,8 @@ def add_failures(app: Flask) -> None:
         return _error(500, DemoApiError("The server failed to answer.").body())
 
 
-def _error(status: int, body: dict[str, object]) -> Response:
-    body = {**body, "request_id": g.request_id}
+def _error(status: int, problem: Problem) -> Response:
+    body: ErrorBody = {**problem, "request_id": g.request_id}
     response = jsonify(openai_api.error(body, status) if request.path.startswith("/v1/") else body)
     response.status_code = status
     return response
