@@ -10,18 +10,19 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from demo_api.direct.model import Question, Turn
 from demo_api.errors import BadRequest, ModelNotFound
 from demo_api.messages import (
     MAX_PROMPT_CHARACTERS,
-    MAX_TOKENS,
     Event,
+    MaxTokens,
+    Prompt,
     Request,
     Run,
+    Seed,
     check_request,
-    not_blank,
     parse_body,
 )
 from demo_api.openai_shapes import (
@@ -40,34 +41,59 @@ from demo_api.openai_shapes import (
     Usage,
 )
 
-_Text = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(not_blank)]
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    return value
 
 
-class _Part(BaseModel):
+def _truth(value: object) -> object:
+    if value is not None and not isinstance(value, bool):
+        raise ValueError("should be true or false")
+    return value
+
+
+# A Literal alone would take true for 1.
+_One = Annotated[Literal[1], BeforeValidator(_number)]
+_Zero = Annotated[Literal[0], BeforeValidator(_number)]
+_False = Annotated[Literal[False], BeforeValidator(_truth)]
+
+
+class MessagePart(BaseModel):
+    """A part of a message: text."""
+
     model_config = ConfigDict(strict=True, extra="forbid")
 
     type: Literal["text"]
     text: str
 
 
-class _Message(BaseModel):
+class AskedMessage(BaseModel):
+    """One message of a conversation."""
+
     model_config = ConfigDict(strict=True, extra="forbid")
 
     role: Literal["system", "user", "assistant"]
-    content: str | list[_Part]
+    content: str | list[MessagePart]
 
     def turn(self) -> Turn:
+        """The same, as the engines have it."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         return Turn(self.role, text)
 
 
-class _StreamOptions(BaseModel):
+class StreamOptions(BaseModel):
+    """How a stream ends."""
+
     model_config = ConfigDict(strict=True, extra="forbid")
 
     include_usage: bool = False
 
 
-class _ResponseFormat(BaseModel):
+class ResponseFormat(BaseModel):
+    """Text is the only one."""
+
     model_config = ConfigDict(strict=True, extra="forbid")
 
     type: Literal["text"]
@@ -77,17 +103,17 @@ class _Completions(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     model: str
-    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    max_tokens: MaxTokens | None = None
     temperature: float | None = Field(None, ge=0.0, le=2.0, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0.0, le=1.0, allow_inf_nan=False)
-    seed: int | None = Field(None, ge=0, le=2**32 - 2)
+    seed: Seed | None = None
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
     # What changes nothing at these values.
     user: str | None = None
-    n: Literal[1] | None = None
-    presence_penalty: Literal[0] | None = None
-    frequency_penalty: Literal[0] | None = None
+    n: _One | None = None
+    presence_penalty: _Zero | None = None
+    frequency_penalty: _Zero | None = None
     stop: None = None
     logit_bias: None = None
 
@@ -99,11 +125,11 @@ class _Completions(BaseModel):
 class ChatCompletions(_Completions):
     """The body of ``POST /v1/chat/completions``."""
 
-    messages: list[_Message] = Field(min_length=1, max_length=1000)
-    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
-    logprobs: Literal[False] | None = None
-    response_format: _ResponseFormat | None = None
-    store: Literal[False] | None = None
+    messages: list[AskedMessage] = Field(min_length=1, max_length=1000)
+    max_completion_tokens: MaxTokens | None = None
+    logprobs: _False | None = None
+    response_format: ResponseFormat | None = None
+    store: _False | None = None
 
     def question(self) -> Question:
         """What the model is to answer.
@@ -125,10 +151,10 @@ class ChatCompletions(_Completions):
 class TextCompletions(_Completions):
     """The body of ``POST /v1/completions``: text that is continued as it is."""
 
-    prompt: _Text
+    prompt: Prompt
     logprobs: None = None
-    echo: Literal[False] | None = None
-    best_of: Literal[1] | None = None
+    echo: _False | None = None
+    best_of: _One | None = None
     suffix: None = None
 
     def question(self) -> Question:

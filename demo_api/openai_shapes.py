@@ -120,7 +120,7 @@ class TextCompletion(TextChunk):
     usage: Usage | None
 
 
-class Error(FurtherFacts):
+class OpenAIErrorDetail(FurtherFacts):
     """What went wrong, and what to do about it."""
 
     message: Annotated[str, Field(description="What is wrong, in one sentence.")]
@@ -131,10 +131,10 @@ class Error(FurtherFacts):
     request_id: Annotated[str, Field(description="The same as in the header `X-Request-Id`.")]
 
 
-class ErrorAnswer(TypedDict):
+class OpenAIError(TypedDict):
     """One of our errors in OpenAI's shape."""
 
-    error: Error
+    error: OpenAIErrorDetail
 
 
 class BrokenOff(TypedDict):

@@ -8,6 +8,7 @@ from flask import Flask
 
 from demo_api.app.asked import Places
 from demo_api.app.chat import add_chat, add_health
+from demo_api.app.docs import add_docs
 from demo_api.app.failures import MAX_BODY, add_failures, endpoints
 from demo_api.app.openai import add_openai
 from demo_api.app.request_ids import add_request_ids
@@ -50,6 +51,7 @@ def create_app(settings: Settings | None = None, engine: Engine | Direct | None 
     add_openai(app, service, settings, places)
     if isinstance(service, Dispatcher):
         add_runs(app, service, places)
+    add_docs(app, service)
     return app
 
 

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 MAX_BODY = 2**20
 """Bytes of a request's body; the longest prompt, with every character escaped, needs 393,216."""
 
-_HTTP_ERRORS = {
+HTTP_ERRORS = {
     404: ("not_found", "Use one of the available endpoints."),
     405: ("method_not_allowed", "Use one of the methods in the Allow header."),
     413: ("payload_too_large", f"Send at most {MAX_BODY} bytes."),
@@ -42,7 +42,7 @@ def add_failures(app: Flask) -> None:
     @app.errorhandler(HTTPException)
     def refuse_http(error: HTTPException) -> Response:
         status = error.code or 500
-        code, next_step = _HTTP_ERRORS.get(status, ("bad_request", "Correct the request and send it again."))
+        code, next_step = HTTP_ERRORS.get(status, ("bad_request", "Correct the request and send it again."))
         sentence = f"{error.name}: {request.method} {request.path}."
         body: Problem = {"success": False, "error": sentence, "code": code, "next_step": next_step}
         if status == 404:
