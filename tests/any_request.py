@@ -40,7 +40,13 @@ def ask(url: str, *, examples: int, seed: int, only: str | None = None, timeout:
         pytest.skip("Schemathesis needs Python 3.11")
     assert SCHEMATHESIS.exists(), "make .venv/installed-dev installs it, in an environment of its own"
     command = [SCHEMATHESIS, "--config-file", "schemathesis.toml", "run", f"{url}/openapi.json"]
-    command += ["--max-examples", str(examples), "--seed", str(seed), *(["--include-operation-id", only] if only else [])]
+    command += [
+        "--max-examples",
+        str(examples),
+        "--seed",
+        str(seed),
+        *(["--include-operation-id", only] if only else []),
+    ]
     done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=timeout, check=False)
     told = done.stdout + done.stderr
     cases = re.search(r"^ *(\d+) generated", told, re.M)

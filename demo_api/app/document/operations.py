@@ -22,6 +22,9 @@ from demo_api.openai_shapes import (
 )
 from demo_api.shapes import EVENTS, Accepted, ChatAnswer, Health, RunPage, RunRecord, Status
 
+PAGES = ("GET /docs", "GET /docs.css")
+"""Routes for people, which the document leaves out."""
+
 JSON, STREAM, TEXT = "application/json", "text/event-stream", "text/plain"
 
 
