@@ -45,7 +45,8 @@ class Direct:
         self._open: set[Answering] = set()
         self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
         self._pool = ThreadPoolExecutor(model.slots, thread_name_prefix="slot")
-        self._keeper = threading.Thread(target=self._keep_model, name="model")
+        # A daemon: Python waits for all others before it calls close(), which was given to atexit and ends this one.
+        self._keeper = threading.Thread(target=self._keep_model, name="model", daemon=True)
         self._started = False
 
     def start(self) -> None:

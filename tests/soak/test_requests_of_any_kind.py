@@ -1,4 +1,4 @@
-"""Ten thousand requests of any kind, half of them to each engine at least: every answer is one that the OpenAPI document declares."""
+"""Ten thousand requests of any kind to both engines: every answer is one that the OpenAPI document declares."""
 
 from __future__ import annotations
 
