@@ -19,7 +19,7 @@ from demo_api.shapes import Accepted, ChatAnswer, Health, RunRecord
 
 _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 45.0  # of a stream that is alive: the server sends a comment every 15
-_AGAIN_SECONDS = 1.0
+_AGAIN_SECONDS = 0.5
 
 
 class ServerError(Exception):

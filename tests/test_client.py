@@ -118,7 +118,7 @@ def test_it_gives_up_where_nobody_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(requests.ConnectionError):
-        Client(f"http://127.0.0.1:{port}", patience=1.5).submit("Hello")
+        Client(f"http://127.0.0.1:{port}", patience=0.6).submit("Hello")
 
 
 def test_a_run_that_is_not_there_is_told_at_once(line: Line) -> None:
