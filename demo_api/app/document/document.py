@@ -9,7 +9,7 @@ from typing import Any
 
 from demo_api.app.document.examples import Example, error_name, errors_told, of_answer, of_body
 from demo_api.app.document.operations import JSON, STREAM, Operation, Parameter, operations
-from demo_api.app.document.refusals import KEY, RATE, UNEXPECTED, Refusal
+from demo_api.app.document.refusals import DOOR, KEY, RATE, UNEXPECTED, Refusal
 from demo_api.app.document.schemas import JsonObject, Schemas
 from demo_api.errors import ErrorBody
 from demo_api.openai_shapes import OpenAIError
@@ -135,7 +135,7 @@ def _parameter(parameter: Parameter) -> JsonObject:
 def _responses(operation: Operation, schemas: Schemas, engine: str) -> Iterator[tuple[str, JsonObject]]:
     if operation.answers:
         yield str(operation.status), _answered(operation, schemas, engine)
-    anybody = (*UNEXPECTED, *RATE) if operation.public else (*UNEXPECTED, *KEY, *RATE)
+    anybody = (*UNEXPECTED, *DOOR, *RATE) if operation.public else (*UNEXPECTED, *DOOR, *KEY, *RATE)
     by_status: dict[int, dict[str | None, Refusal]] = {}
     for refusal in (*operation.refusals, *anybody):
         by_status.setdefault(refusal.status, {}).setdefault(refusal.code, refusal)

@@ -61,6 +61,7 @@ BODY = (*of(errors.BadRequest), *http(413, 415))
 LEDGER = of(errors.LedgerUnavailable, errors.StorageFull)
 WAITING = of(errors.TooManyWaiting)
 KEY = of_status(401, "The server wants a key, and this is none of its keys.")
+DOOR = of(*(kind for kind in family() if kind.status_code in (403, 421)))
 RATE = of_status(429, "Too many requests from this client; the header `Retry-After` has seconds.")
 
 # What check() raises, and begin() beside that.
