@@ -168,7 +168,7 @@ class Dispatcher:
         return ended_log(self._settings.state_dir / "runs" / run.batch_id) if run.batch_id else ""
 
     def devices(self) -> list[dict[str, object]]:
-        """What ``/health`` says of each device: ``name``, ``state``, ``reason``, ``since``."""
+        """What ``/health`` says of each device: ``name``, ``state``, ``reason``, ``since``, ``held``."""
         return [self._describe(loop.engine) for loop in self._loops]
 
     def describe(self) -> dict[str, object]:
@@ -231,10 +231,11 @@ class Dispatcher:
                 )
 
     def _describe(self, engine: Engine) -> dict[str, object]:
-        known = self.ledger.devices.get(engine.device.name)
-        busy = engine.device.has_child() or self.ledger.line.batches(engine.device.name, "open")
+        name, taken = engine.device.name, engine.device.has_child()
+        known, held = self.ledger.devices.get(name), taken and engine.device.waiting() is not None
+        busy = (taken and not held) or self.ledger.line.batches(name, "open")
         state = "busy" if busy and known.state in ("free", "suspect") else known.state
-        return {"name": engine.device.name, "state": state, "reason": known.reason, "since": known.since}
+        return {"name": name, "state": state, "reason": known.reason, "since": known.since, "held": held}
 
 
 class _DemoAsking:

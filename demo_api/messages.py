@@ -239,8 +239,11 @@ class Timing:
     """Where a run's time went. Seconds of wall time, except the demo's own two figures; None is "not known".
 
     Attributes:
-        queue_seconds: accepted to child spawned, the wait for the device included.
-        startup_seconds: child spawned to tests collected: interpreter, imports, collection.
+        held: whether the child was started ahead and held until the run came; None where there is no child.
+        queue_seconds: accepted to child spawned, or told; the wait for the device included.
+        startup_seconds: child spawned to tests collected: interpreter, imports, collection. Of a child that was held,
+            what was left of that when the run came.
+        startup_ahead_seconds: what of the startup was over when the run came.
         load_seconds: collected to prefill warmup: device, weights, tokenizer.
         prefill_compile_seconds: the demo's prefill warmup.
         prefill_seconds: the prefill that counts.
@@ -251,8 +254,10 @@ class Timing:
         decode_tokens_per_second: the demo's own tokens per second per user.
     """
 
+    held: bool | None = None
     queue_seconds: float | None = None
     startup_seconds: float | None = None
+    startup_ahead_seconds: float | None = None
     load_seconds: float | None = None
     prefill_compile_seconds: float | None = None
     prefill_seconds: float | None = None
@@ -292,7 +297,9 @@ class Outcome:
     Attributes:
         results: one for each run, in order.
         suspect: a sentence, when the child's end leaves the device in doubt; None when it was closed in order.
+        again: the child that was held for the batch did not begin it. There are no results: it is to be run again.
     """
 
     results: Sequence[Result]
     suspect: str | None = None
+    again: bool = False

@@ -69,14 +69,21 @@ class RunFolder:
         return self.path / "junit.xml"
 
     def write(self, prompts: list[str], order: dict[str, object]) -> None:
-        """Writes the demo's prompt file and the plugin's order, mode 0600.
+        """Writes both. The order comes first: whoever finds prompts without one may remove them."""
+        self.write_order(order)
+        self.write_prompts(prompts)
+
+    def write_order(self, order: dict[str, object]) -> None:
+        """Writes the plugin's order, mode 0600."""
+        _write_private(self.path / "order", json.dumps(order, ensure_ascii=True))
+        (self.path / "order").rename(self.order)  # it is there whole or not at all
+
+    def write_prompts(self, prompts: list[str]) -> None:
+        """Writes the demo's prompt file, mode 0600.
 
         The demo opens the file in the locale's encoding, so it is ASCII; and it downloads what a ``context`` key names,
         so there is no key but ``prompt``.
         """
-        # The order first: whoever finds prompts without one may remove them.
-        _write_private(self.path / "order", json.dumps(order, ensure_ascii=True))
-        (self.path / "order").rename(self.order)  # it is there whole or not at all
         _write_private(self.prompts, json.dumps([{"prompt": prompt} for prompt in prompts], ensure_ascii=True))
 
     def is_cut_off(self, device: str) -> bool:
@@ -91,6 +98,10 @@ class RunFolder:
         """Removes what was only there for the child."""
         self.prompts.unlink(missing_ok=True)
         self.order.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Removes all of it, for a child that was never told a batch."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def readable_log(self) -> str:
         """What the child printed, for a person: the log (stderr), then pytest's report (stdout)."""
