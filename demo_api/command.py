@@ -81,9 +81,13 @@ def environment(settings: Settings, selection: Mapping[str, str], folder: RunFol
         if name not in _DROPPED and not name.startswith(_DROPPED_PREFIXES)
     }
     variable, model = home.model_variable(settings)
+    # Every pytest loads the plugins that happen to be installed: hypothesis, anyio and the like were seen to take 40 %
+    # of the startup. The CPU edition needs none; tt-metal's ini and conftest files speak of some of theirs.
+    plugins = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} if settings.is_cpu_demo else {}
     return {
         **kept,
         **selection,
+        **plugins,
         variable: model,
         "PYTHONPATH": os.pathsep.join([str(settings.demo_home), str(PLUGIN)]),
         "PYTHONIOENCODING": "utf-8",  # the reader's encoding, whatever the locale is
