@@ -30,6 +30,8 @@ NO_COMMANDS = ("json", "yaml", "text", "ini", "nginx")
 LOOKS_LIKE_A_COMMAND = re.compile(
     r"^(curl|demo-api|make|pip|docker|systemctl|sudo|gunicorn|export|sqlite3|pg_dump) ", re.M
 )
+# What must not happen to the machine of whoever runs the tests, even if a mark was forgotten.
+NEVER = re.compile(r"^ *(sudo|systemctl|apt-get|useradd|docker|nginx|install|rm|sed --in-place|tt-smi)\b", re.MULTILINE)
 ENGINES = {"direct.md": "direct"}
 SERVERS = ("demo-api serve", "gunicorn ")
 
@@ -61,6 +63,7 @@ def test_a_block_is_executed_or_says_why_not(block: Block) -> None:
         assert f"def {name}(" in (ROOT / "tests" / file).read_text()
     else:
         assert block in _executed(block.page)
+        assert not NEVER.search(block.text), "it says in its first line what it needs"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -107,6 +110,7 @@ class Session:
 
     def add(self, block: Block) -> None:
         """Types it when the session runs."""
+        assert not NEVER.search(block.text), str(block)
         for name in ("jq", "sqlite3"):
             if re.search(rf"\b{name}\b", block.text):
                 program(name, name)
@@ -129,7 +133,8 @@ class Session:
             ["bash", "-c", "\n".join(self._script)],
             cwd=self._folder, env=self._environ, capture_output=True, text=True, timeout=200, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-2000:]
+        if done.returncode:
+            pytest.fail(f"exit code {done.returncode}: {done.stderr[-2000:]}")
         for block in self._blocks:
             printed = self._printed(block).read_text()
             if block.shown:
