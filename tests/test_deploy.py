@@ -17,6 +17,7 @@ import pytest
 import requests
 import yaml
 from conftest import Server
+from doc_pages import PAGES
 from echo_engine import EchoEngine
 from programs import program
 from real_nginx import Nginx
@@ -72,6 +73,14 @@ def test_the_unit_gives_the_server_time_to_stop_and_leaves_its_children_to_it() 
     assert int(service["RestartPreventExitStatus"]) == cli.EXIT_USAGE
     assert "char-tenstorrent" in service["DeviceAllow"]
     assert "PrivateDevices" not in service
+
+
+def test_what_the_documentation_says_of_the_unit_stands_in_it() -> None:
+    unit = (DEPLOY / "demo-api.service").read_text()
+    told = re.findall(r"^\| `([A-Z]\w+=[^`]+)` \|", PAGES["operating.md"], re.MULTILINE)
+    assert len(told) >= 8
+    for line in told:
+        assert f"\n{line}" in unit
 
 
 # nginx
