@@ -101,7 +101,7 @@ def _kinds(value: object) -> Any:
         return {name: _kinds(each) for name, each in value.items()}
     if isinstance(value, list):
         return ("list", _kinds(value[0]) if value else None)
-    return {str: "text", bool: str(value), type(None): None}.get(type(value), "number")
+    return {str: "text", bool: "truth", type(None): None}.get(type(value), "number")
 
 
 def _fits(expected: Any, found: Any) -> bool:
