@@ -30,6 +30,8 @@ bench: $(VENV)/installed-dev
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,dev,bench]'
 	$(BIN)/demo-api model pull
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/held.py
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/direct.py
 

@@ -77,6 +77,7 @@ class Child:
             are found when they have left the session and lost their parent.
         pass_fds: file descriptors that the child inherits.
         grace: seconds that the child gets after SIGINT, in which the demo closes its device.
+        waits: whether the child waits for a line on its standard input, which is otherwise at its end.
 
     Raises:
         OSError: it could not be started; nothing is left behind.
@@ -93,6 +94,7 @@ class Child:
         mark: tuple[str, str],
         pass_fds: Sequence[int] = (),
         grace: float = 20,
+        waits: bool = False,
     ) -> None:
         self._graces = ((signal.SIGINT, grace), (signal.SIGTERM, min(grace, SIGTERM_GRACE_S)))
         # A queue and no lock: stop() and hurry() may then be called from a signal handler too, and all state but
@@ -112,7 +114,8 @@ class Child:
                 list(argv),
                 cwd=cwd,
                 env={**env, mark[0]: mark[1]},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if waits else subprocess.DEVNULL,
+                bufsize=0,
                 stdout=self._output.fd("stdout"),
                 stderr=self._output.fd("stderr"),
                 pass_fds=pass_fds,
@@ -129,6 +132,32 @@ class Child:
     def pid(self) -> int:
         """The child's process id, which is also its group's and its session's."""
         return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the child itself has ended; others of its tree may live."""
+        return self._ended_at is not None
+
+    def tell(self, line: bytes) -> None:
+        """Writes the line that the child waits for, and ends its input. A child that is gone does not mind."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(line)
+        self._process.stdin.close()
+
+    def listen(self, max_output: int, on_output: OnOutput) -> None:
+        """Prepares ``look``, with what ``follow`` takes."""
+        self._output.listen(max_output, on_output)
+
+    def look(self) -> bool:
+        """Passes on what a child that nobody follows yet has printed; ``follow`` passes all of it on again.
+
+        Returns:
+            whether it has printed no more than it may.
+        """
+        while self._output.look():
+            pass
+        return not self._output.full
 
     def stop(self, reason: str) -> None:
         """Asks ``follow`` to end the tree; the first reason counts. Returns at once, from any thread."""
@@ -185,26 +214,23 @@ class Child:
         self._ended_at = time.monotonic()
         self._inbox.put(("ended", ""))
 
-    def _has_ended(self) -> bool:
-        return self._ended_at is not None
-
     def _watch(self, deadline: float) -> None:
-        self._look_until(lambda: self._has_ended() or self._reason is not None, deadline)
-        if not self._has_ended() and self._reason is None:
+        self._look_until(lambda: self.has_ended or self._reason is not None, deadline)
+        if not self.has_ended and self._reason is None:
             self._reason = "timed_out"
 
     def _end_tree(self) -> None:
         # Called once more when it was interrupted: then it goes on where it was. A second SIGINT would break off the
         # very clean-up that the first one asked for.
         for number, grace in self._graces:
-            if self._has_ended():
+            if self.has_ended:
                 break
             if number.name not in self._signals:
                 self._hurried = False
                 self._signal_group(number)
                 self._grace_ends = time.monotonic() + grace
-            self._look_until(lambda: self._has_ended() or self._hurried, self._grace_ends)
-        if self._has_ended():
+            self._look_until(lambda: self.has_ended or self._hurried, self._grace_ends)
+        if self.has_ended:
             self._end_survivors()
         else:
             self._kill_tree()
@@ -220,10 +246,10 @@ class Child:
         return self._look_until(self._tree.is_gone, time.monotonic() + seconds)
 
     def _kill_tree(self) -> None:
-        if not self._has_ended():
+        if not self.has_ended:
             self._signal_group(signal.SIGKILL)
         patience = time.monotonic() + 5
-        while not (self._all_gone_within(0) and self._has_ended()):
+        while not (self._all_gone_within(0) and self.has_ended):
             self._signal_survivors(signal.SIGKILL)
             self._look_until(lambda: False, time.monotonic() + POLL_S)
             if time.monotonic() > patience:
@@ -275,7 +301,9 @@ class Child:
             raise
 
     def _close(self) -> None:
-        if self._has_ended():
+        if self.has_ended:
             self._waiter.join()
             self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         self._output.close()

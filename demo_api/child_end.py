@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -21,8 +22,8 @@ _ROOM = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Started:
-    """When a child was spawned: Unix seconds, and ``time.monotonic()`` seconds."""
+class Moment:
+    """Now, when it is made: Unix seconds, and ``time.monotonic()`` seconds."""
 
     wall: float = field(default_factory=time.time)
     monotonic: float = field(default_factory=time.monotonic)
@@ -33,6 +34,8 @@ class End:
     """All that is known when a batch's child has ended.
 
     Attributes:
+        spawned: when the child was.
+        begun: when its time began to be the batch's: when it was spawned, or told what to do, if it was held for that.
         model: as the demo calls it, or as it is set.
         folder: the batch's.
         claimed_at: when the batch was claimed, ``time.monotonic()`` seconds.
@@ -41,7 +44,8 @@ class End:
     settings: Settings
     reading: Reading
     ended: Ended
-    started: Started
+    spawned: Moment
+    begun: Moment
     model: str
     folder: Path
     claimed_at: float
@@ -65,14 +69,8 @@ class End:
 
     def doubt(self, result: Result) -> str | None:
         """Why the device may not have been closed; None when every process had its time for that."""
-        ended = self.ended
-        if ended.survivors_killed:
-            return f"{ended.survivors_killed} processes that a child had started outlived it and had to be ended."
-        if not ended.clean:
-            how = f"exit code {ended.exit_code}" + (f" after {', '.join(ended.signals)}" if ended.signals else "")
-            return f"A child ended with {how}, so it may not have closed the device."
         crashed = result.failure is not None and result.failure.code == "crashed"
-        return f"A child crashed with exit code {ended.exit_code}." if crashed else None
+        return doubt(self.ended) or (f"A child crashed with exit code {self.ended.exit_code}." if crashed else None)
 
     def _failure(self) -> Failure | None:
         if self.ended.stopped is not None:
@@ -84,8 +82,8 @@ class End:
         return failure
 
     def _timing(self, run: Run) -> Timing:
-        started, metrics = self.started, self.reading.metrics
-        marks = [("startup", started.wall), *((phase.name, phase.at) for phase in self.reading.phases)]
+        spawned, begun, metrics = self.spawned, self.begun, self.reading.metrics
+        marks = [("startup", begun.wall), *((phase.name, phase.at) for phase in self.reading.phases)]
         seconds = {
             f"{name}_seconds": round(after - begin, 3)
             for (name, begin), (_, after) in pairwise(marks)
@@ -93,15 +91,30 @@ class End:
         }
         name, begin = marks[-1]
         if name == "output" and begin is not None:
-            seconds["teardown_seconds"] = round(started.wall + self.ended.seconds - begin, 3)
-        waited = None if run.waited_seconds is None else run.waited_seconds + started.monotonic - self.claimed_at
+            seconds["teardown_seconds"] = round(spawned.wall + self.ended.seconds - begin, 3)
+        waited = None if run.waited_seconds is None else run.waited_seconds + begun.monotonic - self.claimed_at
+        ahead = min(self.reading.waiting_at or begun.wall, begun.wall) - spawned.wall
         return Timing(
+            held=begun is not spawned,
+            startup_ahead_seconds=round(ahead, 3),
             queue_seconds=waited and round(waited, 3),
             ttft_ms=metrics.ttft_ms,
             # The 2026 demo prints 0 where it had nothing to measure.
             decode_tokens_per_second=metrics.tokens_per_second_per_user or None,
             **seconds,
         )
+
+
+def doubt(ended: Ended) -> str | None:
+    """Why a child's end may have left the device open; None when every process had its time to close it."""
+    if ended.survivors_killed:
+        return f"{ended.survivors_killed} processes that a child had started outlived it and had to be ended."
+    # Python ends so when nobody catches the interrupt: before anything was opened, or when it has closed what it had.
+    interrupted = ended.exit_code == -signal.SIGINT and ended.signals == ("SIGINT",)
+    if not ended.clean and not interrupted:
+        how = f"exit code {ended.exit_code}" + (f" after {', '.join(ended.signals)}" if ended.signals else "")
+        return f"A child ended with {how}, so it may not have closed the device."
+    return None
 
 
 def stopped(settings: Settings, reason: str) -> Failure:

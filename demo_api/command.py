@@ -34,32 +34,39 @@ _DROPPED = {"CI", "TT_GH_CI_INFRA", "LLAMA_DIR", "HF_MODEL", "PYTHONPATH", "PYTH
 _DROPPED_PREFIXES = ("DEMO_API_", "LOGURU_", "PYTEST_")
 
 
-def arguments(settings: Settings, requests: Sequence[Request], folder: RunFolder) -> list[str]:
+def arguments(settings: Settings, folder: RunFolder, options: Mapping[str, object]) -> list[str]:
     """The child's argv.
 
     Args:
-        requests: those of the batch; all have the same ``max_tokens``.
+        options: the demo's, by their names; none for a child that is to wait for them.
 
     Raises:
         SetupError: the interpreter is not there.
     """
-    size = _batch_size(len(requests))
-    options = {
-        "--input_prompts": folder.prompts,
-        "--max_seq_len": _max_seq_len(settings, requests, size),
-        # At its limit N the demo has answered N+1 tokens, and 0 would mean its default. The plugin does the rest.
-        "--max_generated_tokens": max(1, requests[0].max_tokens - 1),
-        "--batch_size": size,
-        "--instruct": 1,
-        "--junitxml": folder.junit,
-    }
     # One word each: pytest looks for its ini file before it knows the demo's options, and takes every word without a
     # dash for a path to look near. So a run's folder below somebody's pytest.ini would change how the demo is run.
-    words = [f"{name}={value}" for name, value in options.items()]
+    words = [f"--{name}={value}" for name, value in {**options, "junitxml": folder.junit}.items()]
     return [str(home.interpreter(settings)), "-u", "-m", "pytest", str(home.SCRIPT), *_SELECTION, *words]
 
 
-def environment(settings: Settings, selection: Mapping[str, str], folder: RunFolder, batch_id: str) -> dict[str, str]:
+def options(settings: Settings, requests: Sequence[Request], folder: RunFolder) -> dict[str, object]:
+    """The demo's options for a batch.
+
+    Args:
+        requests: those of the batch; all have the same ``max_tokens``.
+    """
+    size = _batch_size(len(requests))
+    return {
+        "input_prompts": str(folder.prompts),
+        "max_seq_len": _max_seq_len(settings, requests, size),
+        # At its limit N the demo has answered N+1 tokens, and 0 would mean its default. The plugin does the rest.
+        "max_generated_tokens": max(1, requests[0].max_tokens - 1),
+        "batch_size": size,
+        "instruct": 1,
+    }
+
+
+def environment(settings: Settings, selection: Mapping[str, str], folder: RunFolder) -> dict[str, str]:
     """The child's environment: ours, without what would change what the demo does or prints, and with what it needs.
 
     Args:
@@ -74,31 +81,34 @@ def environment(settings: Settings, selection: Mapping[str, str], folder: RunFol
         if name not in _DROPPED and not name.startswith(_DROPPED_PREFIXES)
     }
     variable, model = home.model_variable(settings)
+    # Every pytest loads the plugins that happen to be installed: hypothesis, anyio and the like were seen to take 40 %
+    # of the startup. The CPU edition needs none; tt-metal's ini and conftest files speak of some of theirs.
+    plugins = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} if settings.is_cpu_demo else {}
     return {
         **kept,
         **selection,
+        **plugins,
         variable: model,
         "PYTHONPATH": os.pathsep.join([str(settings.demo_home), str(PLUGIN)]),
         "PYTHONIOENCODING": "utf-8",  # the reader's encoding, whatever the locale is
         "LOGURU_SERIALIZE": "1",
         "LOGURU_LEVEL": "TRACE",
         "DEMO_API_CHILD": str(folder.order),
-        "DEMO_API_RUN": batch_id,
     }
 
 
-def order(request: Request, device: str) -> dict[str, object]:
-    """What the plugin ``demo_api_child`` is to do; its docstring explains each."""
+def order(device: str) -> dict[str, object]:
+    """What the plugin ``demo_api_child`` is to know in any case; its docstring explains each. ``device`` is for us."""
+    return {"parent_pid": os.getpid(), "device": device}
+
+
+def wishes(request: Request) -> dict[str, object]:
+    """What it is to do for a request that the command line cannot carry."""
     temperature = DEFAULT_TEMPERATURE if request.temperature is None else request.temperature
     sampling: dict[str, object] = {"temperature": temperature, "top_p": request.top_p, "top_k": TOP_K}
     if request.seed is not None:
         sampling["seed"] = request.seed
-    return {
-        "parent_pid": os.getpid(),
-        "sampling_params": sampling,
-        "first_token_only": request.max_tokens == 1,
-        "device": device,
-    }
+    return {"sampling_params": sampling, "first_token_only": request.max_tokens == 1}
 
 
 def choose(settings: Settings, runs: Sequence[Run]) -> list[Run]:

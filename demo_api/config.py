@@ -106,6 +106,13 @@ class Settings(BaseModel):
     lease: float = Field(
         20, ge=1, allow_inf_nan=False, description="Seconds without a sign of a server, after which its runs are lost."
     )
+    hold: Literal["on", "off"] | None = Field(
+        None,
+        description="Whether a child is started ahead and held until a request comes; `on` for the CPU edition only.",
+    )
+    hold_idle: float = Field(
+        300, gt=0, allow_inf_nan=False, description="Seconds without a request after which that child is let go."
+    )
     reset_command: Command | None = Field(
         None, description="Resets a device that was not closed, such as `tt-smi -r`; no shell."
     )
@@ -164,6 +171,11 @@ class Settings(BaseModel):
     def device_list(self) -> list[Device]:
         """The devices of this host."""
         return parse_devices(self.devices, self.state_dir)
+
+    @property
+    def holds(self) -> bool:
+        """Whether a child is started ahead. One of a tt-metal home would keep the device from others on the host."""
+        return self.is_cpu_demo if self.hold is None else self.hold == "on"
 
     @property
     def is_cpu_demo(self) -> bool:

@@ -36,8 +36,8 @@ class Hold:
             gone, but it may still be cleaning up, or be suspended: the ledger's lease decides.
     """
 
-    def __init__(self, fd: int, server_fd: int, *, others_serve: bool, to_the_end: bool) -> None:
-        self.fd: int | None = fd
+    def __init__(self, fd: int | None, server_fd: int, *, others_serve: bool, to_the_end: bool) -> None:
+        self.fd = fd
         self.others_serve = others_serve
         self._server_fd: int | None = server_fd
         self._to_the_end = to_the_end
@@ -93,6 +93,10 @@ class Device:
     def _server_lock(self) -> Path:
         return self.folder / f"{self.name}.server.lock"
 
+    @property
+    def _waiting(self) -> Path:
+        return self.folder / f"{self.name}.waiting"
+
     def try_hold(self, *, to_the_end: bool = False) -> Hold | None:
         """Takes the device if no child has it.
 
@@ -111,6 +115,40 @@ class Device:
         except BaseException:
             os.close(fd)
             raise
+
+    def share(self) -> Hold:
+        """A hold for a server whose own child has the device already: others then know that it is served.
+
+        Raises:
+            OSError: the lock file cannot be made.
+        """
+        others_serve = self.has_server()
+        return Hold(None, _shared(self._server_lock), others_serve=others_serve, to_the_end=False)
+
+    def note_waiting(self, batch_id: str) -> None:
+        """Says that the child with this mark has the device and waits for a batch. Only who held the device may say so.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        new = self._waiting.with_suffix(".new")
+        new.write_text(batch_id, encoding="ascii")
+        new.replace(self._waiting)  # it is there whole or not at all
+
+    def waiting(self) -> str | None:
+        """The mark of the child that has the device and waits for a batch; None where none does."""
+        try:
+            return self._waiting.read_text(encoding="ascii")
+        except OSError:
+            return None
+
+    def take_waiting(self) -> bool:
+        """Takes the child that waits, to use it or to end it. Of all who try this one succeeds."""
+        try:
+            self._waiting.unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     def wait_to_hold(self, *, seconds: float, given_up: Event) -> Hold:
         """Takes the device, to the end, when nobody has it any more.

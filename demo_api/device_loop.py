@@ -7,14 +7,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
+from demo_api import held
+from demo_api.ahead import Ahead
 from demo_api.care import Care
 from demo_api.config import Settings
 from demo_api.device import Hold
 from demo_api.engine import Engine
 from demo_api.errors import DemoApiError, LedgerUnavailable, StorageFull
 from demo_api.keeper import Keeper, Recorder
-from demo_api.ledger import Ledger
+from demo_api.ledger import Ledger, new_id
 from demo_api.messages import Batch, Failure, Outcome, Result
 
 logger = logging.getLogger(__name__)
@@ -47,6 +50,7 @@ class DeviceLoop:
         self._closed = False
         self._gives_back = threading.Event()
         self._blocked_since: float | None = None
+        self._ahead = Ahead(engine, settings)
         self._care = Care(ledger.devices, engine.device, settings)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -61,13 +65,14 @@ class DeviceLoop:
 
     def ring(self) -> None:
         """A run was submitted: look at once."""
+        self._ahead.asked()
         self._rung.set()
 
     def close(self) -> None:
         """Takes no further batch; the one that runs goes on. Returns at once."""
         with self._lock:
             self._closed = True
-        self.ring()
+        self._rung.set()
 
     def give_back(self) -> None:
         """Stops the batch that runs, and puts its runs back into the line. Returns at once."""
@@ -99,6 +104,9 @@ class DeviceLoop:
         Returns:
             whether a batch was run, so that it is worth to look again at once.
         """
+        if self.engine.held is not None:  # it has the device, and what earlier servers left was seen to before it came
+            with self.engine.device.share() as share:
+                return self._claim(share)
         hold = self.engine.device.try_hold()
         if hold is None:
             self._blocked()
@@ -107,27 +115,54 @@ class DeviceLoop:
             if not self._take_over(hold):
                 return False
             self._blocked_since = None
-            if not self._care.make_fit(hold):
+            return self._care.make_fit(hold) and self._claim(hold)
+
+    def hold_ahead(self) -> bool:
+        """Starts a child that waits for the next batch, if that is due and the device is free and well."""
+        hold = self.engine.device.try_hold() if self._ahead.is_due() else None
+        if hold is None:
+            return False
+        with hold:
+            if not self._take_over(hold) or self._ledger.devices.get(self._name).state != "free":
                 return False
-            batch = self._ledger.line.claim(self._name, self.engine.choose)
-            if batch is None:
+            try:
+                self.engine.hold_ahead(new_id(), hold)
+            except (DemoApiError, OSError) as error:
+                logger.warning("device %s: no child could be started ahead: %s", self._name, error)
+                self._ahead.failed()
                 return False
-            self._changed()
-            self._run(batch, hold)
-            return True
+        return True
 
     def _serve(self) -> None:
         while not self._closed:
             self._rung.clear()
             pause = IDLE_SECONDS
             try:
+                self._doubt(self._ahead.tend())
                 if self.has_work():
                     pause = 0.0 if self.turn() else BLOCKED_SECONDS
+                else:
+                    self.hold_ahead()
             except LedgerUnavailable as error:
                 logger.warning("device %s: %s", self._name, error)
             except Exception as error:  # the loop must outlive whatever goes wrong, a full disk included
                 logger.error("device %s: %s", self._name, error, exc_info=not isinstance(error, OSError))
-            self._rung.wait(pause)
+            self._rung.wait(self._ahead.pause(pause))
+        with suppress(LedgerUnavailable):
+            self._doubt(self.engine.drop_held())
+
+    def _doubt(self, doubt: str | None) -> None:
+        if doubt:
+            self._ledger.devices.suspect(self._name, doubt)
+
+    def _claim(self, hold: Hold) -> bool:
+        batch_id = self.engine.held.batch_id if self.engine.held else None
+        batch = self._ledger.line.claim(self._name, self.engine.choose, batch_id)
+        if batch is None:
+            return False
+        self._changed()
+        self._run(batch, hold)
+        return True
 
     def _take_over(self, hold: Hold) -> bool:
         """Sees to what earlier servers left on the device that we hold. False: one of them is still at it."""
@@ -136,9 +171,7 @@ class DeviceLoop:
         line.recover(() if hold.others_serve else line.batches(self._name, "open"))
         if line.batches(self._name, "open"):
             return False
-        doubt = self.engine.clear_up()
-        if doubt:
-            self._ledger.devices.suspect(self._name, doubt)
+        self._doubt(self.engine.clear_up())
         line.forget_lost(self._name)
         return True
 
@@ -147,14 +180,13 @@ class DeviceLoop:
         line, device = self._ledger.line, self.engine.device
         line.recover(() if device.has_server() else line.batches(self._name, "open"))
         lost = line.batches(self._name, "lost")
-        if device.has_server() and not lost:
+        if device.has_server() and not lost and not device.waiting():
             self._blocked_since = None
             return
         since = self._blocked_since = self._blocked_since or time.monotonic()
         if time.monotonic() - since >= self._settings.stop_grace:  # the kernel told it when its server died
-            doubt = self.engine.end_lost(lost)
-            if doubt:
-                self._ledger.devices.suspect(self._name, doubt)
+            self._doubt(self.engine.end_lost(lost))
+            held.let_go(device, grace=self._settings.stop_grace)  # its server would have told it long ago
             if not device.has_server():
                 self._care.end_lost()
         if time.monotonic() - since >= self._settings.run_timeout:
@@ -183,10 +215,16 @@ class DeviceLoop:
             self._batch_id = batch.batch_id
         if self._gives_back.is_set():  # before this batch could be seen
             self.engine.cancel(batch.batch_id, "shutting_down")
+        is_held = self.engine.held is not None
         with keeper:
             outcome = self._outcome(batch, recorder, hold)
         with self._lock:
             self._batch_id = None
+        self._ahead.asked()
+        if outcome.again:
+            self._ahead.failed()
+        elif is_held:
+            self._ahead.was_used()
         self._keep_trying(batch, outcome, time.monotonic() - begun)
         self._ledger.history.tidy()
 
@@ -224,7 +262,7 @@ class DeviceLoop:
         if batch.batch_id in line.batches(self._name, "open"):
             # Before the runs end: should this server be killed in between, the doubt is not lost.
             self._ledger.devices.settle(self._name, outcome)
-        if _was_stopped(outcome.results):
+        if outcome.again or _was_stopped(outcome.results):
             mine = line.give_back(batch.batch_id)
         else:
             mine = line.finish(batch.batch_id, outcome.results, seconds)

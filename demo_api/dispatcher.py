@@ -232,10 +232,11 @@ class Dispatcher:
                 )
 
     def _describe(self, engine: Engine) -> DeviceHealth:
-        known = self.ledger.devices.get(engine.device.name)
-        busy = engine.device.has_child() or self.ledger.line.batches(engine.device.name, "open")
+        name, taken = engine.device.name, engine.device.has_child()
+        known, held = self.ledger.devices.get(name), taken and engine.device.waiting() is not None
+        busy = (taken and not held) or self.ledger.line.batches(name, "open")
         state = "busy" if busy and known.state in ("free", "suspect") else known.state
-        return {"name": engine.device.name, "state": state, "reason": known.reason, "since": known.since}
+        return {"name": name, "state": state, "reason": known.reason, "since": known.since, "held": held}
 
 
 class _DemoAsking:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from demo_api.device import Device, Hold
+from demo_api.held import Held
 from demo_api.messages import Batch, Event, Outcome, Request, Run
 from demo_api.shapes import ModelHealth
 
@@ -18,6 +19,8 @@ class Engine(Protocol):
 
     name: str
     device: Device
+    held: Held | None
+    """The child that was started ahead and waits."""
 
     def check(self) -> None:
         """Raises SetupError, with the next step, when a run could not succeed on this machine as it is now."""
@@ -48,8 +51,26 @@ class Engine(Protocol):
             a sentence, when what was left puts the device in doubt; otherwise None.
         """
 
+    def hold_ahead(self, batch_id: str, hold: Hold) -> None:
+        """Starts a child that will wait for the batch of this id.
+
+        Args:
+            hold: the caller's hold of the device.
+
+        Raises:
+            SetupError: the demo home or the model is gone.
+            OSError: the folder or the child could not be made.
+        """
+
+    def drop_held(self) -> str | None:
+        """Ends the child that waits, if one does.
+
+        Returns:
+            a sentence, when that leaves the device in doubt; otherwise None.
+        """
+
     def generate(self, batch: Batch, listener: Listener, hold: Hold) -> Outcome:
-        """Runs one batch to its end.
+        """Runs one batch to its end, in the child that was held for its id if there is one.
 
         Args:
             hold: the caller's hold of the device.

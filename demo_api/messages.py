@@ -273,11 +273,22 @@ class Event:
 class Timing:
     """Where a run's time went. Seconds of wall time, except the demo's own two figures; null is "not known"."""
 
+    held: Annotated[
+        bool | None,
+        Field(description="Whether the child was started ahead and held until the run came; null where there is none."),
+    ] = None
     queue_seconds: Annotated[
-        float | None, Field(description="Accepted to child spawned, the wait for the device included.")
+        float | None, Field(description="Accepted to child spawned, or told; the wait for the device included.")
     ] = None
     startup_seconds: Annotated[
-        float | None, Field(description="Child spawned to tests collected: interpreter, imports, collection.")
+        float | None,
+        Field(
+            description="Child spawned to tests collected: interpreter, imports, collection. Of a child that was held, "
+            "what was left of that when the run came."
+        ),
+    ] = None
+    startup_ahead_seconds: Annotated[
+        float | None, Field(description="What of the startup was over when the run came.")
     ] = None
     load_seconds: Annotated[
         float | None, Field(description="Collected to prefill warmup: device, weights, tokenizer.")
@@ -326,7 +337,9 @@ class Outcome:
     Attributes:
         results: one for each run, in order.
         suspect: a sentence, when the child's end leaves the device in doubt; None when it was closed in order.
+        again: the child that was held for the batch did not begin it. There are no results: it is to be run again.
     """
 
     results: Sequence[Result]
     suspect: str | None = None
+    again: bool = False

@@ -38,7 +38,8 @@ class OutputFiles:
         return self._fds[stream]
 
     def listen(self, max_output: int, on_output: OnOutput) -> None:
-        """From now on ``look`` passes on what is printed, up to ``max_output`` bytes over all."""
+        """From now on ``look`` passes on what is printed, from the beginning, up to ``max_output`` bytes over all."""
+        self._offsets = dict.fromkeys(self._offsets, 0)
         self._room = max_output
         self._on_output = on_output
 

@@ -68,15 +68,30 @@ class RunFolder:
         """Pytest's JUnit report."""
         return self.path / "junit.xml"
 
+    @property
+    def changed_at(self) -> float:
+        """Unix seconds; 0 for one that another server has removed meanwhile."""
+        try:
+            return self.path.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
     def write(self, prompts: list[str], order: dict[str, object]) -> None:
-        """Writes the demo's prompt file and the plugin's order, mode 0600.
+        """Writes both. The order comes first: whoever finds prompts without one may remove them."""
+        self.write_order(order)
+        self.write_prompts(prompts)
+
+    def write_order(self, order: dict[str, object]) -> None:
+        """Writes the plugin's order, mode 0600."""
+        _write_private(self.path / "order", json.dumps(order, ensure_ascii=True))
+        (self.path / "order").rename(self.order)  # it is there whole or not at all
+
+    def write_prompts(self, prompts: list[str]) -> None:
+        """Writes the demo's prompt file, mode 0600.
 
         The demo opens the file in the locale's encoding, so it is ASCII; and it downloads what a ``context`` key names,
         so there is no key but ``prompt``.
         """
-        # The order first: whoever finds prompts without one may remove them.
-        _write_private(self.path / "order", json.dumps(order, ensure_ascii=True))
-        (self.path / "order").rename(self.order)  # it is there whole or not at all
         _write_private(self.prompts, json.dumps([{"prompt": prompt} for prompt in prompts], ensure_ascii=True))
 
     def is_cut_off(self, device: str) -> bool:
@@ -91,6 +106,10 @@ class RunFolder:
         """Removes what was only there for the child."""
         self.prompts.unlink(missing_ok=True)
         self.order.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Removes all of it, for a child that was never told a batch."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def readable_log(self) -> str:
         """What the child printed, for a person: the log (stderr), then pytest's report (stdout)."""
@@ -133,8 +152,8 @@ def existing(runs: Path) -> list[RunFolder]:
     """The folders of runs, the newest first. What else somebody keeps there is not ours."""
     if not runs.exists():
         return []
-    ours = [entry for entry in runs.iterdir() if _NAME.fullmatch(entry.name)]
-    return [RunFolder(entry) for entry in sorted(ours, key=lambda entry: entry.stat().st_mtime, reverse=True)]
+    ours = [RunFolder(entry) for entry in runs.iterdir() if _NAME.fullmatch(entry.name)]
+    return sorted(ours, key=lambda folder: folder.changed_at, reverse=True)
 
 
 def tidy(folders: list[RunFolder], *, keep: int, days: float) -> None:
@@ -143,7 +162,7 @@ def tidy(folders: list[RunFolder], *, keep: int, days: float) -> None:
     """
     now = time.time()
     for place, folder in enumerate(folders):
-        age = now - folder.path.stat().st_mtime
+        age = now - folder.changed_at
         is_old = age > days * SECONDS_A_DAY or (place >= keep and age > JUST_ENDED_SECONDS)
         if is_old and not folder.order.exists():
             shutil.rmtree(folder.path, ignore_errors=True)

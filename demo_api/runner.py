@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from demo_api import command, home, process_tree, run_folder
-from demo_api.child import Child
-from demo_api.child_end import End, Started, stopped
+from demo_api.child import Child, Ended
+from demo_api.child_end import End, Moment, doubt, stopped
 from demo_api.config import Settings
+from demo_api.course import Course
 from demo_api.device import Device, Hold
 from demo_api.engine import Listener
 from demo_api.errors import BadRequest
-from demo_api.messages import Batch, Event, Outcome, Request, Result, Run
+from demo_api.held import MARK, Held, Way
+from demo_api.messages import Batch, Outcome, Request, Result, Run
 from demo_api.run_folder import RunFolder
 from demo_api.shapes import ModelHealth
-from demo_api.transcript import Reader
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ class DemoRunner:
     def __init__(self, settings: Settings, device: Device | None = None) -> None:
         self._settings = settings
         self.device = device or settings.device_list[0]
+        self.held: Held | None = None
         self._lock = threading.Lock()
         self._child: Child | None = None
         self._batch_id: str | None = None
@@ -88,7 +91,7 @@ class DemoRunner:
         Returns:
             a sentence, when the device may not have been closed.
         """
-        left = process_tree.survivors("DEMO_API_RUN", batch_ids)
+        left = process_tree.survivors(MARK, batch_ids)
         if not left:
             return None
         logger.warning("ending %d processes that a lost server left: %s", len(left), left)
@@ -101,6 +104,7 @@ class DemoRunner:
         Returns:
             a sentence, when a child was cut off before it closed the device; otherwise None.
         """
+        self.device.take_waiting()  # whose child is gone, or the device would not be the caller's
         folders = run_folder.existing(self._settings.state_dir / "runs")
         cut_off = [folder for folder in folders if folder.is_cut_off(self.device.name)]
         doubt = self.end_lost({folder.path.name for folder in cut_off})
@@ -112,8 +116,48 @@ class DemoRunner:
         run_folder.tidy(folders, keep=self._settings.keep_runs, days=self._settings.keep_days)
         return doubt
 
+    def hold_ahead(self, batch_id: str, hold: Hold) -> None:
+        """Starts a child that will wait for the batch of this id.
+
+        Args:
+            hold: the caller's hold of the device; the child inherits the lock.
+
+        Raises:
+            SetupError: the demo home or the model is gone.
+            OSError: the folder or the child could not be made.
+        """
+        settings = self._settings
+        folder = RunFolder.create(settings.state_dir / "runs", batch_id)
+        try:
+            folder.write_order({**command.order(self.device.name), "held": True})
+            way = self._way(settings, folder, {})
+            self.device.note_waiting(batch_id)
+            self.held = Held(batch_id, self._spawn(way, folder, hold, waits=True), self.device, folder, way, settings)
+        except BaseException:
+            self.device.take_waiting()
+            folder.remove()
+            raise
+        hold.leave_to_child()
+
+    def drop_held(self) -> str | None:
+        """Ends the child that waits, if one does.
+
+        Returns:
+            a sentence, when the device may not have been closed.
+        """
+        held, self.held = self.held, None
+        if held is None:
+            return None
+        with self._lock:
+            self._child = held.child  # for hurry()
+        try:
+            return held.let_go()
+        finally:
+            with self._lock:
+                self._child = None
+
     def generate(self, batch: Batch, listener: Listener, hold: Hold) -> Outcome:
-        """Runs one batch in one child.
+        """Runs one batch in one child: in the one that was held for it, if there is one.
 
         Args:
             hold: the caller's hold of the device; the child inherits the lock.
@@ -125,16 +169,19 @@ class DemoRunner:
         settings = self._settings_of(batch.runs[0])
         with self._lock:
             self._batch_id = batch.batch_id
-        folder = RunFolder.create(settings.state_dir / "runs", batch.batch_id)
         try:
-            return self._run_child(batch, settings, folder, listener, hold)
+            if self.held is None:
+                return self._run_cold(batch, settings, listener, hold)
+            if not self._takes(self.held, settings):
+                return Outcome([], suspect=self.drop_held(), again=True)
+            return self._run_held(batch, settings, listener, self.held)
         except _Cancelled as cancelled:
             failure = stopped(settings, str(cancelled))
-            return Outcome([Result(run.run_id, failure=failure) for run in batch.runs])
+            return Outcome([Result(run.run_id, failure=failure) for run in batch.runs], suspect=self.drop_held())
         finally:
+            self.drop_held()
             with self._lock:
                 self._batch_id = None
-            folder.forget_prompts()
 
     def cancel(self, batch_id: str, reason: str) -> None:
         """Ends the batch, or keeps it from being started, with ``reason`` as its failure's code."""
@@ -155,56 +202,89 @@ class DemoRunner:
         paths = {name: Path(value) for name, value in accepted.items() if value and name != "hf_model"}
         return self._settings.model_copy(update={**accepted, **paths})
 
-    def _run_child(
-        self, batch: Batch, settings: Settings, folder: RunFolder, listener: Listener, hold: Hold
-    ) -> Outcome:
-        runs = batch.runs
-        prompts = command.filled_up([run.request.prompt for run in runs])
-        model = Path(home.model_variable(settings)[1]).name
-        reader = Reader(prompts)
+    def _takes(self, held: Held, settings: Settings) -> bool:
+        """Whether the child that waits was started as one would be started now, and is ours to tell."""
+        return held.way == self._way(settings, held.folder, {}) and held.take()
 
-        def tell(event: Event) -> None:
-            user = event.data.get("user")  # only its own run may see a user's text; the surplus users are nobody's
-            for run in runs if user is None else runs[user : user + 1] if isinstance(user, int) else ():
-                listener(run.run_id, event)
-
-        def on_output(stream: str, chunk: bytes) -> None:
-            for event in reader.feed("stdout" if stream == "stdout" else "stderr", chunk):
-                tell(event)
-
-        started = Started()
-        tell(Event("phase", started.wall, {"phase": "startup"}))
-        child = self._spawn(batch, settings, prompts, folder, hold)
+    def _run_cold(self, batch: Batch, settings: Settings, listener: Listener, hold: Hold) -> Outcome:
+        folder = RunFolder.create(settings.state_dir / "runs", batch.batch_id)
+        course = Course(batch, listener)
         try:
+            folder.write(course.prompts, {**command.order(self.device.name), **command.wishes(batch.request)})
+            way = self._way(settings, folder, command.options(settings, course.requests, folder))
+            with self._lock:  # cancel() either sees the child or keeps it from being started
+                self._check_wanted(batch)
+                self._child = child = self._spawn(way, folder, hold)
             hold.leave_to_child()
-            ended = child.follow(timeout_s=settings.run_timeout, max_output=settings.max_output, on_output=on_output)
+            ended = self._follow(child, course, settings.run_timeout)
+            return self._outcome(course, ended, settings, folder, spawned=course.begun)
+        finally:
+            folder.forget_prompts()
+
+    def _run_held(self, batch: Batch, settings: Settings, listener: Listener, held: Held) -> Outcome:
+        course, folder, child = Course(batch, listener), held.folder, held.child
+        limit = threading.Timer(max(_ANSWER_S, held.seconds_left), course.stop_unless_begun, (child,))
+        try:
+            folder.write_prompts(course.prompts)
+            options = command.options(settings, course.requests, folder)
+            with self._lock:
+                self._check_wanted(batch)
+                self.held, self._child = None, child
+            child.tell(json.dumps({"options": options, **command.wishes(batch.request)}).encode() + b"\n")
+            limit.start()
+            ahead = course.begun.monotonic - held.spawned.monotonic
+            ended = self._follow(child, course, ahead + settings.run_timeout)
+            if not course.has_begun and ended.stopped in _OUR_OWN_AFFAIR:
+                return Outcome([], suspect=doubt(ended), again=True)
+            return self._outcome(course, ended, settings, folder, spawned=held.spawned)
+        finally:
+            limit.cancel()
+            folder.forget_prompts()
+
+    def _follow(self, child: Child, course: Course, timeout_s: float) -> Ended:
+        try:
+            return child.follow(timeout_s=timeout_s, max_output=self._settings.max_output, on_output=course.hear)
         finally:
             with self._lock:
                 self._child = None
-        reading = reader.finish(ended.exit_code)
-        end = End(settings, reading, ended, started, reading.demo_model or model, folder.path, batch.claimed_at)
-        results = [end.result(run, place) for place, run in enumerate(runs)]
+
+    def _outcome(
+        self, course: Course, ended: Ended, settings: Settings, folder: RunFolder, *, spawned: Moment
+    ) -> Outcome:
+        reading = course.reader.finish(ended.exit_code)
+        model = reading.demo_model or Path(home.model_variable(settings)[1]).name
+        end = End(settings, reading, ended, spawned, course.begun, model, folder.path, course.batch.claimed_at)
+        results = [end.result(run, place) for place, run in enumerate(course.batch.runs)]
         return Outcome(results, suspect=end.doubt(results[0]))
 
-    def _spawn(self, batch: Batch, settings: Settings, prompts: list[str], folder: RunFolder, hold: Hold) -> Child:
-        folder.write(prompts, command.order(batch.request, self.device.name))
-        argv = command.arguments(settings, [run.request for run in batch.runs], folder)
-        environment = command.environment(settings, self.device.environment, folder, batch.batch_id)
-        with self._lock:  # cancel() either sees the child or keeps it from being started
-            if self._cancelled is not None and self._cancelled[0] == batch.batch_id:
-                raise _Cancelled(self._cancelled[1])
-            self._child = Child(
-                argv,
-                cwd=settings.demo_home,
-                env=environment,
-                stdout=folder.stdout,
-                stderr=folder.stderr,
-                mark=("DEMO_API_RUN", batch.batch_id),
-                pass_fds=() if hold.fd is None else (hold.fd,),
-                grace=settings.stop_grace,
-            )
-            return self._child
+    def _way(self, settings: Settings, folder: RunFolder, options: Mapping[str, object]) -> Way:
+        """How a child with this folder is started."""
+        argv = command.arguments(settings, folder, options)
+        return Way(argv, settings.demo_home, command.environment(settings, self.device.environment, folder))
 
+    def _spawn(self, way: Way, folder: RunFolder, hold: Hold, *, waits: bool = False) -> Child:
+        return Child(
+            way.argv,
+            cwd=way.cwd,
+            env=way.environment,
+            stdout=folder.stdout,
+            stderr=folder.stderr,
+            mark=(MARK, folder.path.name),
+            pass_fds=() if hold.fd is None else (hold.fd,),
+            grace=self._settings.stop_grace,
+            waits=waits,
+        )
+
+    def _check_wanted(self, batch: Batch) -> None:
+        if self._cancelled is not None and self._cancelled[0] == batch.batch_id:
+            raise _Cancelled(self._cancelled[1])
+
+
+_ANSWER_S = 10.0
+"""A child that waits begins at once. If it does not, whatever is the matter with it is none of the run's business."""
+
+_OUR_OWN_AFFAIR = (None, "not_begun", "timed_out", "output_too_large")
+"""Why a child that was held can have ended before it began, without anybody wanting the run to end."""
 
 _DEMO_SETTINGS = {"demo_home", "python", "llama_dir", "hf_model", "model_dir"}
 

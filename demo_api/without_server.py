@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from demo_api import held
 from demo_api.config import Settings
 from demo_api.device import DeviceBusy, Hold
 from demo_api.errors import DeviceFailed, RunFailed, SetupError, ShuttingDown, StorageFull
@@ -99,6 +100,7 @@ class WithoutServer:
 
     def _held(self) -> Hold:
         begun = time.monotonic()
+        held.let_go(self._engine.device, grace=self._settings.stop_grace)
         try:
             return self._engine.device.wait_to_hold(seconds=self._settings.run_timeout, given_up=self._given_up)
         except DeviceBusy:

@@ -78,9 +78,14 @@ class Server:
     def get(self, path: str) -> requests.Response:
         return requests.get(f"{self.url}{path}", timeout=10)
 
+    def batches(self) -> list[Path]:
+        """The folders of its batches, without that of the child that waits for one."""
+        waiting = self.settings.device_list[0].waiting()
+        return [folder for folder in (self.settings.state_dir / "runs").iterdir() if folder.name != waiting]
+
     def leftovers(self) -> list[psutil.Process]:
-        """The living processes of this server's runs."""
-        return survivors("DEMO_API_RUN", [run.name for run in (self.settings.state_dir / "runs").iterdir()])
+        """The living processes of this server's batches."""
+        return survivors("DEMO_API_RUN", [folder.name for folder in self.batches()])
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 from demo_api.device import Device, Hold
 from demo_api.engine import Listener
 from demo_api.errors import SetupError
+from demo_api.held import Held
 from demo_api.messages import Answer, Batch, Event, Failure, Outcome, Request, Result, Run
 
 
@@ -27,6 +28,7 @@ class EchoEngine:
         self.suspect: str | None = None
         self.left_behind: str | None = None
         self.hurried = False
+        self.held: Held | None = None
         self._now: str | None = None
         if not hold:
             self.let_go.set()
@@ -52,6 +54,12 @@ class EchoEngine:
     def clear_up(self) -> str | None:
         left, self.left_behind = self.left_behind, None
         return left
+
+    def hold_ahead(self, batch_id: str, hold: Hold) -> None:
+        pass
+
+    def drop_held(self) -> str | None:
+        return None
 
     def generate(self, batch: Batch, listener: Listener, hold: Hold) -> Outcome:
         self._now = batch.batch_id

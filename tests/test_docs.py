@@ -1,18 +1,16 @@
-"""The documentation names everything that there is, and its examples run."""
+"""The documentation names everything that there is."""
 
 from __future__ import annotations
 
 import json
 import re
-import shlex
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
-import requests
 from conftest import Server
+from doc_pages import PAGES
 
 from demo_api import bodies, cli, create_app, errors
 from demo_api.app import endpoints
@@ -20,10 +18,7 @@ from demo_api.config import Settings, flag, setting_names, variable
 from demo_api.device import STATES
 from demo_api.messages import STATUSES, Request, Run, Timing
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
-CURLS = [line for page in PAGES.values() for line in re.findall(r"^curl .*$", page, re.M)]
+README = PAGES["README.md"]
 
 
 def _commands(group: click.Group, prefix: str = "demo-api") -> list[str]:
@@ -71,36 +66,6 @@ def _family(error: type[errors.DemoApiError]) -> list[type[errors.DemoApiError]]
 @pytest.mark.parametrize("code", sorted({error.code for error in _family(errors.DemoApiError)} | set(errors.RUN_CODES)))
 def test_every_error_code_is_documented(code: str) -> None:
     assert f"`{code}`" in PAGES["errors.md"]
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_every_link_leads_to_a_file(page: str) -> None:
-    folder = ROOT if page == "README.md" else ROOT / "docs"
-    for target in re.findall(r"\]\((?!http)([^)#]+)", PAGES[page]):
-        assert (folder / target).exists(), target
-
-
-@pytest.mark.parametrize("line", CURLS)
-def test_every_curl_example_runs(
-    serve: Callable[..., Server], settings: Callable[..., Settings], model_dir: Path, line: str
-) -> None:
-    server = serve(settings(llama_dir=model_dir))
-    if "RUN_ID" in line:
-        run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello", "max_tokens": 8}, timeout=10).json()[
-            "run_id"
-        ]
-        if "/cancel" not in line:
-            requests.get(f"{server.url}/runs/{run_id}/events", timeout=100)  # until it has ended
-        line = line.replace("RUN_ID", run_id)
-    words = shlex.split(line.replace("http://127.0.0.1:8080", server.url))
-    done = subprocess.run(
-        [*words, "--silent", "--show-error", "--fail-with-body"], capture_output=True, timeout=100, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    for path, told in (("/events", b"event: done"), ("/log", b"1 passed"), ("", b"{")):
-        if path in line:
-            assert told in done.stdout
-            break
 
 
 @pytest.mark.parametrize("field", list(bodies.record(Run("a", Request(prompt="a")), "demo")))

@@ -53,7 +53,9 @@ def begin_in_place(service: Service, places: Places, question: Question, key: st
 
 def event_response(body: Iterator[bytes], on_close: Callable[[], None]) -> Response:
     """An answer of server-sent events; ``on_close`` is called when it has ended, however it did."""
-    response = Response(body, mimetype="text/event-stream", headers={"Cache-Control": "no-store"})
+    # X-Accel-Buffering: nginx, and what is built on it, would hold events back until it has a few kilobytes of them.
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    response = Response(body, mimetype="text/event-stream", headers=headers)
     response.call_on_close(on_close)
     return response
 

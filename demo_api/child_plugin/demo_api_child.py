@@ -5,6 +5,11 @@ It changes no file of the demo. What it is to do stands in the JSON file that ``
 
 parent_pid
     the server; when it dies, this process is interrupted, so that the device is closed.
+held
+    whether this child was started ahead of any request. It collects the tests and then waits on its standard input for
+    one line of JSON, which says the rest of what follows here. At the end of input it leaves.
+options
+    the demo's options by their names, for a child that was held; otherwise the command line has them.
 sampling_params
     becomes ``config.option.sampling_params``. The command line cannot carry it: the demo declares the option with
     ``type=dict``, which refuses every JSON text.
@@ -24,7 +29,11 @@ import time
 from types import FrameType
 from typing import Any
 
+import pytest
+
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+
+_BEGUN = time.time()
 
 
 def pytest_load_initial_conftests() -> None:
@@ -37,15 +46,21 @@ def pytest_load_initial_conftests() -> None:
 
 
 def pytest_configure(config: Any) -> None:
-    order = _order()
-    if order.get("sampling_params") is not None:
-        config.option.sampling_params = order["sampling_params"]
-    if order.get("first_token_only"):
-        _end_after_first_token()
+    _obey(_order(), config)
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: Any) -> Any:
+    """Nothing but a delay for a child that is held: what runs the test is pytest's own loop, which comes next."""
+    if session.testsfailed or not session.items:
+        return None  # it has nothing to wait for
+    if _order().get("held"):
+        told = _wait_to_be_told(session.config)
+        if told is None:
+            return True  # as if the loop had been run
+        _obey(told, session.config)
     _log("collected")
+    return None
 
 
 def pytest_unconfigure(config: Any) -> None:
@@ -53,6 +68,52 @@ def pytest_unconfigure(config: Any) -> None:
     prompts = config.getoption("--input_prompts", None)
     if prompts and os.path.exists(prompts):
         os.remove(prompts)
+
+
+def _obey(order: dict[str, Any], config: Any) -> None:
+    for name, value in order.get("options", {}).items():
+        setattr(config.option, name, value)
+    if order.get("sampling_params") is not None:
+        config.option.sampling_params = order["sampling_params"]
+    if order.get("first_token_only"):
+        _end_after_first_token()
+
+
+def _wait_to_be_told(config: Any) -> dict[str, Any] | None:
+    sources = _sources(config)
+    _log("waiting")
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = os.read(0, 65536)
+        if not piece:
+            return None
+        line += piece
+    # The test finds the standard input that it finds in a child that was not held.
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    told: dict[str, Any] = json.loads(line)
+    return told if _are_as_read(sources) else None
+
+
+def _sources(config: Any) -> dict[str, float]:
+    """The files of which this process consists, and when each was changed."""
+    names = {getattr(module, "__file__", None) for module in list(sys.modules.values())} | {str(config.inipath)}
+    times = {name: _changed_at(name) for name in names if name}
+    return {name: at for name, at in times.items() if at is not None}
+
+
+def _are_as_read(sources: dict[str, float]) -> bool:
+    now = time.time()
+    # What was changed while this process came up may have been read before or after that.
+    return all(_changed_at(name) == at and not _BEGUN < at <= now for name, at in sources.items())
+
+
+def _changed_at(name: str) -> float | None:
+    try:
+        return os.stat(name).st_mtime
+    except OSError:
+        return None
 
 
 def _order() -> dict[str, Any]:

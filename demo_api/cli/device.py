@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from demo_api import held
 from demo_api.care import Care
 from demo_api.cli.options import flags_of
 from demo_api.config import Settings
@@ -30,7 +31,8 @@ def status(**flags: str | None) -> None:
     ledger = Ledger(settings)
     for each in settings.device_list:
         known = ledger.devices.get(each.name)
-        taken = " (a child holds it)" if each.has_child() else ""
+        child = "a child waits on it" if each.waiting() else "a child holds it"
+        taken = f" ({child})" if each.has_child() else ""
         click.echo(f"{each.name}: {known.state}{taken}" + (f": {known.reason}" if known.reason else ""))
 
 
@@ -46,6 +48,7 @@ def reset(name: str | None, **flags: str | None) -> None:
             next_step="Set DEMO_API_RESET_COMMAND (--reset-command), for Tenstorrent to `tt-smi -r`.",
         )
     chosen, ledger = _device(settings, name), Ledger(settings)
+    held.let_go(chosen, grace=settings.stop_grace)
     hold = chosen.try_hold()
     if hold is None:
         raise DeviceFailed(f"The device {chosen.name} is in use.", next_step="Wait for the run to end, or cancel it.")

@@ -107,7 +107,13 @@ class Direct:
             waiting, running = self._waiting, len(self._open) - self._waiting
         loaded = self._problem is None
         state = "busy" if running else "free"
-        device: DeviceHealth = {"name": self._model.device, "state": state, "reason": None, "since": None}
+        device: DeviceHealth = {
+            "name": self._model.device,
+            "state": state,
+            "reason": None,
+            "since": None,
+            "held": False,
+        }
         _, path = home.model_variable(self._settings)
         return {
             "model": self._model.name or Path(path).name,

@@ -140,12 +140,11 @@ def probe(settings: Settings) -> Probe:
 
 
 def _environment(settings: Settings, selection: Mapping[str, str], folder: RunFolder) -> dict[str, str]:
-    name = folder.path.name
     try:
-        environment = command.environment(settings, selection, folder, name)
+        environment = command.environment(settings, selection, folder)
     except (SetupError, RuntimeError):
         # A missing model has its own line, and must not hide what else is wrong: so there is one for each demo home.
         (folder.path / "none.gguf").touch()
         stand_in = settings.model_copy(update={"llama_dir": folder.path, "hf_model": "none"})
-        environment = command.environment(stand_in, selection, folder, name)
+        environment = command.environment(stand_in, selection, folder)
     return environment | {"PYTHONDONTWRITEBYTECODE": "1"}

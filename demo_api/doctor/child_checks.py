@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from demo_api import command, home
+from demo_api import command, held, home
 from demo_api.config import Settings
 from demo_api.device import Hold
 from demo_api.doctor import asking
@@ -118,6 +118,8 @@ def collection(setup: Setup) -> Finding | None:
             "Not tried: with ttnn, collecting the demo's tests opens the device.",
             "Run `demo-api doctor --collect` while nothing uses the device.",
         )
+    for device in settings.device_list:  # no run needs a child that only waits
+        held.let_go(device, grace=settings.stop_grace)
     used_by = in_use(setup)
     if used_by:
         sentence = f"Not tried: the device is in use by {', '.join(used_by)}."
@@ -141,8 +143,9 @@ def _locks_exist(setup: Setup) -> bool:
 def _collect(settings: Settings, selection: Mapping[str, str], hold: Hold | None) -> Said:
     request = check_request({"prompt": "Hello"})
     with asking.work_folder() as folder:
-        folder.write([request.prompt], command.order(request, "doctor"))
-        argv = [*command.arguments(settings, [request], folder), "--collect-only", "-p", "no:cacheprovider"]
+        folder.write([request.prompt], command.order("doctor"))
+        options = command.options(settings, [request], folder)
+        argv = [*command.arguments(settings, folder, options), "--collect-only", "-p", "no:cacheprovider"]
         return asking.listen(
             argv,
             settings,

@@ -45,7 +45,7 @@ def device_use(setup: Setup) -> Finding:
 def in_use(setup: Setup) -> list[str]:
     """Who holds a device: runs, by the locks of the state folder, and processes that have a device file open."""
     runs = [
-        f"a run on the device {device.name}"
+        f"{'a child that waits' if device.waiting() else 'a run'} on the device {device.name}"
         for device in setup.settings.device_list
         if device.has_child() or device.has_server()
     ]

@@ -73,8 +73,12 @@ class Line:
                 for place, request in enumerate(requests)
             ]
 
-    def claim(self, device: str, choose: Choose) -> Batch | None:
-        """Takes the oldest waiting run, and those like it that one child can take with it; None when nobody waits."""
+    def claim(self, device: str, choose: Choose, batch_id: str | None = None) -> Batch | None:
+        """Takes the oldest waiting run, and those like it that one child can take with it; None when nobody waits.
+
+        Args:
+            batch_id: of the batch, where a child waits for it already; default: a new one.
+        """
         waiting = select(runs).where(runs.c.status == "queued").order_by(runs.c.number)
         with self._database.write() as connection:
             head = connection.execute(waiting.limit(1).with_for_update(skip_locked=True)).mappings().first()
@@ -90,7 +94,7 @@ class Line:
             by_id = {row["run_id"]: row for row in found}
             chosen = choose([rows.to_run(row) for row in found])
             claimed = [by_id[run.run_id] for run in chosen]
-            return self._start(connection, device, claimed)
+            return self._start(connection, device, claimed, batch_id or rows.new_id())
 
     def beat(self, batch_id: str) -> bool:
         """Prolongs the lease. False: the batch is no longer the caller's, and its results will count for nothing."""
@@ -252,8 +256,8 @@ class Line:
         row = connection.execute(select(runs).where(runs.c.number == number)).mappings().one()
         return rows.to_run(row, position)
 
-    def _start(self, connection: Connection, device: str, claimed: Sequence[RowMapping]) -> Batch:
-        at, clock, batch_id = self._wall_clock(), self._database.clock(connection), rows.new_id()
+    def _start(self, connection: Connection, device: str, claimed: Sequence[RowMapping], batch_id: str) -> Batch:
+        at, clock = self._wall_clock(), self._database.clock(connection)
         connection.execute(
             batches.insert().values(
                 batch_id=batch_id, device=device, started_clock=clock, lease_until=clock + self._lease, state="open"

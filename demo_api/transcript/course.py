@@ -105,6 +105,7 @@ class Course:
         texts: user -> the answer as logged.
         damaged: something of the log was lost, so what was not seen may have been there: no counts.
         serialised: the log has one JSON object a line; the runner that asks for this also asks for TRACE records.
+        waiting_at: when a child that was started ahead began to wait, Unix seconds on its clock; None if it did not.
         model, device: from the line that says that no targets are known for them; None if it never came.
     """
 
@@ -113,6 +114,7 @@ class Course:
         self.texts: dict[int, str] = {}
         self.damaged = False
         self.serialised = False
+        self.waiting_at: float | None = None
         self.model: str | None = None
         self.device: str | None = None
         self._headers = [answer_header(user, prompt) for user, prompt in enumerate(prompts)]

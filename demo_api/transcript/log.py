@@ -12,7 +12,8 @@ from demo_api.messages import Event
 from demo_api.transcript import plain
 from demo_api.transcript.course import DECODING_OVER, Course
 
-PLUGIN = "demo_api_child"  # our pytest plugin, which writes a record of the same shape when collection is finished
+# Our pytest plugin writes records of the same shape: "waiting" to be told a batch, and "collected" before the test.
+PLUGIN = "demo_api_child"
 
 # How loguru begins a serialised record. Its quotes cannot occur inside a record, where JSON escapes them.
 _RECORD = '{"text": "'
@@ -111,6 +112,8 @@ class Log:
 
     def _take(self, record: _Record) -> list[Event]:
         if record.name == PLUGIN:
+            if record.message == "waiting":
+                self.course.waiting_at = record.at
             return self.course.begin("load", record.at) if record.message == "collected" else []
         if record.process is None or (self.heard and not self.course.serialised):
             return []  # not loguru's, or printed by a model into a log of plain lines

@@ -26,6 +26,7 @@ class Reading:
         answers: of users 0, 1, ... up to the first whose answer is missing.
         metrics: the demo's own figures.
         phases: those that began, in order.
+        waiting_at: when a child that was started ahead began to wait, Unix seconds; None if it did not.
         demo_device: the device as the demo calls it, such as ``N150``; None if it did not say.
         demo_model: the model as the demo calls it; None if it did not say.
         iterations: decode iterations seen.
@@ -37,6 +38,7 @@ class Reading:
     answers: list[Answer]
     metrics: Metrics
     phases: list[Phase]
+    waiting_at: float | None
     demo_device: str | None
     demo_model: str | None
     iterations: int
@@ -98,6 +100,11 @@ class Reader:
         events = (self._stdout if stream == "stdout" else self._stderr).feed(chunk)
         return [] if stream == "stdout" and self._stderr.log.heard else events
 
+    @property
+    def waiting_at(self) -> float | None:
+        """When a child that was started ahead began to wait, Unix seconds; None while it did not."""
+        return self._stderr.log.course.waiting_at
+
     def finish(self, exit_code: int) -> Reading:
         """What the whole transcript says, after the last feed.
 
@@ -120,6 +127,7 @@ class Reader:
             answers=answers,
             metrics=log.course.metrics,
             phases=self._phases(log),
+            waiting_at=self.waiting_at,
             demo_device=log.course.device,
             demo_model=log.course.model,
             iterations=log.course.iterations,

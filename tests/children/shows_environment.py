@@ -27,6 +27,10 @@ def facts(config):
         "session_leader": os.getsid(0) == os.getpid(),
         "stdin": os.read(0, 1).decode(),
         "open_fds": [fd for fd in range(256) if is_open(fd)],
+        "options": {
+            name: config.getoption(f"--{name}")
+            for name in ("max_seq_len", "max_generated_tokens", "batch_size", "instruct")
+        },
         "sampling_params": config.getoption("--sampling_params"),
     }
 

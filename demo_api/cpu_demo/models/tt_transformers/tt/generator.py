@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -17,6 +18,10 @@ from time import perf_counter
 from typing import NamedTuple
 
 from models.tt_transformers.tt.tokenizer import Tokenizer
+
+# As on a device, the engine's library comes with the imports. Where it is missing that is told when it is needed.
+with suppress(ImportError):
+    importlib.import_module("xllamacpp")
 
 # How many tokens the engine reads between two looks at whether it was cancelled: about half a second's work.
 READ_AT_ONCE = 256
@@ -202,7 +207,7 @@ class _User:
 
 
 def xllamacpp():
-    """The module of the engine. It is imported late, because collecting the tests must not depend on it."""
+    """The module of the engine. Collecting the tests does not depend on it."""
     try:
         return importlib.import_module("xllamacpp")
     except ImportError as error:

@@ -1,0 +1,76 @@
+"""What a child's startup (interpreter, imports, collection) costs, and what parts of it could be left out.
+
+    python benchmarks/startup.py [ROUNDS]
+
+Each way starts the CPU edition's demo as the server does and stops after collection. The ways take turns; what is
+reported is the median of each one's ratio to the server's way of the same round, by processor time (user and system),
+which other programs disturb less than wall time, and by wall time.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from demo_api import command
+from demo_api.config import Settings
+from demo_api.run_folder import RunFolder
+
+WAYS: dict[str, tuple[list[str], dict[str, str]]] = {
+    "as the server does": ([], {}),
+    "with plugins of the environment": ([], {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""}),
+    "no cache provider": (["-p", "no:cacheprovider"], {}),
+    "no assertion rewriting": (["--assert=plain"], {}),
+    "no JUnit report": (["-p", "no:junitxml"], {}),
+    "no bytecode caches": ([], {"PYTHONPYCACHEPREFIX": "(new)"}),
+}
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    settings = Settings.load()
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(rounds + 1):  # the first round fills the caches
+            for name, (words, environ) in WAYS.items():
+                place = Path(folder) / f"{number}-{len(found[name])}-{abs(hash(name))}"
+                place.mkdir()
+                seconds = start(settings, RunFolder(place), words, environ)
+                if number:
+                    found[name].append(seconds)
+    usual = found["as the server does"]
+    cpu, wall = (statistics.median(one[kind] for one in usual) for kind in (0, 1))
+    print(f"as the server does: {cpu:.3f} s of processor time, {wall:.3f} s of wall time, medians of {rounds}")
+    for name, seconds in found.items():
+        ratios = [[one[kind] / other[kind] for one, other in zip(seconds, usual, strict=True)] for kind in (0, 1)]
+        print(f"{name:32} processor {statistics.median(ratios[0]):.3f}  wall {statistics.median(ratios[1]):.3f}")
+
+
+def start(settings: Settings, folder: RunFolder, words: list[str], environ: dict[str, str]) -> tuple[float, float]:
+    folder.write_order(command.order("benchmark"))
+    argv = [*command.arguments(settings, folder, {}), "--collect-only", *words]
+    if "no:junitxml" in words:
+        argv = [word for word in argv if not word.startswith("--junitxml")]
+    given = {name: str(folder.path / "pycache") if value == "(new)" else value for name, value in environ.items()}
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(
+        argv,
+        cwd=settings.demo_home,
+        env={**command.environment(settings, {}, folder), **given},
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(done.stdout.decode() + done.stderr.decode())
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
+
+
+if __name__ == "__main__":
+    main()
