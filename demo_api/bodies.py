@@ -8,7 +8,8 @@ from datetime import datetime, timezone
 
 from typing_extensions import Unpack
 
-from demo_api.errors import Facts, RunFailed
+from demo_api.error_shapes import Facts
+from demo_api.errors import RunFailed
 from demo_api.messages import Answer, Failure, Result, Run
 from demo_api.shapes import Accepted, ChatAnswer, Done, Failed, OpenRun, RunRecord, Succeeded
 

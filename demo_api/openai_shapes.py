@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import NotRequired, TypedDict
 
-from demo_api.errors import FurtherFacts
+from demo_api.error_shapes import FurtherFacts
 
 Finish = Annotated[str | None, Field(description="`stop` or `length`; null until the end.")]
 

@@ -8,7 +8,8 @@ from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from demo_api import openai_api
-from demo_api.errors import DemoApiError, ErrorBody, Problem
+from demo_api.error_shapes import ErrorBody, Problem
+from demo_api.errors import DemoApiError
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from demo_api.app.document.examples import Example, error_name, errors_told, of_
 from demo_api.app.document.operations import JSON, STREAM, Operation, Parameter, operations
 from demo_api.app.document.refusals import DOOR, KEY, RATE, UNEXPECTED, Refusal
 from demo_api.app.document.schemas import JsonObject, Schemas
-from demo_api.errors import ErrorBody
+from demo_api.error_shapes import ErrorBody
 from demo_api.openai_shapes import OpenAIError
 
 _DESCRIPTION = """\

@@ -8,7 +8,8 @@ from importlib.resources import files
 from typing import Any
 
 from demo_api import errors, openai_api
-from demo_api.errors import DemoApiError, ErrorBody, RunFailed
+from demo_api.error_shapes import ErrorBody
+from demo_api.errors import DemoApiError, RunFailed
 
 Example = dict[str, Any]
 
