@@ -45,7 +45,7 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu]'
 	touch $@
 
-# In an environment of its own: pytest would load its plugin into every child, which costs each 0.4 s.
+# In an environment of its own: every pytest here would load its plugin, which takes 0.4 s, also the children's.
 $(VENV)/schemathesis/installed: constraints.txt | $(VENV)/bin/pip
 	$(PYTHON) -m venv $(VENV)/schemathesis
 	$(VENV)/schemathesis/bin/pip install --quiet --constraint constraints.txt 'schemathesis>=4.32; python_version >= "3.11"'
