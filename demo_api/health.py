@@ -31,9 +31,30 @@ def describe(service: Service) -> dict[str, object]:
     body: dict[str, object] = {"status": "healthy", "note": NOTES[name], "engine": name}
     found = problem(service)
     if found is not None:
-        status = "starting" if isinstance(found, Starting) else "unhealthy"
-        body.update(status=status, note=f"{found} {found.next_step}")
+        body.update(status=_status(found), note=f"{found} {found.next_step}")
     body.update(model=None, model_loaded=False, queue=None, device=None)
     with suppress(SetupError, LedgerUnavailable):
         body.update(service.describe())
     return body
+
+
+def describe_briefly(service: Service) -> dict[str, object]:
+    """The body of ``GET /health`` for who has no key: no model, no path, nothing of what others do here."""
+    return {"status": _status(problem(service)), "note": _WITH_A_KEY, "engine": service.engine_name}
+
+
+def brief(error: DemoApiError) -> DemoApiError:
+    """An error for who has no key: its status and code, and none of its reasons."""
+    told = DemoApiError("The server would accept no request now.", next_step=_WITH_A_KEY)
+    told.status_code, told.code = error.status_code, error.code
+    told.fields = {name: error.fields[name] for name in ("retry_after",) if name in error.fields}
+    return told
+
+
+_WITH_A_KEY = "With a key this says more."
+
+
+def _status(found: DemoApiError | None) -> str:
+    if found is None:
+        return "healthy"
+    return "starting" if isinstance(found, Starting) else "unhealthy"

@@ -8,7 +8,8 @@ from flask import Flask
 
 from demo_api.app.asked import Places
 from demo_api.app.chat import add_chat, add_health
-from demo_api.app.failures import MAX_BODY, add_failures, endpoints
+from demo_api.app.failures import add_failures, endpoints
+from demo_api.app.guard import add_guard
 from demo_api.app.openai import add_openai
 from demo_api.app.request_ids import add_request_ids
 from demo_api.app.runs import add_runs
@@ -36,7 +37,7 @@ def create_app(settings: Settings | None = None, engine: Engine | Direct | None 
     settings = settings or Settings.load()
     service = _service(settings, engine)
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["demo_api"] = service
     atexit.register(service.close)
@@ -45,6 +46,7 @@ def create_app(settings: Settings | None = None, engine: Engine | Direct | None 
     places = Places(settings.max_waiting)
     add_request_ids(app)
     add_failures(app)
+    add_guard(app, settings)
     add_health(app, service)
     add_chat(app, service, settings, places)
     add_openai(app, service, settings, places)

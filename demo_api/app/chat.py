@@ -73,8 +73,8 @@ def add_health(app: Flask, service: Service) -> None:
         if problem is None:
             return jsonify({"status": "ready"})
         problem.fields.setdefault("retry_after", _LOOK_AGAIN_SECONDS)
-        raise problem
+        raise problem if g.knows_all else health.brief(problem)
 
     @app.get("/health")
     def describe_health() -> Response:
-        return jsonify(health.describe(service))
+        return jsonify(health.describe(service) if g.knows_all else health.describe_briefly(service))

@@ -12,14 +12,14 @@ import click
 from demo_api import home, server
 from demo_api.app import create_app, endpoints
 from demo_api.cli.options import flags_of
-from demo_api.config import Settings, setting_names
+from demo_api.config import Settings, flag_names
 from demo_api.direct import Direct
 from demo_api.errors import SetupError
 from demo_api.health import NOTES
 
 
 @click.command()
-@flags_of(setting_names())
+@flags_of(flag_names())
 def serve(**flags: str | None) -> None:
     """Serve the demo, or its model in memory, over HTTP."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
