@@ -102,6 +102,14 @@ class LedgerUnavailable(DemoApiError):
     next_step = "Send the request again in a moment; if that does not help, look at the server's log."
 
 
+class MetricsUnavailable(DemoApiError):
+    """The file that the metrics are counted in cannot be used now."""
+
+    status_code = 503
+    code = "metrics_unavailable"
+    next_step = "If it comes back, stop the servers and move metrics.db in the state folder away: counting begins anew."
+
+
 class StorageFull(LedgerUnavailable):
     """The disk of the database is full."""
 

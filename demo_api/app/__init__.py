@@ -10,6 +10,7 @@ from demo_api.app.asked import Places
 from demo_api.app.chat import add_chat, add_health
 from demo_api.app.failures import add_failures, endpoints
 from demo_api.app.guard import add_guard
+from demo_api.app.metrics import add_metrics
 from demo_api.app.openai import add_openai
 from demo_api.app.request_ids import add_request_ids
 from demo_api.app.runs import add_runs
@@ -46,6 +47,7 @@ def create_app(settings: Settings | None = None, engine: Engine | Direct | None 
     places = Places(settings.max_waiting)
     add_request_ids(app)
     add_failures(app)
+    add_metrics(app, service, settings)
     add_guard(app, settings)
     add_health(app, service)
     add_chat(app, service, settings, places)

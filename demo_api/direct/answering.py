@@ -51,6 +51,11 @@ class Answering:
         self._tell("started", attempt=1, batch_size=1, device=model.device)
         self._end(self._result(model))
 
+    @property
+    def run(self) -> Run:
+        """The run as it is now."""
+        return self._run
+
     def stop(self, reason: str) -> None:
         """Ends it within one token, or before it begins; the first reason counts. Returns at once."""
         self._stop_reason = self._stop_reason or reason
