@@ -45,7 +45,7 @@ def create_app(settings: Settings | None = None, engine: Engine | Direct | None 
     # Not now: a server that forks workers after it made the application would keep no thread.
     app.before_request(service.start)
     places = Places(settings.max_waiting)
-    add_request_ids(app)
+    add_request_ids(app, settings)
     add_failures(app)
     add_metrics(app, service, settings)
     add_guard(app, settings)

@@ -52,7 +52,7 @@ def add_failures(app: Flask) -> None:
 
     @app.errorhandler(Exception)
     def fail(error: Exception) -> Response:
-        logger.exception("request %s failed", g.request_id)
+        logger.exception("request %s failed", g.request_id, extra={"request_id": g.request_id})
         return _error(500, DemoApiError("The server failed to answer.").body())
 
 
