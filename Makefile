@@ -1,5 +1,5 @@
 # make serve   the demo over HTTP, on a real model: virtual environment, install, model, server
-# make test    all tests          make lint    ruff and mypy          make bench   the benchmarks
+# make test    all tests          make lint    ruff, mypy, bandit          make bench   the benchmarks
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -25,6 +25,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml demo_api
 
 bench: $(VENV)/installed-dev
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,dev,bench]'

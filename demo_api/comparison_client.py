@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from demo_api.compare import PARTS, SIDES, Replies, Reply
 from demo_api.errors import BadRequest, DemoApiError
+from demo_api.keys import bearer
 
 _CONNECT_SECONDS = 10
 _HEALTH_SECONDS = 30
@@ -45,6 +46,7 @@ class Client:
     Args:
         url: such as ``http://127.0.0.1:8080``.
         timeout: seconds to wait for one answer.
+        key: the server's, if it has keys.
 
     Attributes:
         shown: the URL as it may be shown: without a password.
@@ -53,7 +55,7 @@ class Client:
         BadRequest: the URL is none.
     """
 
-    def __init__(self, url: str, *, timeout: float) -> None:
+    def __init__(self, url: str, *, timeout: float, key: str | None = None) -> None:
         try:
             parts = urlsplit(url)
             usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -64,6 +66,7 @@ class Client:
         self._url = url.rstrip("/")
         self.shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
         self._timeout = timeout
+        self._headers = bearer(key)
 
     def health(self) -> dict[str, object]:
         """The body of ``GET /health``; empty where it is none.
@@ -104,7 +107,12 @@ class Client:
         with requests.Session() as session:
             session.trust_env = False  # a proxy of the environment is not meant for servers of one's own
             return session.request(
-                method, self._url + path, json=fields, timeout=(_CONNECT_SECONDS, timeout), allow_redirects=False
+                method,
+                self._url + path,
+                json=fields,
+                headers=self._headers,
+                timeout=(_CONNECT_SECONDS, timeout),
+                allow_redirects=False,
             )
 
 

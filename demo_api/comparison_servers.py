@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,10 @@ from demo_api.comparison_client import Client
 from demo_api.config import Settings, flag, setting_names, variable
 from demo_api.errors import SetupError
 
-OWN_SETTINGS = ("host", "port", "engine", "fail_fast", "state_dir", "database_url", "drain")
+OWN_SETTINGS = (
+    *("host", "port", "engine", "fail_fast", "state_dir", "database_url", "drain"),
+    *("keys", "keys_file", "key", "insecure", "hosts", "rate_limit"),
+)
 """What each server is given for itself, whatever the settings say."""
 
 _URL = re.compile(r"^ +POST +(http\S+)/chat\n", re.M)
@@ -43,6 +47,7 @@ class Servers:
         self._settings = settings
         self._flags = [word for name, value in flags.items() if value is not None for word in (flag(name), value)]
         self._timeout = timeout
+        self._key = secrets.token_hex(16)
         self._folder = Path(tempfile.mkdtemp(prefix="demo-api-compare-"))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._clients: dict[str, Client] = {}
@@ -81,6 +86,7 @@ class Servers:
         command += [word for name, value in own.items() for word in (flag(name), value)]
         unwanted = {variable(name) for name in OWN_SETTINGS}
         environ = {name: value for name, value in self._settings.inherited.items() if name not in unwanted}
+        environ["DEMO_API_KEYS"] = self._key
         with open(folder / "stdout.txt", "wb") as stdout, open(folder / "stderr.txt", "wb") as stderr:
             # In a session of its own: the terminal's Ctrl-C is for us, who then stop it in order.
             self._processes[side] = subprocess.Popen(
@@ -98,7 +104,7 @@ class Servers:
                     next_step=self._words(side),
                 )
             url = _URL.search((self._folder / side / "stdout.txt").read_text(encoding="utf-8", errors="replace"))
-            client = client or (Client(url[1], timeout=self._timeout) if url else None)
+            client = client or (Client(url[1], timeout=self._timeout, key=self._key) if url else None)
             if client is not None:
                 found = client.not_ready()
                 if found is None:

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from demo_api.device import Device, parse_devices
 from demo_api.errors import SetupError
+from demo_api.keys import parse_keys
 
 _WATCHING = 128
 """Clients that may follow events, or ask again for a run under its Idempotency-Key."""
@@ -25,6 +26,11 @@ CPU_DEMO_HOME = Path(__file__).parent / "cpu_demo"
 
 # LLAMA_DIR and HF_MODEL keep the names that tt-metal gives them, so that a shell set up for the demo is set up for us.
 _UNPREFIXED = {"llama_dir": "LLAMA_DIR", "hf_model": "HF_MODEL"}
+
+# Settings without a flag: everybody on the machine can read a process's command line.
+_VARIABLES_ONLY = ("keys", "key")
+_SECRET = ("keys", "key", "database_url")
+"""They may hold a password, so no error repeats them."""
 
 
 def _absolute(path: Path) -> Path:
@@ -46,6 +52,11 @@ def _command(text: str) -> str:
     return text
 
 
+def _keys(text: str) -> str:
+    parse_keys(text.split(","))
+    return text
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Command = Annotated[str, AfterValidator(_command)]
 
@@ -57,6 +68,27 @@ class Settings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    keys: Annotated[str | None, AfterValidator(lambda text: text and _keys(text))] = Field(
+        None, repr=False, description="Keys that clients must send, separated by commas, each of 16 characters or more."
+    )
+    keys_file: AbsolutePath | None = Field(
+        None, description="File with such keys, one a line, readable by its owner only; a change is noticed."
+    )
+    key: str | None = Field(
+        None, repr=False, description="The key that `smoke --url` and `compare` send to the servers that they ask."
+    )
+    insecure: bool = Field(False, description="Whether others than this machine may ask although no keys are set.")
+    hosts: str = Field("", description="Names under which clients reach the server, beside localhost: `a.example,b`.")
+    rate_limit: int | None = Field(
+        None, ge=1, description="Requests per minute that each key, or without keys each address, may send."
+    )
+    max_body: int = Field(
+        2**20, ge=1024, le=16 * 2**20, description="Bytes that a request's body may have; more is answered 413."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="`text` for people, `json` for programs: one object on a line."
+    )
+    log_prompts: bool = Field(True, description="Whether the log shows how each prompt begins.")
     engine: Literal["demo", "direct"] = Field(
         "demo", description="`demo` runs the demo as a child for each batch; `direct` keeps the model in memory."
     )
@@ -151,11 +183,17 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             name = str(first["loc"][0])
-            given = "not usable" if name == "database_url" else repr(first["input"])  # it may hold a password
+            given = "not usable" if name in _SECRET else repr(first["input"])
+            named = variable(name) if name in _VARIABLES_ONLY else f"{variable(name)} or {flag(name)}"
             raise SetupError(
-                f"{variable(name)} or {flag(name)} is {given}: {first['msg'].lower()}.",
+                f"{named} is {given}: {first['msg'].lower()}.",
                 next_step="Correct the value; `demo-api serve --help` says what each one is.",
             ) from None
+
+    @property
+    def host_names(self) -> list[str]:
+        """The names of ``hosts``."""
+        return [name.strip().lower() for name in self.hosts.split(",") if name.strip()]
 
     @property
     def ledger_url(self) -> str:
@@ -186,6 +224,11 @@ class Settings(BaseModel):
 def setting_names() -> list[str]:
     """The settings' names, in the order of the README's table."""
     return [name for name in Settings.model_fields if name != "inherited"]
+
+
+def flag_names() -> list[str]:
+    """The settings that have a flag."""
+    return [name for name in setting_names() if name not in _VARIABLES_ONLY]
 
 
 def variable(name: str) -> str:

@@ -239,7 +239,8 @@ class DeviceLoop:
             failure = _failure(error)
             outcome = Outcome([Result(run.run_id, failure=failure) for run in batch.runs])
         for result in outcome.results:
-            logger.info("run %s: %s", result.run_id, result.failure.code if result.failure else "succeeded")
+            ending = result.failure.code if result.failure else "succeeded"
+            logger.info("run %s: %s", result.run_id, ending, extra={"run_id": result.run_id})
         return outcome
 
     def _keep_trying(self, batch: Batch, outcome: Outcome, seconds: float) -> None:

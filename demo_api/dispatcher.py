@@ -50,6 +50,10 @@ class Dispatcher:
         for loop in self._loops:
             loop.start()
 
+    def listen(self, on_end: Callable[[Run], None]) -> None:
+        """From now on this is called with every run that this process brings to its end."""
+        self.ledger.line.on_end = on_end
+
     def submit(self, requests: Sequence[Request], idempotency_key: str | None = None) -> list[Run]:
         """Puts runs into the line: all of them or none.
 

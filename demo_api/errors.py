@@ -48,6 +48,38 @@ class BadRequest(DemoApiError):
     next_step = "Correct the field that is named and send the request again."
 
 
+class Unauthorized(DemoApiError):
+    """The server has keys, and the client did not send one of them."""
+
+    status_code = 401
+    code = "unauthorized"
+    next_step = 'Send one of the server\'s keys with the header "Authorization: Bearer KEY".'
+
+
+class KeysNeeded(DemoApiError):
+    """Somebody on another machine asks, and the server has no keys."""
+
+    status_code = 403
+    code = "keys_needed"
+    next_step = "Set DEMO_API_KEYS or DEMO_API_KEYS_FILE for the server, or DEMO_API_INSECURE=1 to let everybody in."
+
+
+class WrongHost(DemoApiError):
+    """The request is for a name that is not the server's: a page elsewhere may have made a browser send it."""
+
+    status_code = 421
+    code = "wrong_host"
+    next_step = "Use http://127.0.0.1, or add the name to DEMO_API_HOSTS of the server."
+
+
+class RateLimited(DemoApiError):
+    """The client has sent as many requests as it may in a minute."""
+
+    status_code = 429
+    code = "rate_limited"
+    next_step = "Wait for as long as Retry-After says and send the request again."
+
+
 class SetupError(DemoApiError):
     """This machine or its settings cannot run the demo: nothing was started."""
 
@@ -78,6 +110,14 @@ class LedgerUnavailable(DemoApiError):
     status_code = 503
     code = "ledger_unavailable"
     next_step = "Send the request again in a moment; if that does not help, look at the server's log."
+
+
+class MetricsUnavailable(DemoApiError):
+    """The file that the metrics are counted in cannot be used now."""
+
+    status_code = 503
+    code = "metrics_unavailable"
+    next_step = "If it comes back, stop the servers and move metrics.db in the state folder away: counting begins anew."
 
 
 class StorageFull(LedgerUnavailable):

@@ -7,7 +7,7 @@ from typing import Literal
 
 from demo_api.errors import DemoApiError, LedgerUnavailable, SetupError, Starting
 from demo_api.service import Service
-from demo_api.shapes import Health, ServiceHealth
+from demo_api.shapes import BriefHealth, Health, ServiceHealth
 
 NOTES = {
     "demo": "Every request runs the demo as a child process that loads the model anew: expect seconds on the CPU "
@@ -34,7 +34,28 @@ def describe(service: Service) -> Health:
     found = problem(service)
     with suppress(SetupError, LedgerUnavailable):
         said = service.describe()
+    note = NOTES[name] if found is None else f"{found} {found.next_step}"
+    return {"status": _status(found), "note": note, "engine": name, **said}
+
+
+def describe_briefly(service: Service) -> BriefHealth:
+    """The body of ``GET /health`` for who has no key: no model, no path, nothing of what others do here."""
+    return {"status": _status(problem(service)), "note": _WITH_A_KEY, "engine": service.engine_name}
+
+
+def brief(error: DemoApiError) -> DemoApiError:
+    """An error for who has no key: its status and code, and none of its reasons."""
+    told = DemoApiError("The server would accept no request now.", next_step=_WITH_A_KEY)
+    told.status_code, told.code = error.status_code, error.code
+    if "retry_after" in error.fields:
+        told.fields = {"retry_after": error.fields["retry_after"]}
+    return told
+
+
+_WITH_A_KEY = "With a key this says more."
+
+
+def _status(found: DemoApiError | None) -> Literal["healthy", "starting", "unhealthy"]:
     if found is None:
-        return {"status": "healthy", "note": NOTES[name], "engine": name, **said}
-    status: Literal["starting", "unhealthy"] = "starting" if isinstance(found, Starting) else "unhealthy"
-    return {"status": status, "note": f"{found} {found.next_step}", "engine": name, **said}
+        return "healthy"
+    return "starting" if isinstance(found, Starting) else "unhealthy"

@@ -35,7 +35,7 @@ class Recorder:
                 return
             event = Event("text", event.at, {"added": added, "best_effort": True})
         elif event.kind == "phase":
-            logger.info("run %s: %s", run_id, event.data["phase"])
+            logger.info("run %s: %s", run_id, event.data["phase"], extra={"run_id": run_id})
         with self._lock:
             _join(self._told.setdefault(run_id, []), event)
 

@@ -20,6 +20,7 @@ from waitress.trigger import trigger
 
 from demo_api.config import Settings
 from demo_api.errors import SetupError
+from demo_api.hosts import is_loopback
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 _SPARE_THREADS = 8
 _SPARE_CONNECTIONS = 1000
 _MAX_BODY = 16 * 2**20
+"""Of all that is read; DEMO_API_MAX_BODY may be as much."""
+
 _FLUSH_SECONDS = 2.0
 
 
@@ -40,10 +43,12 @@ class HttpServer:
         settings: ``host``, ``port`` and ``max_waiting`` are used.
 
     Raises:
-        SetupError: the address cannot be used. The port is bound from now on, but nothing is answered before ``run``.
+        SetupError: the address cannot be used, or others could reach it and nothing keeps them out. The port is bound
+            from now on, but nothing is answered before ``run``.
     """
 
     def __init__(self, app: WSGIApplication, settings: Settings) -> None:
+        check_exposure(settings)
         threads = settings.max_waiting + _SPARE_THREADS  # the others answer /health
         self._sockets: dict[int, Any] = {}  # waitress keeps all that its loop looks at in here
         try:
@@ -91,6 +96,15 @@ class HttpServer:
         self._waitress.task_dispatcher.shutdown()
         waker = next(each for each in list(self._sockets.values()) if isinstance(each, trigger))
         waker.pull_trigger(partial(wasyncore.close_all, self._sockets))  # in the loop's thread, and the loop ends
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raises SetupError if others could reach the server and nothing keeps them out."""
+    if not (is_loopback(settings.host) or settings.keys or settings.keys_file or settings.insecure):
+        raise SetupError(
+            f"Other machines could reach {settings.host}, and no keys are set.",
+            next_step="Set DEMO_API_KEYS or --keys-file, or let everybody in with --insecure true.",
+        )
 
 
 def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> None:

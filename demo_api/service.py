@@ -54,6 +54,9 @@ class Service(Protocol):
     def start(self) -> None:
         """Begins to work, once."""
 
+    def listen(self, on_end: Callable[[Run], None]) -> None:
+        """From now on this is called with every run that this process brings to its end, after that."""
+
     def check(self) -> None:
         """Raises what keeps ``begin`` from accepting anything now, a full line excepted."""
 

@@ -198,12 +198,16 @@ class ServiceHealth(ModelHealth):
     devices: list[DeviceHealth]
 
 
-class Health(ServiceHealth):
-    """How the server is."""
+class BriefHealth(TypedDict):
+    """How the server is, for who has no key."""
 
     status: Literal["healthy", "starting", "unhealthy"]
     note: Annotated[str, Field(description="What to expect, or what is wrong and what to do about it.")]
     engine: Engine
+
+
+class Health(ServiceHealth, BriefHealth):
+    """How the server is."""
 
 
 class _Event(TypedDict):

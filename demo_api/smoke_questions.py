@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from demo_api import bodies
 from demo_api.errors import DemoApiError, RunFailed
+from demo_api.keys import bearer
 from demo_api.messages import Event, Request, Run
 from demo_api.smoke import FAILED, Check, Entry, Reply, judge
 from demo_api.without_server import WithoutServer
@@ -83,14 +84,22 @@ def _reply(run: Run, engine: str) -> Reply:
 
 
 def ask_server(
-    entries: Sequence[Entry], asked: Sequence[Request], url: str, deadline: Deadline, stopped: threading.Event
+    entries: Sequence[Entry],
+    asked: Sequence[Request],
+    url: str,
+    deadline: Deadline,
+    stopped: threading.Event,
+    *,
+    key: str | None = None,
 ) -> Iterator[Check]:
     """Asks a server, a few prompts at once, and yields a check when it has answered one.
 
     Args:
         url: of the server, without a path: ``http://127.0.0.1:8080``.
         stopped: set from another thread, ends it.
+        key: the server's, if it has keys.
     """
+    headers = bearer(key)
     todo: SimpleQueue[tuple[Entry, Request]] = SimpleQueue()
     done: SimpleQueue[Check] = SimpleQueue()
     for pair in zip(entries, asked, strict=True):
@@ -102,7 +111,7 @@ def ask_server(
                 entry, request = todo.get_nowait()
             except Empty:
                 return
-            done.put(judge(entry, _chat(url, request.model_dump(exclude_none=True), deadline)))
+            done.put(judge(entry, _chat(url, headers, request.model_dump(exclude_none=True), deadline)))
 
     for _ in entries[:AT_ONCE]:
         # Daemons: a server that trickles bytes without end must not keep us from leaving in time.
@@ -122,7 +131,7 @@ def ask_server(
 _INTERRUPTED = Reply(code="cancelled", error="The smoke test was interrupted.")
 
 
-def _chat(url: str, fields: Mapping[str, object], deadline: Deadline) -> Reply:
+def _chat(url: str, headers: Mapping[str, str], fields: Mapping[str, object], deadline: Deadline) -> Reply:
     shown = re.sub("//[^/]*@", "//", url)  # without a password
     try:
         with requests.Session() as session:
@@ -130,6 +139,7 @@ def _chat(url: str, fields: Mapping[str, object], deadline: Deadline) -> Reply:
             answer = session.post(
                 f"{url.rstrip('/')}/chat",
                 json=fields,
+                headers=headers,
                 # Longer than the deadline, which is not for this thread to tell.
                 timeout=(_CONNECT_SECONDS, deadline.left() + _SPARE_SECONDS),
                 allow_redirects=False,  # a POST that is redirected becomes a GET

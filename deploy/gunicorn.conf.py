@@ -1,6 +1,7 @@
 """gunicorn --config gunicorn.conf.py: several processes of demo_api, see docs/operating.md"""
 
-import logging
+from demo_api.cli.logs import configure
+from demo_api.config import Settings
 
 wsgi_app = "demo_api:create_app()"
 bind = "127.0.0.1:8080"
@@ -10,8 +11,7 @@ threads = 200  # as demo-api serve has: one for each client that waits for its r
 timeout = 0  # a thread may wait as long as a run may take
 graceful_timeout = 60  # over DEMO_API_DRAIN (30) and DEMO_API_STOP_GRACE (20)
 
-logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
-logging.getLogger("alembic").setLevel(logging.WARNING)
+configure(Settings.load())
 
 
 def post_worker_init(worker):

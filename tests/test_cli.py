@@ -239,7 +239,17 @@ NOT_SERVED = {
         "DEMO_API_PORT or --port is '99999'",
         "serve --help",
     ),
-    "an address that is none": (["--host", "256.256.256.256", "--llama-dir", "{model}"], "cannot be used", "--host"),
+    "an address that is none": (
+        ["--host", "256.256.256.256", "--insecure", "true", "--llama-dir", "{model}"],
+        "cannot be used",
+        "--host",
+    ),
+    "other machines without keys": (
+        ["--host", "0.0.0.0", "--llama-dir", "{model}"],
+        "Other machines could reach 0.0.0.0, and no keys are set",
+        "--keys-file",
+    ),
+    "no file of keys": (["--keys-file", "{tmp}/none", "--llama-dir", "{model}"], "No such file", "one a line"),
 }
 
 

@@ -9,7 +9,9 @@ from flask import Flask
 from demo_api.app.asked import Places
 from demo_api.app.chat import add_chat, add_health
 from demo_api.app.docs import add_docs
-from demo_api.app.failures import MAX_BODY, add_failures, endpoints
+from demo_api.app.failures import add_failures, endpoints
+from demo_api.app.guard import add_guard
+from demo_api.app.metrics import add_metrics
 from demo_api.app.openai import add_openai
 from demo_api.app.request_ids import add_request_ids
 from demo_api.app.runs import add_runs
@@ -37,15 +39,17 @@ def create_app(settings: Settings | None = None, engine: Engine | Direct | None 
     settings = settings or Settings.load()
     service = _service(settings, engine)
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["demo_api"] = service
     atexit.register(service.close)
     # Not now: a server that forks workers after it made the application would keep no thread.
     app.before_request(service.start)
     places = Places(settings.max_waiting)
-    add_request_ids(app)
+    add_request_ids(app, settings)
     add_failures(app)
+    add_metrics(app, service, settings)
+    add_guard(app, settings)
     add_health(app, service)
     add_chat(app, service, settings, places)
     add_openai(app, service, settings, places)

@@ -9,6 +9,7 @@ from flask import Flask, Response, g, jsonify
 
 from demo_api import bodies, event_stream, health
 from demo_api.app.asked import Places, client_is_gone, idempotency_key, json_body
+from demo_api.app.request_ids import note_run
 from demo_api.config import Settings
 from demo_api.direct.model import Question
 from demo_api.event_stream import Events
@@ -27,7 +28,7 @@ def add_chat(app: Flask, service: Service, settings: Settings, places: Places) -
         question = Question.of(parse_request(json_body()))
         with places.taken():
             asking = service.begin(question, idempotency_key())
-            g.run_id = asking.run_id
+            note_run(asking.run_id, question.request.prompt)
             run = asking.wait(client_is_gone(settings))
         seconds = time.monotonic() - begun
         return jsonify(bodies.answer(run, engine=service.engine_name, output=asking.output(run), seconds=seconds))
@@ -47,7 +48,7 @@ def begin_in_place(service: Service, places: Places, question: Question, key: st
     except BaseException:
         places.leave()
         raise
-    g.run_id = asking.run_id
+    note_run(asking.run_id, question.request.prompt)
     return asking
 
 
@@ -73,8 +74,8 @@ def add_health(app: Flask, service: Service) -> None:
         if problem is None:
             return jsonify({"status": "ready"})
         problem.fields.setdefault("retry_after", _LOOK_AGAIN_SECONDS)
-        raise problem
+        raise problem if g.knows_all else health.brief(problem)
 
     @app.get("/health")
     def describe_health() -> Response:
-        return jsonify(health.describe(service))
+        return jsonify(health.describe(service) if g.knows_all else health.describe_briefly(service))

@@ -13,13 +13,10 @@ from demo_api.errors import DemoApiError
 
 logger = logging.getLogger(__name__)
 
-MAX_BODY = 2**20
-"""Bytes of a request's body; the longest prompt, with every character escaped, needs 393,216."""
-
 HTTP_ERRORS = {
     404: ("not_found", "Use one of the available endpoints."),
     405: ("method_not_allowed", "Use one of the methods in the Allow header."),
-    413: ("payload_too_large", f"Send at most {MAX_BODY} bytes."),
+    413: ("payload_too_large", "Send at most DEMO_API_MAX_BODY bytes."),
     415: ("unsupported_media_type", 'Send JSON, and say so with the header "Content-Type: application/json".'),
 }
 
@@ -44,6 +41,7 @@ def add_failures(app: Flask) -> None:
     def refuse_http(error: HTTPException) -> Response:
         status = error.code or 500
         code, next_step = HTTP_ERRORS.get(status, ("bad_request", "Correct the request and send it again."))
+        next_step = next_step.replace("DEMO_API_MAX_BODY", str(app.config["MAX_CONTENT_LENGTH"]))
         sentence = f"{error.name}: {request.method} {request.path}."
         body: Problem = {"success": False, "error": sentence, "code": code, "next_step": next_step}
         if status == 404:
@@ -55,7 +53,7 @@ def add_failures(app: Flask) -> None:
 
     @app.errorhandler(Exception)
     def fail(error: Exception) -> Response:
-        logger.exception("request %s failed", g.request_id)
+        logger.exception("request %s failed", g.request_id, extra={"request_id": g.request_id})
         return _error(500, DemoApiError("The server failed to answer.").body())
 
 

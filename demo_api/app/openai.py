@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 
-from flask import Flask, Response, g, jsonify
+from flask import Flask, Response, jsonify
 
 from demo_api import bodies, event_stream, openai_api
 from demo_api.app.asked import Places, client_is_gone, json_body
 from demo_api.app.chat import begin_in_place, event_response
+from demo_api.app.request_ids import note_run
 from demo_api.config import Settings
 from demo_api.openai_api import Completions
 from demo_api.service import Service
@@ -33,14 +34,14 @@ def add_openai(app: Flask, service: Service, settings: Settings, places: Places)
     def complete(asked: Completions) -> Response:
         service.check()
         openai_api.check_model(asked, service.describe()["model"])
-        begun = time.time()
+        begun, question = time.time(), asked.question()
         if asked.stream:
-            asking = begin_in_place(service, places, asked.question())
+            asking = begin_in_place(service, places, question)
             chunks = openai_api.Chunks(asked, asking.run_id, begun)
             return event_response(event_stream.stream(chunks, asking.events, asking.leave), places.leave)
         with places.taken():
-            asking = service.begin(asked.question())
-            g.run_id = asking.run_id
+            asking = service.begin(question)
+            note_run(asking.run_id, question.request.prompt)
             run = asking.wait(client_is_gone(settings))
         bodies.check(run, seconds=time.time() - begun)
         return jsonify(openai_api.completion(asked, run))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import secrets
@@ -10,12 +11,23 @@ from urllib.parse import quote
 
 from flask import Flask, Response, g, request
 
+from demo_api.config import Settings
+
 logger = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def add_request_ids(app: Flask) -> None:
+_SHOWN_CHARACTERS = 60
+
+
+def note_run(run_id: str, prompt: str | None = None) -> None:
+    """The request that is being answered is about this run; its line in the log will say so."""
+    g.run_id = run_id
+    g.prompt = prompt
+
+
+def add_request_ids(app: Flask, settings: Settings) -> None:
     """From now on every request has a name, the client's own if it is one, and is logged with it."""
 
     @app.before_request
@@ -27,13 +39,27 @@ def add_request_ids(app: Flask) -> None:
     @app.after_request
     def log_request(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.request_id
-        logger.info(
-            "%s %s %d in %.3f s%s (request %s)",
-            quote(request.method),
-            quote(request.path),  # it may hold line ends and escape sequences
-            response.status_code,
-            time.monotonic() - g.started,
-            f", run {g.run_id}" if "run_id" in g else "",
-            g.request_id,
-        )
+        told = {
+            "request_id": g.request_id,
+            "run_id": g.get("run_id"),
+            "key": g.get("key"),
+            "method": quote(request.method),
+            "path": quote(request.path),  # it may hold line ends and escape sequences; the query may hold secrets
+            "status": response.status_code,
+            "seconds": round(time.monotonic() - g.started, 3),
+            "prompt": _shortened(g.get("prompt")) if settings.log_prompts else None,
+        }
+        more = "".join(f", {name} {told[place]}" for name, place in _MORE if told[place] is not None)
+        line = "{method} {path} {status} in {seconds:.3f} s{more} (request {request_id})"
+        logger.info("%s", line.format(more=more, **told), extra=told)
         return response
+
+
+_MORE = (("run", "run_id"), ("key", "key"), ("prompt", "prompt"))
+
+
+def _shortened(prompt: str | None) -> str | None:
+    """How a prompt begins, in quotes, as JSON writes it: it cannot end the line."""
+    if prompt is None:
+        return None
+    return json.dumps(prompt if len(prompt) <= _SHOWN_CHARACTERS else f"{prompt[: _SHOWN_CHARACTERS - 3]}...")

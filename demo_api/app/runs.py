@@ -6,11 +6,12 @@ import re
 from functools import partial
 from urllib.parse import urlencode
 
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Response, jsonify, request
 
 from demo_api import bodies, event_stream
 from demo_api.app.asked import Places, idempotency_key, json_body, last_event_id
 from demo_api.app.chat import event_response
+from demo_api.app.request_ids import note_run
 from demo_api.dispatcher import Dispatcher
 from demo_api.errors import BadRequest
 from demo_api.event_stream import Events
@@ -27,7 +28,7 @@ def add_runs(app: Flask, dispatcher: Dispatcher, places: Places) -> None:
     @app.post("/runs")
     def submit() -> Response:
         runs = dispatcher.submit(parse_requests(json_body()), idempotency_key())
-        g.run_id = runs[0].run_id
+        note_run(runs[0].run_id, runs[0].request.prompt)
         response = jsonify(bodies.accepted(runs, dispatcher.engine_name))
         response.status_code = 202
         response.headers["Location"] = f"/runs/{runs[0].run_id}"
@@ -55,7 +56,7 @@ def add_runs(app: Flask, dispatcher: Dispatcher, places: Places) -> None:
 
     @app.post("/runs/<run_id>/cancel")
     def cancel(run_id: str) -> Response:
-        g.run_id = run_id
+        note_run(run_id)
         return jsonify(bodies.record(dispatcher.cancel(run_id), dispatcher.engine_name))
 
     @app.get("/runs/<run_id>/events")

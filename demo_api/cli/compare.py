@@ -16,13 +16,13 @@ from demo_api.compare import NOT_COMPARED, SIDES, Comparison, Pair, settings_of
 from demo_api.comparison_client import Client, ask_all
 from demo_api.comparison_report import as_dict, as_html, print_report
 from demo_api.comparison_servers import OWN_SETTINGS, Servers, interrupt_on_signals
-from demo_api.config import Settings, flag, setting_names
+from demo_api.config import Settings, flag, flag_names
 from demo_api.errors import DemoApiError
 from demo_api.messages import check_request
 from demo_api.prompt_files import BUNDLED, read_prompts
 
 _EXIT_NOT_COMPARED, _EXIT_INTERRUPTED = 2, 130
-_SERVER_SETTINGS = [name for name in setting_names() if name not in OWN_SETTINGS]
+_SERVER_SETTINGS = [name for name in flag_names() if name not in OWN_SETTINGS]
 
 
 def _output_file(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -92,7 +92,7 @@ def _compare(options: dict[str, Any], flags: dict[str, str | None]) -> Compariso
     timeout = options["timeout"] or settings.run_timeout + 60
     if options["start"]:
         return _compare_started(Servers(settings, flags, timeout=timeout), prompts, parameters, options)
-    clients = {side: Client(options[side], timeout=timeout) for side in SIDES}
+    clients = {side: Client(options[side], timeout=timeout, key=settings.key) for side in SIDES}
     return _ask(clients.__getitem__, prompts, parameters, options, urls={side: clients[side].shown for side in SIDES})
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from demo_api.cli.options import flags_of
-from demo_api.config import setting_names
+from demo_api.config import flag_names
 from demo_api.doctor import SUBJECTS, Finding, Setup, examine, load
 from demo_api.errors import SetupError, ShuttingDown
 
@@ -22,7 +22,7 @@ _WIDTH = max(map(len, SUBJECTS))
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--collect", is_flag=True, help="Collect the demo's tests, though with ttnn that opens the device.")
-@flags_of(setting_names())
+@flags_of(flag_names())
 def doctor(as_json: bool, collect: bool, **flags: str | None) -> None:
     """Check what a user cannot see; nothing is changed, and no device is opened unless you --collect."""
     console = Console(force_terminal=sys.stdout.isatty(), highlight=False, soft_wrap=True)

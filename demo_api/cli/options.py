@@ -8,6 +8,12 @@ import click
 
 from demo_api.config import Settings, flag, variable
 
+OF_SERVERS = (
+    *("host", "port", "max_queue", "keys_file", "insecure", "hosts", "rate_limit", "max_body"),
+    *("log_format", "log_prompts"),
+)
+"""Settings that mean nothing where no server is started."""
+
 
 def flags_of(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command a flag for each of these settings."""

@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.text import Text
 
 from demo_api import bodies, server
-from demo_api.cli.options import flags_of
-from demo_api.config import Settings, setting_names
+from demo_api.cli.options import OF_SERVERS, flags_of
+from demo_api.config import Settings, flag_names
 from demo_api.errors import DemoApiError
 from demo_api.messages import Event, check_request
 from demo_api.run_folder import RunFolder
 from demo_api.shapes import ChatAnswer
 from demo_api.without_server import WithoutServer
 
-_RUN_SETTINGS = [name for name in setting_names() if name not in ("host", "port", "max_queue")]
+_RUN_SETTINGS = [name for name in flag_names() if name not in OF_SERVERS]
 
 
 @click.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -11,21 +10,21 @@ import click
 
 from demo_api import home, server
 from demo_api.app import create_app, endpoints
+from demo_api.cli.logs import configure
 from demo_api.cli.options import flags_of
-from demo_api.config import Settings, setting_names
+from demo_api.config import Settings, flag_names
 from demo_api.direct import Direct
 from demo_api.errors import SetupError
 from demo_api.health import NOTES
 
 
 @click.command()
-@flags_of(setting_names())
+@flags_of(flag_names())
 def serve(**flags: str | None) -> None:
     """Serve the demo, or its model in memory, over HTTP."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a waiting line is our normal state
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = Settings.load(flags)
+    configure(settings)
+    server.check_exposure(settings)
     click.echo("\n".join(_banner_of_checks(settings)))
     app = create_app(settings)
     service = app.extensions["demo_api"]

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.text import Text
 
 from demo_api import junit, server
-from demo_api.cli.options import flags_of
-from demo_api.config import Settings, flag, setting_names
+from demo_api.cli.options import OF_SERVERS, flags_of
+from demo_api.config import Settings, flag, flag_names
 from demo_api.errors import BadRequest, DemoApiError
 from demo_api.messages import Event, Request, check_request
 from demo_api.smoke import (
@@ -37,8 +37,7 @@ from demo_api.without_server import WithoutServer
 
 logger = logging.getLogger(__name__)
 
-_SETTINGS_OF_SERVERS = ("host", "port", "engine", "slots", "fail_fast", "max_queue")
-_SETTINGS = [name for name in setting_names() if name not in _SETTINGS_OF_SERVERS]
+_SETTINGS = [name for name in flag_names() if name not in (*OF_SERVERS, "engine", "slots", "fail_fast")]
 _EXIT_INTERRUPTED = 130
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _SHOWN_CHARACTERS = 120
@@ -98,7 +97,7 @@ def _run(options: dict[str, Any]) -> tuple[list[Check], int]:
     deadline, interrupted = Deadline(max_seconds), threading.Event()
     if url:
         server.stop_on_signals(interrupted.set, lambda: None)
-        checks = _tell(ask_server(entries, asked, url, deadline, interrupted))
+        checks = _tell(ask_server(entries, asked, url, deadline, interrupted, key=Settings.load().key))
     else:
         checks = _tell(_ask_here(Settings.load(options), entries, asked, deadline, interrupted))
     ordered = sorted(checks, key=lambda check: entries.index(check.entry))  # batches need not be in the file's order

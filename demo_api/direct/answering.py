@@ -51,6 +51,11 @@ class Answering:
         self._tell("started", attempt=1, batch_size=1, device=model.device)
         self._end(self._result(model))
 
+    @property
+    def run(self) -> Run:
+        """The run as it is now."""
+        return self._run
+
     def stop(self, reason: str) -> None:
         """Ends it within one token, or before it begins; the first reason counts. Returns at once."""
         self._stop_reason = self._stop_reason or reason
@@ -110,7 +115,7 @@ class Answering:
             self._refusal = error if isinstance(error, BadRequest) else None
             return Result(self.run_id, failure=Failure(error.code, str(error), error.next_step))
         except Exception as error:
-            logger.exception("run %s failed", self.run_id)
+            logger.exception("run %s failed", self.run_id, extra={"run_id": self.run_id})
             sentence = f"The engine failed: {type(error).__name__}: {error}."
             return Result(self.run_id, failure=Failure("internal_error", sentence, "Look at the server's log."))
         if completion is None or completion.finish_reason == "cancelled":

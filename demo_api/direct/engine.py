@@ -8,6 +8,7 @@ import statistics
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from demo_api.config import Settings
 from demo_api.direct.answering import Answering
 from demo_api.direct.model import MAX_SEQ_LEN, Model, Question
 from demo_api.errors import BadRequest, DemoApiError, QueueFull, SetupError, ShuttingDown, Starting
+from demo_api.messages import Run
 from demo_api.shapes import DeviceHealth, ServiceHealth
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class Direct:
         # A daemon: Python waits for all others before it calls close(), which was given to atexit and ends this one.
         self._keeper = threading.Thread(target=self._keep_model, name="model", daemon=True)
         self._started = False
+        self._on_end: Callable[[Run], None] = lambda run: None
 
     def start(self) -> None:
         """Begins to load the model, once."""
@@ -55,6 +58,10 @@ class Direct:
             if not self._started and not self.closed:
                 self._started = True
                 self._keeper.start()
+
+    def listen(self, on_end: Callable[[Run], None]) -> None:
+        """From now on this is called with every run that has ended."""
+        self._on_end = on_end
 
     def wait_until_loaded(self) -> None:
         """Waits until the model is in memory.
@@ -178,6 +185,7 @@ class Direct:
         begun = time.monotonic()
         try:
             answering.answer_with(self._model)
+            self._on_end(answering.run)
         finally:
             with self._lock:
                 self._open.discard(answering)

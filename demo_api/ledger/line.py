@@ -43,6 +43,8 @@ class Line:
         self._max_batch = max_batch
         self._lease = lease
         self._wall_clock = wall_clock
+        self.on_end: Callable[[Run], None] = lambda run: None
+        """Is called with every run that is brought to its end here, when that is on the disk."""
 
     def submit(
         self, requests: Sequence[Request], demo: Mapping[str, str | None], idempotency_key: str | None = None
@@ -129,9 +131,12 @@ class Line:
                 return False
             at, clock = self._wall_clock(), self._database.clock(connection)
             by_id = {result.run_id: result for result in results}
-            for row in self._running(connection, batch_id):
+            ended = [
                 rows.end(connection, row, by_id[row["run_id"]], at, clock)
-            return True
+                for row in self._running(connection, batch_id)
+            ]
+        self._tell_ended(ended)
+        return True
 
     def give_back(self, batch_id: str) -> bool:
         """Puts the batch's runs back into the line, where they stood; the attempt does not count.
@@ -174,13 +179,15 @@ class Line:
         with self._database.write() as connection:
             lost = [batch for batch in self._overdue(connection, gone) if self._leave(connection, batch, "lost")]
             at, clock = self._wall_clock(), self._database.clock(connection)
+            ended = []
             for batch in lost:
                 for row in self._running(connection, batch):
                     if row["attempts"] < MAX_ATTEMPTS:
                         self._put_back(connection, row, attempts=row["attempts"])
                     else:
-                        rows.end(connection, row, _child_lost(row), at, clock)
-            return lost
+                        ended.append(rows.end(connection, row, _child_lost(row), at, clock))
+        self._tell_ended(ended)
+        return lost
 
     def cancel(self, run_id: str) -> Run:
         """Ends a run that waits or runs, at once; who runs it stops its child when no other run needs that.
@@ -194,13 +201,15 @@ class Line:
             row = connection.execute(wanted).mappings().first()
             if row is None:
                 raise NoSuchRun(f"There is no run {run_id}.")
+            ended = []
             if row["status"] in ("queued", "running"):
                 result = Result(run_id, failure=Failure("cancelled", "The run was cancelled."))
-                rows.end(connection, row, result, self._wall_clock(), self._database.clock(connection))
+                ended.append(rows.end(connection, row, result, self._wall_clock(), self._database.clock(connection)))
             elif row["status"] != "cancelled":
                 raise RunEnded(f"The run has ended already: {row['status']}.", run_id=run_id)
             fresh = connection.execute(wanted).mappings().one()
-            return rows.to_run(fresh)
+        self._tell_ended(ended)
+        return rows.to_run(fresh)
 
     def tell_positions(self) -> None:
         """Tells each waiting run its place in the line when that has changed."""
@@ -285,6 +294,10 @@ class Line:
     def _running(self, connection: Connection, batch_id: str) -> Sequence[RowMapping]:
         own = select(runs).where(runs.c.batch_id == batch_id, runs.c.status == "running").order_by(runs.c.number)
         return connection.execute(own.with_for_update()).mappings().all()
+
+    def _tell_ended(self, ended: Sequence[Run]) -> None:
+        for run in ended:
+            self.on_end(run)
 
     def _leave(self, connection: Connection, batch_id: str, state: str, seconds: float | None = None) -> bool:
         mine = update(batches).where(batches.c.batch_id == batch_id, batches.c.state == "open")

@@ -86,8 +86,8 @@ def add_events(connection: Connection, told: Iterable[tuple[int, Event]]) -> Non
         connection.execute(events.insert(), rows)
 
 
-def end(connection: Connection, row: RowMapping, result: Result, at: float, clock: float) -> None:
-    """Gives a run its terminal value and its last event."""
+def end(connection: Connection, row: RowMapping, result: Result, at: float, clock: float) -> Run:
+    """Gives a run its terminal value and its last event. Returns it as it is then."""
     seconds = elapsed(row, at, clock)
     ended = (
         update(runs)
@@ -97,7 +97,9 @@ def end(connection: Connection, row: RowMapping, result: Result, at: float, cloc
         )
     )
     fresh = connection.execute(ended.returning(*runs.c)).mappings().one()
-    add_events(connection, [(row["number"], Event("done", at, bodies.done(to_run(fresh))))])
+    run = to_run(fresh)
+    add_events(connection, [(row["number"], Event("done", at, bodies.done(run)))])
+    return run
 
 
 def _status(result: Result) -> str:

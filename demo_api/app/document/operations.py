@@ -8,7 +8,16 @@ from typing import Any
 
 from demo_api.app.document import refusals
 from demo_api.app.document.refusals import ACCEPTED, ANSWERED, BODY, LEDGER, READY, WAITING, Refusal
-from demo_api.errors import BadRequest, IdempotencyConflict, ModelNotFound, NoLog, NoSuchRun, RunEnded, SetupError
+from demo_api.errors import (
+    BadRequest,
+    IdempotencyConflict,
+    MetricsUnavailable,
+    ModelNotFound,
+    NoLog,
+    NoSuchRun,
+    RunEnded,
+    SetupError,
+)
 from demo_api.messages import STATUSES, Request, Requests
 from demo_api.openai_api import ChatCompletions, TextCompletions
 from demo_api.openai_shapes import (
@@ -20,7 +29,7 @@ from demo_api.openai_shapes import (
     TextChunk,
     TextCompletion,
 )
-from demo_api.shapes import EVENTS, Accepted, ChatAnswer, Health, RunPage, RunRecord, Status
+from demo_api.shapes import EVENTS, Accepted, BriefHealth, ChatAnswer, Health, RunPage, RunRecord, Status
 
 PAGES = ("GET /docs", "GET /docs.css")
 """Routes for people, which the document leaves out."""
@@ -111,7 +120,8 @@ def _server(engine: str) -> dict[str, Operation]:
             "server",
             "How the server is",
             "Answers at once, whatever runs: the model, the line and the device.",
-            {JSON: Health},
+            {JSON: Health | BriefHealth},
+            public=True,
         ),
         "GET /livez": Operation(
             "get_livez", "server", "Whether the server lives", "For a supervisor.", {JSON: Status}, public=True
@@ -124,6 +134,14 @@ def _server(engine: str) -> dict[str, Operation]:
             {JSON: Status},
             refusals=READY[engine],
             public=True,
+        ),
+        "GET /metrics": Operation(
+            "get_metrics",
+            "server",
+            "Figures for Prometheus",
+            "As text, or as OpenMetrics; docs/metrics.md has each.",
+            {TEXT: str},
+            refusals=refusals.of(MetricsUnavailable),
         ),
         "GET /openapi.json": Operation(
             "get_openapi",

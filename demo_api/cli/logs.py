@@ -1,0 +1,62 @@
+"""How the log is written: lines for people, or an object on each line for programs. On standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import datetime, timezone
+from types import TracebackType
+
+from demo_api.config import Settings
+
+_FIELDS = ("request_id", "run_id", "key", "method", "path", "status", "seconds", "prompt")
+"""What records may know beside their message; ``key`` is the name of a key."""
+
+_Error = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+def configure(settings: Settings) -> None:
+    """From now on this process logs as the settings say."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if settings.log_format == "json" else Lines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a waiting line is our normal state
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+class Lines(logging.Formatter):
+    """A line for each record, whatever it holds. What belongs to a traceback is indented, so nothing can look like a
+    record that is none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The record without its traceback."""
+        return _one_line(super().formatMessage(record))
+
+    def formatException(self, ei: _Error) -> str:
+        """A traceback."""
+        return "\n".join(f"    {_one_line(line)}" for line in super().formatException(ei).split("\n"))
+
+
+class JsonLines(logging.Formatter):
+    """An object for each record, in ASCII: it has no line end of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record, with its traceback if it has one."""
+        told: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        told |= {name: getattr(record, name) for name in _FIELDS if getattr(record, name, None) is not None}
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return json.dumps(told, default=str)
+
+
+def _one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

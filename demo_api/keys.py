@@ -1,0 +1,127 @@
+"""The keys that clients send, kept as hashes, and named by a short hash where they must be named."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import os
+import re
+import stat
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from demo_api.errors import SetupError
+
+logger = logging.getLogger(__name__)
+
+MIN_CHARACTERS = 16
+_KEY = re.compile(rf"[A-Za-z0-9._~+/=-]{{{MIN_CHARACTERS},256}}")
+_NAME_CHARACTERS = 8
+
+_Stamp = tuple[int, int, int]
+
+
+def parse_keys(words: Iterable[str]) -> list[str]:
+    """The keys among some words; blanks around them, and words of nothing else, do not count.
+
+    Raises:
+        ValueError: there is none, or one is too short or has other characters than keys have. It names none of them.
+    """
+    keys = [word.strip() for word in words if word.strip()]
+    if not keys:
+        raise ValueError("there is no key in it")
+    for number, key in enumerate(keys, 1):
+        if not _KEY.fullmatch(key):
+            raise ValueError(
+                f"key {number} is not {MIN_CHARACTERS} to 256 letters, digits and . _ ~ + / = - "
+                "(`openssl rand -hex 24` makes a good one)"
+            )
+    return keys
+
+
+def bearer(key: str | None) -> dict[str, str]:
+    """The header with which a client sends its key; empty without one."""
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+class Keys:
+    """Who may ask. All methods may be called from any thread.
+
+    Args:
+        keys: separated by commas.
+        file: one key a line; lines that begin with ``#`` do not count. It is read again when it has changed.
+
+    Raises:
+        SetupError: the file cannot be used. Later, when it was changed, that is logged, and the old keys stay.
+    """
+
+    def __init__(self, keys: str | None, file: Path | None) -> None:
+        self._set = _hashes(keys.split(",")) if keys else []
+        self._file = file
+        self._lock = threading.Lock()
+        self._stamp = _stamp(file) if file else None
+        self._read = _read(file) if file else []
+
+    @property
+    def are_needed(self) -> bool:
+        """Whether a client must send one."""
+        return bool(self._set or self._file)
+
+    def name(self, key: str) -> str | None:
+        """The name of a key by which logs know it: the beginning of its hash. None: it is none of ours."""
+        self._look()
+        asked, found = _hash(key), False
+        for known in self._set + self._read:  # every one, so that the time tells nothing
+            found |= hmac.compare_digest(known, asked)
+        return asked.hex()[:_NAME_CHARACTERS] if found else None
+
+    def _look(self) -> None:
+        if self._file is None:
+            return
+        with self._lock:
+            try:
+                stamp = _stamp(self._file)
+                if stamp == self._stamp:
+                    return
+                self._stamp = stamp
+                self._read = _read(self._file)
+                logger.info("%d keys were read from %s", len(self._read), self._file)
+            except SetupError as error:
+                logger.error("%s The keys that were read before stay.", error)
+
+
+def _hash(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _hashes(words: Iterable[str]) -> list[bytes]:
+    return [_hash(key) for key in parse_keys(words)]
+
+
+def _stamp(file: Path) -> _Stamp | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _read(file: Path) -> list[bytes]:
+    try:
+        with file.open(encoding="utf-8") as opened:
+            if stat.S_IMODE(os.fstat(opened.fileno()).st_mode) & 0o077:
+                raise SetupError(
+                    f"The file of keys {file} can be read by others than its owner.",
+                    next_step=f"chmod 600 {file}, and make new keys if somebody may have read these.",
+                )
+            return _hashes(line for line in opened if not line.lstrip().startswith("#"))
+    except OSError as error:
+        reason = error.strerror or "it is no file"
+    except ValueError as error:
+        reason = "it is not text" if isinstance(error, UnicodeError) else str(error)
+    raise SetupError(
+        f"The file of keys {file} cannot be used: {reason}.",
+        next_step="Write keys into it, one a line, for the server's user only, or leave DEMO_API_KEYS_FILE out.",
+    )
