@@ -8,8 +8,10 @@ from flask import Flask
 
 from demo_api.app.asked import Places
 from demo_api.app.chat import add_chat, add_health
+from demo_api.app.cors import add_cors
 from demo_api.app.failures import MAX_BODY, add_failures, endpoints
 from demo_api.app.openai import add_openai
+from demo_api.app.page import add_page, add_security_headers
 from demo_api.app.request_ids import add_request_ids
 from demo_api.app.runs import add_runs
 from demo_api.config import Settings
@@ -44,7 +46,10 @@ def create_app(settings: Settings | None = None, engine: Engine | Direct | None 
     app.before_request(service.start)
     places = Places(settings.max_waiting)
     add_request_ids(app)
+    add_security_headers(app)
+    add_cors(app, settings.cors_origin_list)
     add_failures(app)
+    add_page(app)
     add_health(app, service)
     add_chat(app, service, settings, places)
     add_openai(app, service, settings, places)
