@@ -3,6 +3,7 @@
 import { Asking, newKey } from "./asking.js";
 import { Course } from "./course.js";
 import { bodyOf, clearProblem, fill, showProblem, submitByKey } from "./form.js";
+import { post } from "./curl.js";
 import { problem } from "./elements.js";
 import { Panel } from "./panel.js";
 import { Unreachable } from "./server.js";
@@ -24,6 +25,14 @@ export class AskView {
       this.#run();
     });
     submitByKey(this.form);
+    this.form.addEventListener("input", () => this.#showCommand());
+    this.#showCommand();
+  }
+
+  /** Before anything was asked: what would be sent. */
+  #showCommand() {
+    const place = document.getElementById("form-curl");
+    if (place) place.textContent = post(this.server, "chat", bodyOf(this.form));
   }
 
   /** Shows the view; with a run's id that run, which may still go on: so a reload finds it again. */
@@ -113,7 +122,7 @@ export class AskView {
 
   async #follow(record, asking) {
     this.#runId = record.run_id;
-    if (location.hash.startsWith("#ask")) history.replaceState(null, "", `#ask/${record.run_id}`);
+    if (/^(#ask|$)/.test(location.hash)) history.replaceState(null, "", `#ask/${record.run_id}`);
     const course = Course.ofRecord(record);
     if (course.ended) {
       this.#show(course);

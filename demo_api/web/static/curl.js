@@ -20,13 +20,13 @@ export function fieldsOf(asked) {
 
 /** The command that sends a request; its key, if one is needed, is the shell's variable DEMO_API_KEY. */
 export function post(server, path, body) {
-  return join(["curl", "-X POST", quote(server.url(path)), ...key(server),
+  return join([`curl -X POST ${quote(server.url(path))}`, ...key(server),
     ...(body === undefined ? [] : [`-H ${quote("Content-Type: application/json")}`, `-d ${quote(json(body))}`])]);
 }
 
 /** The command that reads. */
 export function get(server, path, ...flags) {
-  return join(["curl", ...flags, quote(server.url(path)), ...key(server)]);
+  return join([["curl", ...flags, quote(server.url(path))].join(" "), ...key(server)]);
 }
 
 function key(server) {
@@ -36,5 +36,5 @@ function key(server) {
 /** On several lines where it is long. */
 function join(words) {
   const line = words.join(" ");
-  return line.length <= 90 ? line : words.join(" \\\n  ").replace(/^curl \\\n {2}/, "curl ");
+  return line.length <= 80 ? line : words.join(" \\\n  ");
 }

@@ -86,7 +86,7 @@ function deviceCard(device) {
     ["Held", device.held === undefined ? null : device.held ? HELD : "No child waits on it."],
   ];
   return el("div", { class: "card device", "data-state": device.state },
-    el("h2", {}, `Device ${visible(String(device.name))} `, el("span", { class: "chip", "data-status": device.state }, device.state)),
+    el("h2", {}, device.name === "device" ? "Device " : `Device ${visible(String(device.name))} `, el("span", { class: "chip", "data-status": device.state }, device.state)),
     el("dl", { class: "facts-list" }, rows.filter(([, value]) => value).map(([name, value]) =>
       el("div", {}, el("dt", {}, name), el("dd", {}, visible(String(value)))))));
 }

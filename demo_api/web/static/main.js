@@ -50,13 +50,14 @@ let shown = null;
 async function look() {
   try {
     let told = await server.json("health");
+    health.show(told);
     // A server with keys says little to those who have none: an answer that needs one makes the page ask for it.
     if (!told.engine) {
       await server.json("v1/models");
       told = await server.json("health");
+      health.show(told);
     }
     if (told.engine && told.engine !== engineName) learn(told);
-    health.show(told);
   } catch (error) {
     health.fail(error);
   }

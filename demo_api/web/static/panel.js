@@ -94,7 +94,7 @@ export class Panel {
     const { course } = this;
     const rate = course.rate === null ? "" : `${course.rate.toFixed(1)} tokens/s`;
     const count = course.iteration === null ? "" : `token ${course.iteration} of at most ${course.asked.max_tokens ?? 128}`;
-    return [rate, count, course.device && `on ${course.device}`].filter(Boolean).join(" · ");
+    return [rate, count, course.device && course.device !== "device" && `on ${course.device}`].filter(Boolean).join(" · ");
   }
 
   /** Every change is told once to those who listen. */

@@ -14,6 +14,7 @@ const NO_RUNS = "The direct engine keeps no runs: an answer is gone when it has 
 
 export class RunsView {
   #records = new Map();
+  #order = []; // as the server gives them: ids of one second do not sort
   #items = new Map();
   #next = null;
   #timer = null;
@@ -55,8 +56,7 @@ export class RunsView {
   }
 
   #restart() {
-    this.#records.clear();
-    this.#next = null;
+    this.#forget();
     this.#read(null);
   }
 
@@ -67,14 +67,28 @@ export class RunsView {
     try {
       const page = await this.server.json(path ?? `runs?limit=${PAGE}${query}`);
       if (wanted !== this.status.value) return; // another filter was chosen meanwhile
-      if (path !== null || this.#records.size === 0) this.#next = page.next;
-      for (const record of page.runs) this.#records.set(record.run_id, record);
+      this.#take(page, path !== null);
       this.trouble.replaceChildren();
       if (path === null) await this.#readOpenOnes(page.runs);
     } catch (error) {
       this.trouble.replaceChildren(problem(error));
     }
     this.#draw();
+  }
+
+  #forget() {
+    this.#records.clear();
+    this.#order = [];
+    this.#next = null;
+  }
+
+  #take(page, isOlder) {
+    const fresh = page.runs.map((record) => record.run_id).filter((runId) => !this.#records.has(runId));
+    // More new runs than a page has: what is between them and those that are known is not known.
+    if (!isOlder && fresh.length === page.runs.length) this.#forget();
+    if (isOlder || this.#order.length === 0) this.#next = page.next;
+    this.#order = isOlder ? [...this.#order, ...fresh] : [...fresh, ...this.#order];
+    for (const record of page.runs) this.#records.set(record.run_id, record);
   }
 
   /** Runs that were shown as not ended, and are not on the newest page any more, or not in this status. */
@@ -88,10 +102,9 @@ export class RunsView {
 
   #draw() {
     const needle = this.text.value.toLowerCase();
-    const wanted = [...this.#records.values()]
+    const wanted = this.#order.map((runId) => this.#records.get(runId))
       .filter((record) => !this.status.value || record.status === this.status.value)
-      .filter((record) => `${record.prompt}\n${record.response ?? ""}`.toLowerCase().includes(needle))
-      .sort((one, other) => (one.run_id < other.run_id ? 1 : -1));
+      .filter((record) => `${record.prompt}\n${record.response ?? ""}`.toLowerCase().includes(needle));
     const items = wanted.map((record) => this.#item(record));
     items.forEach((item, place) => {
       if (this.list.children[place] !== item) this.list.insertBefore(item, this.list.children[place] ?? null);
@@ -105,7 +118,8 @@ export class RunsView {
     const read = this.#records.size;
     if (!read) return this.status.value ? "No run has this status." : "There are no runs yet: ask something.";
     const more = this.#next === null ? "" : " read so far";
-    return this.text.value || this.status.value ? `${shown} of ${read} runs${more}` : `${read} runs${more}`;
+    const runs = read === 1 ? "run" : "runs";
+    return this.text.value || this.status.value ? `${shown} of ${read} ${runs}${more}` : `${read} ${runs}${more}`;
   }
 
   #item(record) {
