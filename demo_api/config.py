@@ -28,7 +28,9 @@ CPU_DEMO_HOME = Path(__file__).parent / "cpu_demo"
 _UNPREFIXED = {"llama_dir": "LLAMA_DIR", "hf_model": "HF_MODEL"}
 
 
-_ORIGIN = re.compile(r"(?P<scheme>https?)://(?:[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(?P<port>:[1-9][0-9]{0,4})?")
+_ORIGIN = re.compile(
+    r"(?P<scheme>https?)://(?:[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(?P<port>:[1-9][0-9]{0,4})?"
+)
 
 
 def _absolute(path: Path) -> Path:

@@ -136,9 +136,7 @@ def test_a_prompt_is_answered_by_the_real_demo_and_its_phases_are_seen(
 # Ask
 
 
-def test_phases_speed_and_text_are_shown_as_they_come(
-    slow_server: Server, slow: TellingEngine, open_tab: Open
-) -> None:
+def test_phases_speed_and_text_are_shown_as_they_come(slow_server: Server, slow: TellingEngine, open_tab: Open) -> None:
     tab = open_tab(slow_server.url)
     tab.ask("Hello", **{"Max tokens": "9"})
     now = tab.page.locator(".timeline li[data-state=now]")
@@ -248,7 +246,7 @@ def test_the_curl_command_does_the_same(server: Server, open_tab: Open) -> None:
     assert chat["prompt"] == chat["response"] == run["prompt"] == TYPED
     assert run["seed"] == 7
     assert "event: done" in answers[2]
-    assert TYPED == json.loads(answers[3].split("\n", 1)[0])["prompt"]
+    assert json.loads(answers[3].split("\n", 1)[0])["prompt"] == TYPED
 
 
 # Runs
@@ -366,9 +364,7 @@ def test_a_server_that_does_not_let_the_page_ask_is_explained(
     server: Server, start_direct: Callable[..., Server], open_tab: Open
 ) -> None:
     there = start_direct(EchoModel(), cors_origins="http://example.org")
-    tab = open_tab(
-        server.url, "#compare", others=(there.url,), expected=(REFUSED, "blocked by CORS policy")
-    )
+    tab = open_tab(server.url, "#compare", others=(there.url,), expected=(REFUSED, "blocked by CORS policy"))
     form = tab.page.locator("#compare-form")
     form.get_by_label("The other server").fill(there.url)
     form.get_by_role("button", name="Compare").click()
@@ -383,7 +379,7 @@ def test_a_server_that_does_not_let_the_page_ask_is_explained(
 
 @pytest.fixture
 def guarded(settings: Make, engine: TellingEngine) -> Iterator[str]:
-    """A server that answers only those who have the key "open-sesame", its page and /health without details excepted."""
+    """A server that answers only those who have the key "open-sesame"; the page and a short /health are for all."""
     app = create_app(settings(), engine)
     _guard(app)
     app.extensions["demo_api"].start()

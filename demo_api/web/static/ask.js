@@ -14,9 +14,11 @@ export class AskView {
   #runId = null;
   #unsure = null; // a request of which nobody knows whether it arrived: sent again, it has the same key
 
-  constructor({ server, engine }) {
+  /** @param onEnd is called when a run has ended */
+  constructor({ server, engine, onEnd }) {
     this.server = server;
     this.engine = engine;
+    this.onEnd = onEnd;
     this.form = document.getElementById("ask-form");
     this.result = document.getElementById("ask-result");
     this.button = this.form.querySelector("button[type=submit]");
@@ -146,5 +148,6 @@ export class AskView {
       this.result.replaceChildren(this.#panel.element);
     }
     this.#panel.show(course);
+    if (course.ended) this.onEnd();
   }
 }

@@ -156,10 +156,10 @@ function bars(sides) {
   const [one, other] = sides.map((side) => side.seconds);
   const [slow, fast] = one >= other ? [one, other] : [other, one];
   const quicker = one >= other ? "The other server" : "This server";
-  const times = el("ol", { class: "timeline wide", "aria-label": "Total times" }, sides.map((side) => {
+  const times = el("ol", { class: "timeline wide", "aria-label": "Total times" }, sides.map((side, number) => {
     const fill = el("span", { class: "fill" });
     fill.style.width = `${(100 * side.seconds) / longest}%`;
-    return el("li", { "data-state": "done" }, el("span", { class: "label" }, side.name), el("span", { class: "track", "aria-hidden": "true" }, fill), el("span", { class: "figure" }, seconds(side.seconds)));
+    return el("li", { "data-state": "done", "data-part": number ? "other" : "this" }, el("span", { class: "label" }, side.name), el("span", { class: "track", "aria-hidden": "true" }, fill), el("span", { class: "figure" }, seconds(side.seconds)));
   }));
   const sentence = fast > 0 && slow > fast ? `${quicker} was ${(slow / fast).toFixed(1)} times as fast. Below, each bar is on a scale of its own.` : "";
   return el("div", { class: "card" }, el("h3", {}, "Times"), times, el("p", { class: "hint" }, sentence));

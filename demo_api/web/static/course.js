@@ -92,7 +92,7 @@ export class Course {
     this.text = "";
   }
 
-  /** The rows of the timeline: `{label, words, begin, seconds, state}`; begin and seconds are null while not known. */
+  /** The rows of the timeline: `{part, label, words, begin, seconds, state}`; begin and seconds are null while not known. */
   rows() {
     return this.ended ? this.#endedRows() : this.#liveRows();
   }
@@ -102,24 +102,24 @@ export class Course {
     const zero = this.acceptedAt ?? now;
     const waitedUntil = this.phases[0]?.at ?? this.startedAt ?? now;
     const isWaiting = this.status === "queued";
-    const line = row("In line", "waits for the device", 0, (isWaiting ? now : waitedUntil) - zero, isWaiting ? "now" : "done");
+    const line = row("line", "In line", "waits for the device", 0, (isWaiting ? now : waitedUntil) - zero, isWaiting ? "now" : "done");
     if (this.engine === "direct") {
       const begun = this.startedAt === null ? [null, null, "ahead"] : [this.startedAt - zero, now - this.startedAt, "now"];
-      return [line, row("Answer", "reads the prompt, writes the answer", ...begun)];
+      return [line, row("answer", "Answer", "reads the prompt, writes the answer", ...begun)];
     }
     return [line, ...PHASES.map((phase) => {
       const index = this.phases.findLastIndex((each) => each.name === phase.name);
-      if (index < 0) return row(phase.label, phase.words, null, null, "ahead");
+      if (index < 0) return row(phase.name, phase.label, phase.words, null, null, "ahead");
       const begin = this.phases[index].at;
       const next = this.phases[index + 1]?.at;
-      return row(phase.label, phase.words, begin - zero, (next ?? now) - begin, next === undefined ? "now" : "done");
+      return row(phase.name, phase.label, phase.words, begin - zero, (next ?? now) - begin, next === undefined ? "now" : "done");
     })];
   }
 
   #endedRows() {
     const timing = this.end.timing ?? {};
-    const parts = [row("In line", "waited for the device", null, timing.queue_seconds, "done")];
-    for (const phase of PHASES) parts.push(row(phase.label, phase.words, null, timing[phase.field], "done"));
+    const parts = [row("line", "In line", "waited for the device", null, timing.queue_seconds, "done")];
+    for (const phase of PHASES) parts.push(row(phase.name, phase.label, phase.words, null, timing[phase.field], "done"));
     let begin = 0;
     for (const part of parts) {
       part.begin = begin;
@@ -127,13 +127,13 @@ export class Course {
     }
     const rest = (this.end.time_seconds ?? 0) - begin;
     if (parts.some((part) => part.seconds !== null) && rest > 0.005) {
-      parts.push(row("The rest", "what no part tells", begin, rest, "done"));
+      parts.push(row("rest", "The rest", "what no part tells", begin, rest, "done"));
     }
     return parts.filter((part) => part.seconds !== null);
   }
 }
 
-function row(label, words, begin, length, state) {
+function row(part, label, words, begin, length, state) {
   const seconds = length === null || length === undefined ? null : Math.max(0, length);
-  return { label, words, begin: begin === null ? null : Math.max(0, begin), seconds, state };
+  return { part, label, words, begin: begin === null ? null : Math.max(0, begin), seconds, state };
 }

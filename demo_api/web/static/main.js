@@ -38,7 +38,7 @@ function forget() {
 
 const health = new HealthView({ server, onForget: forget });
 const views = {
-  ask: new AskView({ server, engine }),
+  ask: new AskView({ server, engine, onEnd: look }),
   runs: new RunsView({ server, engine, onAgain: again }),
   run: new RunView({ server, onAgain: again }),
   compare: new CompareView({ server, askForKey: askInTurn }),

@@ -38,7 +38,7 @@ export class Timeline {
     const bar = el("span", { class: "fill" });
     const amount = el("span", { class: "figure" });
     const label = el("span", { class: "label", title: row.words }, state, row.label);
-    const item = el("li", {}, label, el("span", { class: "track", "aria-hidden": "true" }, bar), amount);
+    const item = el("li", { "data-part": row.part }, label, el("span", { class: "track", "aria-hidden": "true" }, bar), amount);
     this.element.append(item);
     const shown = { item, state, bar, figure: amount };
     this.#rows.set(row.label, shown);
@@ -54,7 +54,9 @@ export function shares(rows) {
   rows.forEach((row) => {
     const share = row.seconds / total;
     const percent = `${Math.round(100 * share)} %`;
-    const segment = el("span", { title: `${row.label}: ${seconds(row.seconds)}, ${percent}` }, share > 0.14 ? row.label : "");
+    const hasRoom = 100 * share > 3 + 1.1 * row.label.length;
+    const title = `${row.label}: ${seconds(row.seconds)}, ${percent}`;
+    const segment = el("span", { "data-part": row.part, title }, hasRoom ? row.label : "");
     segment.style.flexGrow = String(share);
     bar.append(segment);
   });
