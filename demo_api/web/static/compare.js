@@ -148,7 +148,7 @@ function difference(sides, one, other) {
   const first = words(one).findIndex((word, number) => word !== words(other)[number]);
   const place = (first < 0 ? words(one).length : first) + 1;
   return [el("h2", { class: "different" }, `≠ The answers differ, from word ${place} on.`),
-    el("p", {}, `${shared} words are in both; of this server's ${words(one).length} words and the other's ${words(other).length}, those that are underlined are in one only.`)];
+    el("p", {}, `${shared} ${shared === 1 ? "word is" : "words are"} in both; of this server's ${words(one).length} words and the other's ${words(other).length}, those that are underlined are in one only.`)];
 }
 
 function bars(sides) {
