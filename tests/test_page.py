@@ -226,6 +226,18 @@ def test_markup_script_and_escapes_show_as_typed(server: Server, open_tab: Open)
     assert tab.page.locator("#run script, #run img").count() == 0
 
 
+def test_the_answer_is_copied_as_it_is(server: Server, open_tab: Open) -> None:
+    tab = open_tab(server.url, permissions=["clipboard-read", "clipboard-write"])
+    run = server.chat(HOSTILE).json()["run_id"]
+    tab.page.goto(f"{server.url}/#runs/{run}")
+    tab.page.get_by_role("button", name="Copy the answer").click()
+    expect(tab.page.get_by_role("button", name="Copy the answer")).to_have_text("Copied")
+    assert tab.page.evaluate("navigator.clipboard.readText()") == HOSTILE
+    tab.page.get_by_role("button", name="Run again").click()
+    tab.page.wait_for_selector("#ask .panel[data-ended]")
+    assert [run["prompt"] for run in server.get("/runs").json()["runs"]] == [HOSTILE, HOSTILE]
+
+
 TYPED = """It's "quoted" $HOME `id` \\ ! 50% @file
 ünïcödé 日本語 😀 <b>"""
 
@@ -436,6 +448,7 @@ def test_health_says_what_to_do_about_a_device_in_doubt(server: Server, engine: 
     expect(card).to_contain_text("It had to be <killed>.")
     expect(card).to_contain_text("demo-api device reset")
     expect(card).to_contain_text("No child waits on it.")
+    expect(card).to_contain_text(re.compile(r"Since\d+/\d+/20\d\d"))
     expect(tab.page.locator("#standing")).to_contain_text("device suspect")
 
 
@@ -522,6 +535,26 @@ def test_a_lost_connection_is_made_again_and_nothing_is_missed(
     tab.wait_for_end()
 
 
+def test_a_request_that_may_have_arrived_is_sent_again_under_its_key(
+    slow: TellingEngine, slow_server: Server, cable: Cable, open_tab: Open
+) -> None:
+    tab = open_tab(cable.url, expected=(REFUSED,))
+    keys: list[str] = []
+    tab.page.on("request", lambda sent: keys.append(sent.headers.get("idempotency-key", "")))
+    cable.cut()
+    tab.ask("Hello")
+    expect(tab.page.locator("#ask-form .problem")).to_contain_text("does not answer.Next step: Is the server there?")
+    cable.is_cut.clear()
+    slow.let_go.set()
+    tab.page.get_by_role("button", name="Run", exact=True).click()
+    tab.wait_for_end()
+    used = [key for key in keys if key]
+    assert len(used) == 2
+    assert len(set(used)) == 1
+    tab.page.get_by_role("button", name="Run again").click()
+    until(lambda: len(slow_server.get("/runs").json()["runs"]) == 2)
+
+
 # For everybody
 
 
@@ -543,6 +576,7 @@ def test_it_can_be_used_with_the_keyboard_alone(server: Server, open_tab: Open) 
     tab.page.get_by_role("link", name="Runs").focus()
     press("Enter")
     expect(tab.page.get_by_role("heading", name="Runs")).to_be_focused()
+    expect(tab.page.locator(".history .prompt")).to_be_visible()
     for _ in range(3):
         press("Tab")
     expect(tab.page.locator(".history .prompt")).to_be_focused()

@@ -3,7 +3,7 @@
 import { Asking, newKey } from "./asking.js";
 import { Course } from "./course.js";
 import { bodyOf, clearProblem, fill, showProblem, submitByKey } from "./form.js";
-import { post } from "./curl.js";
+import { fieldsOf, post } from "./curl.js";
 import { problem } from "./elements.js";
 import { Panel } from "./panel.js";
 import { Unreachable } from "./server.js";
@@ -24,7 +24,7 @@ export class AskView {
     this.button = this.form.querySelector("button[type=submit]");
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#run();
+      this.#run(bodyOf(this.form));
     });
     submitByKey(this.form);
     this.form.addEventListener("input", () => this.#showCommand());
@@ -53,17 +53,16 @@ export class AskView {
     }
   }
 
-  /** Asks the same as a run did. */
+  /** Asks the same as a run did: not what the form makes of it, which knows one kind of line end only. */
   again(asked) {
     fill(this.form, asked);
-    this.form.requestSubmit();
+    this.#run(fieldsOf(asked));
   }
 
-  async #run() {
+  async #run(body) {
     if (this.button.getAttribute("aria-disabled")) return;
     clearProblem(this.form);
     this.button.setAttribute("aria-disabled", "true");
-    const body = bodyOf(this.form);
     try {
       const engine = await this.engine();
       await (engine === "direct" ? this.#stream(body) : this.#submit(body));

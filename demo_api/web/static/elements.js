@@ -81,7 +81,7 @@ export function announce(sentence) {
 export function problem(error) {
   const lines = [el("p", { class: "what" }, visible(error.message))];
   if (error.nextStep) lines.push(el("p", {}, el("b", {}, "Next step: "), visible(error.nextStep)));
-  const told = [error.status, error.code, error.requestId && `request ${error.requestId}`].filter(Boolean).join(" · ");
+  const told = [error.status, error.code, error.retryAfter && `again in ${error.retryAfter} s`, error.requestId && `request ${error.requestId}`].filter(Boolean).join(" · ");
   if (told) lines.push(el("p", { class: "told" }, visible(told)));
   return el("div", { class: "problem", role: "alert" }, lines);
 }

@@ -31,7 +31,8 @@ export class HealthView {
 
   /** Shows what /health said. */
   show(health) {
-    this.#showStanding(health.status, headline(health));
+    const isInDoubt = ["suspect", "resetting", "failed"].includes(health.device?.state);
+    this.#showStanding(health.status === "healthy" && isInDoubt ? "doubt" : health.status, headline(health));
     const key = this.server.key;
     const text = JSON.stringify([health, key === null]);
     if (text === this.#shown) return; // who reads, or has a button under the finger, is left alone
@@ -47,7 +48,7 @@ export class HealthView {
 
   /** Shows that there was no answer. */
   fail(error) {
-    this.#showStanding("unreachable", "no answer from the server");
+    this.#showStanding("unreachable", error.status ? visible(error.message) : "no answer from the server");
     this.#shown = "";
     this.place.replaceChildren(problem(error));
   }
@@ -79,10 +80,19 @@ function facts(health) {
     el("div", {}, el("dt", {}, name), el("dd", {}, visible(String(value))))));
 }
 
+function sentence(words) {
+  return words && `${words[0].toUpperCase()}${words.slice(1)}.`;
+}
+
+function when(unixSeconds) {
+  return typeof unixSeconds === "number" ? new Date(unixSeconds * 1000).toLocaleString() : null;
+}
+
 function deviceCard(device) {
   const [means, next] = DEVICE[device.state] ?? ["", ""];
   const rows = [
-    ["What it means", means], ["Reason", device.reason], ["Since", device.since], ["What happens next", next],
+    ["What it means", sentence(means)], ["Reason", device.reason], ["Since", when(device.since)],
+    ["What happens next", sentence(next)],
     ["Held", device.held === undefined ? null : device.held ? HELD : "No child waits on it."],
   ];
   return el("div", { class: "card device", "data-state": device.state },

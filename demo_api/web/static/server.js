@@ -15,9 +15,9 @@ export class ApiError extends Error {
   }
 
   static async of(response) {
-    const body = await response.json().catch(() => null); // a proxy may answer with a page
-    const retryAfter = Number(response.headers.get("Retry-After")) || null;
-    return new ApiError(response.status, body !== null && typeof body === "object" ? body : {}, retryAfter);
+    const told = (await response.json().catch(() => null)) ?? {}; // a proxy may answer with a page
+    const body = typeof told.error === "object" ? { ...told.error, error: told.error?.message } : told; // OpenAI's shape
+    return new ApiError(response.status, body, Number(response.headers.get("Retry-After")) || null);
   }
 }
 
