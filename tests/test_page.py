@@ -386,6 +386,20 @@ def test_a_server_that_does_not_let_the_page_ask_is_explained(
     expect(form.locator(".problem")).to_contain_text("This is no address of a server.")
 
 
+def test_a_comparison_is_stopped_and_its_run_with_it(
+    slow_server: Server, slow: TellingEngine, start_direct: Callable[..., Server], open_tab: Open
+) -> None:
+    there = start_direct(EchoModel(), cors_origins=slow_server.url)
+    tab = open_tab(slow_server.url, "#compare", others=(there.url,))
+    tab.field("The other server").fill(there.url)
+    tab.page.get_by_role("button", name="Compare").click()
+    slow.tell("phase", phase="load")
+    expect(tab.page.locator("#comparison .timeline li[data-state=now]")).to_contain_text("Load")
+    tab.page.get_by_role("button", name="Stop").click()
+    expect(tab.page.locator("#comparison")).to_have_text("Stopped.")
+    until(lambda: slow.cancelled)
+
+
 # Keys, health, lost connections
 
 
@@ -458,6 +472,17 @@ def test_the_words_about_devices_are_those_of_the_documentation() -> None:
         assert re.search(rf'  {state}: \[\s*"{re.escape(meaning)}"', script), state
 
 
+ADDRESSES = ["#%", "#constructor", "#__proto__/x", "#run/1", "#nothing", "#ask/", "#runs/"]
+
+
+def test_a_strange_address_shows_a_view(server: Server, open_tab: Open) -> None:
+    tab = open_tab(server.url, expected=(REFUSED,))
+    for fragment in ADDRESSES:
+        tab.page.goto("about:blank")
+        tab.open(fragment)
+        expect(tab.page.locator(".view:not([hidden]) h1")).to_have_text(re.compile("Ask|Runs"))
+
+
 class Cable:
     """Between a browser and a server; it can be cut."""
 
@@ -483,6 +508,8 @@ class Cable:
         self._listener.close()
         for thread in self._threads:
             thread.join()
+        for connection in self._open:
+            connection.close()
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -507,12 +534,37 @@ class Cable:
 
 
 @pytest.fixture
-def cable(slow_server: Server) -> Iterator[Cable]:
-    made = Cable(slow_server.url)
-    yield made
-    made.close()
-    for connection in made._open:
-        connection.close()
+def lay_cable() -> Iterator[Callable[[Server], Cable]]:
+    laid: list[Cable] = []
+
+    def lay(server: Server) -> Cable:
+        laid.append(Cable(server.url))
+        return laid[-1]
+
+    yield lay
+    for cable in laid:
+        cable.close()
+
+
+@pytest.fixture
+def cable(lay_cable: Callable[[Server], Cable], slow_server: Server) -> Cable:
+    return lay_cable(slow_server)
+
+
+def test_a_direct_answer_whose_connection_is_lost_is_lost_and_says_so(
+    start_direct: Callable[..., Server], lay_cable: Callable[[Server], Cable], open_tab: Open
+) -> None:
+    model = EchoModel(hold=True)
+    cable = lay_cable(start_direct(model))
+    tab = open_tab(cable.url, expected=(REFUSED, "ERR_"))
+    tab.ask("one two three")
+    expect(tab.page.locator(".timeline li[data-state=now]")).to_contain_text("Answer")
+    cable.cut()
+    problem = tab.page.locator(".panel .problem")
+    expect(problem).to_contain_text("The connection was lost before the answer was there.")
+    expect(problem).to_contain_text("The direct engine keeps nothing: ask again.")
+    expect(tab.page.get_by_role("button", name="Cancel")).to_have_count(0)
+    model.let_go.set()
 
 
 def test_a_lost_connection_is_made_again_and_nothing_is_missed(

@@ -3,9 +3,10 @@
 import { Course } from "./course.js";
 import { ApiError, events, Unreachable } from "./server.js";
 
+const LOST = "The connection was lost before the answer was there.";
+
 export class Asking {
   #abort = new AbortController();
-  #isCancelled = false;
 
   /** @param onChange is called with the course whenever something happened */
   constructor(server, { onChange, onTrouble = () => {} }) {
@@ -45,7 +46,9 @@ export class Asking {
     } catch (error) {
       if (!(error instanceof TypeError)) throw error; // a lost connection is one
     }
-    if (!this.course.ended) throw this.#brokenOff();
+    if (this.course.ended) return;
+    if (engine === "demo") throw lost(this.server, "The run goes on: look for it in Runs.");
+    this.#end("failed", LOST, "The direct engine keeps nothing: ask again.");
   }
 
   #hear(event) {
@@ -53,21 +56,16 @@ export class Asking {
     this.onChange(this.course);
   }
 
-  #brokenOff() {
-    if (this.#isCancelled) return new DOMException("cancelled", "AbortError");
-    const kept = this.course.engine === "direct" ? "The direct engine keeps nothing: ask again." : "The run goes on: look for it in Runs.";
-    const lost = new Unreachable(this.server.base, kept);
-    lost.message = "The connection was lost before the answer was there.";
-    return lost;
+  /** The end of what nobody is left to tell. */
+  #end(status, error, nextStep, code = null) {
+    this.#hear({ kind: "done", data: { status, success: false, error, code, next_step: nextStep } });
   }
 
   /** Cancels the run. */
   async cancel() {
-    this.#isCancelled = true;
     if (this.course.engine === "direct") {
-      // Who leaves the stream cancels. Nobody is left to tell the end, so it is told here.
-      this.#abort.abort();
-      this.#hear({ kind: "done", data: { status: "cancelled", success: false, error: "The request was cancelled.", code: "cancelled", next_step: "Send the request again." } });
+      this.#abort.abort(); // who leaves the stream cancels
+      this.#end("cancelled", "The request was cancelled.", "Send the request again.", "cancelled");
       return;
     }
     try {
@@ -81,6 +79,12 @@ export class Asking {
   leave() {
     this.#abort.abort();
   }
+}
+
+function lost(server, nextStep) {
+  const error = new Unreachable(server.base, nextStep);
+  error.message = LOST;
+  return error;
 }
 
 /** A key that no other request has. Not crypto.randomUUID: pages of plain http from another host do not have it. */

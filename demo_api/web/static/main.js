@@ -71,8 +71,9 @@ function learn({ engine: name, note }) {
 
 /** Shows the view that the address names. */
 function show() {
-  const [name, id] = decodeURIComponent(location.hash.slice(1)).split("/");
-  const view = name === "runs" && id ? "run" : views[name] && name !== "run" ? name : "ask";
+  const [name, id] = location.hash.slice(1).split("/"); // an id has nothing that an address must escape
+  const isView = Object.hasOwn(views, name) && name !== "run";
+  const view = name === "runs" && id ? "run" : isView ? name : "ask";
   if (shown !== view) views[shown]?.close?.();
   const isFirst = shown === null;
   shown = view;
