@@ -19,6 +19,7 @@ from demo_api.ledger.history import Standing
 from demo_api.messages import Event, Request, Run
 from demo_api.run_folder import RunFolder, ended_log
 from demo_api.service import Asking
+from demo_api.shapes import DeviceHealth, ServiceHealth
 from demo_api.watcher import Watcher
 
 logger = logging.getLogger(__name__)
@@ -167,14 +168,14 @@ class Dispatcher:
         """As ``log`` for a run that has ended, and empty where nothing is kept."""
         return ended_log(self._settings.state_dir / "runs" / run.batch_id) if run.batch_id else ""
 
-    def devices(self) -> list[dict[str, object]]:
-        """What ``/health`` says of each device: ``name``, ``state``, ``reason``, ``since``, ``held``."""
+    def devices(self) -> list[DeviceHealth]:
+        """What ``/health`` says of each device."""
         return [self._describe(loop.engine) for loop in self._loops]
 
-    def describe(self) -> dict[str, object]:
+    def describe(self) -> ServiceHealth:
         """What ``/health`` says of the model, the line and the devices; the best one stands for all of them."""
         devices = self.devices()
-        best = min(devices, key=lambda device: STATES.index(str(device["state"])))
+        best = min(devices, key=lambda device: STATES.index(device["state"]))
         queue = self.ledger.line.describe()
         return {**self._engine.describe(), "queue": queue, "device": best, "devices": devices}
 
@@ -230,7 +231,7 @@ class Dispatcher:
                     run_id=run_id,
                 )
 
-    def _describe(self, engine: Engine) -> dict[str, object]:
+    def _describe(self, engine: Engine) -> DeviceHealth:
         name, taken = engine.device.name, engine.device.has_child()
         known, held = self.ledger.devices.get(name), taken and engine.device.waiting() is not None
         busy = (taken and not held) or self.ledger.line.batches(name, "open")

@@ -8,6 +8,7 @@ from typing import Protocol
 from demo_api.device import Device, Hold
 from demo_api.held import Held
 from demo_api.messages import Batch, Event, Outcome, Request, Run
+from demo_api.shapes import ModelHealth
 
 Listener = Callable[[str, Event], None]
 """Called with a run's id and each of its events, on the thread that runs the batch."""
@@ -33,8 +34,8 @@ class Engine(Protocol):
     def choose(self, runs: Sequence[Run]) -> list[Run]:
         """Which of these one child can take; the first always. All are alike but for their prompts, oldest first."""
 
-    def describe(self) -> dict[str, object]:
-        """What ``/health`` says of the engine: ``model``, ``model_loaded``, ``llama_dir`` and so on."""
+    def describe(self) -> ModelHealth:
+        """What ``/health`` says of the engine."""
 
     def end_lost(self, batch_ids: Collection[str]) -> str | None:
         """Ends what is left of batches that are no server's any more.

@@ -1,5 +1,15 @@
 """The one family of exceptions, each with what an HTTP client or a shell needs to know."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+# Not to be there at run time: this module is also used with a Python that has no packages.
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from demo_api.error_shapes import Facts, Problem
+
 
 class DemoApiError(Exception):
     """Something a user can do something about.
@@ -7,19 +17,19 @@ class DemoApiError(Exception):
     Args:
         message: one sentence that says what is wrong.
         next_step: one sentence that says what to do about it.
-        fields: further JSON-able facts for the client, such as ``field`` or ``exit_code``.
+        fields: further facts for the client.
     """
 
     status_code = 500
     code = "internal_error"
     next_step = "Look at the server's log."
 
-    def __init__(self, message: str, *, next_step: str | None = None, **fields: object) -> None:
+    def __init__(self, message: str, *, next_step: str | None = None, **fields: Unpack[Facts]) -> None:
         super().__init__(message)
         self.next_step = next_step or self.next_step
-        self.fields = fields
+        self.fields: Facts = fields
 
-    def body(self) -> dict[str, object]:
+    def body(self) -> Problem:
         """What a client gets as JSON."""
         return {
             "success": False,
@@ -173,7 +183,13 @@ class RunFailed(DemoApiError):
     """
 
     def __init__(
-        self, message: str, *, code: str, next_step: str | None = None, log_folder: str | None = None, **fields: object
+        self,
+        message: str,
+        *,
+        code: str,
+        next_step: str | None = None,
+        log_folder: str | None = None,
+        **fields: Unpack[Facts],
     ) -> None:
         where = f" What the child printed is in {log_folder}." if log_folder else ""
         super().__init__(message, next_step=(next_step or RUN_CODES.get(code, self.next_step)) + where, **fields)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Literal
 
 from demo_api.errors import DemoApiError, LedgerUnavailable, SetupError, Starting
 from demo_api.service import Service
+from demo_api.shapes import Health, ServiceHealth
 
 NOTES = {
     "demo": "Every request runs the demo as a child process that loads the model anew: expect seconds on the CPU "
@@ -25,15 +27,14 @@ def problem(service: Service) -> DemoApiError | None:
     return None
 
 
-def describe(service: Service) -> dict[str, object]:
+def describe(service: Service) -> Health:
     """The body of ``GET /health``. It says less where the ledger cannot be used."""
     name = service.engine_name
-    body: dict[str, object] = {"status": "healthy", "note": NOTES[name], "engine": name}
+    said: ServiceHealth = {"model": None, "model_loaded": False, "queue": None, "device": None, "devices": []}
     found = problem(service)
-    if found is not None:
-        status = "starting" if isinstance(found, Starting) else "unhealthy"
-        body.update(status=status, note=f"{found} {found.next_step}")
-    body.update(model=None, model_loaded=False, queue=None, device=None)
     with suppress(SetupError, LedgerUnavailable):
-        body.update(service.describe())
-    return body
+        said = service.describe()
+    if found is None:
+        return {"status": "healthy", "note": NOTES[name], "engine": name, **said}
+    status: Literal["starting", "unhealthy"] = "starting" if isinstance(found, Starting) else "unhealthy"
+    return {"status": status, "note": f"{found} {found.next_step}", "engine": name, **said}

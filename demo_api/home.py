@@ -12,6 +12,7 @@ from demo_api import weights
 from demo_api.config import Settings
 from demo_api.cpu_demo.models.tt_transformers.tt.gguf import read_metadata
 from demo_api.errors import SetupError
+from demo_api.shapes import ModelPlace
 
 SCRIPT = Path("models/tt_transformers/demo/simple_text_demo.py")
 MODEL_CONFIG = Path("models/tt_transformers/tt/model_config.py")
@@ -72,6 +73,12 @@ def model_variable(settings: Settings) -> tuple[str, str]:
         return "HF_MODEL", str(_hugging_face_folder(settings.llama_dir))
     either = "LLAMA_DIR (--llama-dir) or " if _reads_llama_dir(settings) else ""
     raise SetupError("No model is set for this demo home.", next_step=f"Set {either}HF_MODEL (--hf-model).")
+
+
+def model_place(settings: Settings) -> ModelPlace:
+    """As ``model_variable``, for ``/health``."""
+    variable, model = model_variable(settings)
+    return {"llama_dir": model} if variable == "LLAMA_DIR" else {"hf_model": model}
 
 
 def gguf_file(settings: Settings) -> Path:

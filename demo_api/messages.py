@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.config import JsonDict
 from pydantic_core import from_json
 
 from demo_api.errors import BadRequest
@@ -26,26 +27,57 @@ def not_blank(prompt: str) -> str:
     return prompt
 
 
-Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(not_blank)]
+# What not_blank checks, for those who read the schema: to Python some control characters are blanks too.
+NOT_BLANK: JsonDict = {"pattern": r"[^\s\x1c-\x1f\x85]"}
+Prompt = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_PROMPT_CHARACTERS,
+        description="What the model is to answer; not blank.",
+        json_schema_extra=NOT_BLANK,
+    ),
+    AfterValidator(not_blank),
+]
+
+
+def _whole(value: object) -> object:
+    """JSON knows one kind of numbers: 32.0 is 32."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+MaxTokens = Annotated[int, Field(ge=1, le=MAX_TOKENS), BeforeValidator(_whole)]
+# 2**32 - 1 means "a random one" to llama.cpp
+Seed = Annotated[int, Field(ge=0, le=2**32 - 2), BeforeValidator(_whole)]
 
 
 class _Sampling(BaseModel):
     # Strict: true is not a number, and an unknown field is an error.
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    max_tokens: int = Field(128, ge=1, le=MAX_TOKENS)
-    temperature: float | None = Field(None, ge=0.0, le=2.0, allow_inf_nan=False)
-    top_p: float = Field(0.9, gt=0.0, le=1.0, allow_inf_nan=False)
-    seed: int | None = Field(None, ge=0, le=2**32 - 2)  # 2**32 - 1 means "a random one" to llama.cpp
+    max_tokens: MaxTokens = Field(128, description="Most tokens of an answer.")
+    temperature: float | None = Field(
+        None,
+        ge=0.0,
+        le=2.0,
+        allow_inf_nan=False,
+        description="0 answers the same every time; null is 0.7 on the demo engine and 0.0 on the direct one.",
+    )
+    top_p: float = Field(
+        0.9, gt=0.0, le=1.0, allow_inf_nan=False, description="Share of the probability to sample from."
+    )
+    seed: Seed | None = Field(None, description="Repeats a sampled answer; with the CPU edition's model only.")
 
 
 class Request(_Sampling):
-    """What a client asks for with one prompt, checked."""
+    """One prompt."""
 
     prompt: Prompt
 
 
-class _Requests(_Sampling):
+class Requests(_Sampling):
+    """Several prompts that have the rest in common."""
+
     prompts: list[Prompt] = Field(min_length=1, max_length=MAX_PROMPTS)
 
 
@@ -66,7 +98,7 @@ def parse_requests(body: bytes | str) -> list[Request]:
     """As ``parse_request``, for a body that has either ``prompt``, or ``prompts``: a list of 1 to 32."""
     if not _has_prompts(body):
         return [parse_body(Request, body)]
-    asked = parse_body(_Requests, body)
+    asked = parse_body(Requests, body)
     sampling = asked.model_dump(exclude={"prompts"}, exclude_unset=True)
     return [Request(prompt=prompt, **sampling) for prompt in asked.prompts]
 
@@ -114,6 +146,9 @@ def _bad_request(error: ValidationError, model: type[BaseModel]) -> BadRequest:
     reason = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
     return BadRequest(f"The field '{name}' is wrong: {reason}.", field=name)
 
+
+PHASES = ("startup", "load", "prefill_compile", "prefill", "decode_compile", "decode", "output")
+"""The parts of a child's work, in order."""
 
 STATUSES = ("queued", "running", "succeeded", "failed", "cancelled", "timed_out")
 """What a run can be; the last four are for good."""
@@ -231,41 +266,46 @@ class Event:
 
     kind: str
     at: float | None
-    data: dict[str, object] = field(default_factory=dict)
+    data: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Where a run's time went. Seconds of wall time, except the demo's own two figures; None is "not known".
+    """Where a run's time went. Seconds of wall time, except the demo's own two figures; null is "not known"."""
 
-    Attributes:
-        held: whether the child was started ahead and held until the run came; None where there is no child.
-        queue_seconds: accepted to child spawned, or told; the wait for the device included.
-        startup_seconds: child spawned to tests collected: interpreter, imports, collection. Of a child that was held,
-            what was left of that when the run came.
-        startup_ahead_seconds: what of the startup was over when the run came.
-        load_seconds: collected to prefill warmup: device, weights, tokenizer.
-        prefill_compile_seconds: the demo's prefill warmup.
-        prefill_seconds: the prefill that counts.
-        decode_compile_seconds: the first decode iteration.
-        decode_seconds: the other decode iterations.
-        teardown_seconds: last token to the end of the child: the report, the device closed.
-        ttft_ms: the demo's own average time to first token, milliseconds.
-        decode_tokens_per_second: the demo's own tokens per second per user.
-    """
-
-    held: bool | None = None
-    queue_seconds: float | None = None
-    startup_seconds: float | None = None
-    startup_ahead_seconds: float | None = None
-    load_seconds: float | None = None
-    prefill_compile_seconds: float | None = None
-    prefill_seconds: float | None = None
-    decode_compile_seconds: float | None = None
-    decode_seconds: float | None = None
-    teardown_seconds: float | None = None
-    ttft_ms: float | None = None
-    decode_tokens_per_second: float | None = None
+    held: Annotated[
+        bool | None,
+        Field(description="Whether the child was started ahead and held until the run came; null where there is none."),
+    ] = None
+    queue_seconds: Annotated[
+        float | None, Field(description="Accepted to child spawned, or told; the wait for the device included.")
+    ] = None
+    startup_seconds: Annotated[
+        float | None,
+        Field(
+            description="Child spawned to tests collected: interpreter, imports, collection. Of a child that was held, "
+            "what was left of that when the run came."
+        ),
+    ] = None
+    startup_ahead_seconds: Annotated[
+        float | None, Field(description="What of the startup was over when the run came.")
+    ] = None
+    load_seconds: Annotated[
+        float | None, Field(description="Collected to prefill warmup: device, weights, tokenizer.")
+    ] = None
+    prefill_compile_seconds: Annotated[float | None, Field(description="The demo's prefill warmup.")] = None
+    prefill_seconds: Annotated[float | None, Field(description="The prefill that counts.")] = None
+    decode_compile_seconds: Annotated[float | None, Field(description="The first decode iteration.")] = None
+    decode_seconds: Annotated[float | None, Field(description="The other decode iterations.")] = None
+    teardown_seconds: Annotated[
+        float | None, Field(description="Last token to the end of the child: the report, the device closed.")
+    ] = None
+    ttft_ms: Annotated[float | None, Field(description="The demo's own average time to first token, milliseconds.")] = (
+        None
+    )
+    decode_tokens_per_second: Annotated[
+        float | None, Field(description="The demo's own tokens per second per user.")
+    ] = None
 
 
 @dataclass(frozen=True)

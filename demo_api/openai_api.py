@@ -7,52 +7,93 @@ is refused, never ignored; parameters that change nothing at the value that they
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from demo_api.direct.model import Question, Turn
 from demo_api.errors import BadRequest, ModelNotFound
 from demo_api.messages import (
     MAX_PROMPT_CHARACTERS,
-    MAX_TOKENS,
     Event,
+    MaxTokens,
+    Prompt,
     Request,
     Run,
+    Seed,
     check_request,
-    not_blank,
     parse_body,
 )
+from demo_api.openai_shapes import (
+    ChatChoice,
+    ChatChunk,
+    ChatChunkChoice,
+    ChatCompletion,
+    Delta,
+    Head,
+    Message,
+    Model,
+    Models,
+    TextChoice,
+    TextChunk,
+    TextCompletion,
+    Usage,
+)
 
-_Text = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(not_blank)]
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    return value
 
 
-class _Part(BaseModel):
+def _truth(value: object) -> object:
+    if value is not None and not isinstance(value, bool):
+        raise ValueError("should be true or false")
+    return value
+
+
+# A Literal alone would take true for 1.
+_One = Annotated[Literal[1], BeforeValidator(_number)]
+_Zero = Annotated[Literal[0], BeforeValidator(_number)]
+_False = Annotated[Literal[False], BeforeValidator(_truth)]
+
+
+class MessagePart(BaseModel):
+    """A part of a message: text."""
+
     model_config = ConfigDict(strict=True, extra="forbid")
 
     type: Literal["text"]
     text: str
 
 
-class _Message(BaseModel):
+class AskedMessage(BaseModel):
+    """One message of a conversation."""
+
     model_config = ConfigDict(strict=True, extra="forbid")
 
     role: Literal["system", "user", "assistant"]
-    content: str | list[_Part]
+    content: str | list[MessagePart]
 
     def turn(self) -> Turn:
+        """The same, as the engines have it."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         return Turn(self.role, text)
 
 
-class _StreamOptions(BaseModel):
+class StreamOptions(BaseModel):
+    """How a stream ends."""
+
     model_config = ConfigDict(strict=True, extra="forbid")
 
     include_usage: bool = False
 
 
-class _ResponseFormat(BaseModel):
+class ResponseFormat(BaseModel):
+    """Text is the only one."""
+
     model_config = ConfigDict(strict=True, extra="forbid")
 
     type: Literal["text"]
@@ -62,17 +103,17 @@ class _Completions(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     model: str
-    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    max_tokens: MaxTokens | None = None
     temperature: float | None = Field(None, ge=0.0, le=2.0, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0.0, le=1.0, allow_inf_nan=False)
-    seed: int | None = Field(None, ge=0, le=2**32 - 2)
+    seed: Seed | None = None
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
     # What changes nothing at these values.
     user: str | None = None
-    n: Literal[1] | None = None
-    presence_penalty: Literal[0] | None = None
-    frequency_penalty: Literal[0] | None = None
+    n: _One | None = None
+    presence_penalty: _Zero | None = None
+    frequency_penalty: _Zero | None = None
     stop: None = None
     logit_bias: None = None
 
@@ -84,11 +125,11 @@ class _Completions(BaseModel):
 class ChatCompletions(_Completions):
     """The body of ``POST /v1/chat/completions``."""
 
-    messages: list[_Message] = Field(min_length=1, max_length=1000)
-    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
-    logprobs: Literal[False] | None = None
-    response_format: _ResponseFormat | None = None
-    store: Literal[False] | None = None
+    messages: list[AskedMessage] = Field(min_length=1, max_length=1000)
+    max_completion_tokens: MaxTokens | None = None
+    logprobs: _False | None = None
+    response_format: ResponseFormat | None = None
+    store: _False | None = None
 
     def question(self) -> Question:
         """What the model is to answer.
@@ -110,10 +151,10 @@ class ChatCompletions(_Completions):
 class TextCompletions(_Completions):
     """The body of ``POST /v1/completions``: text that is continued as it is."""
 
-    prompt: _Text
+    prompt: Prompt
     logprobs: None = None
-    echo: Literal[False] | None = None
-    best_of: Literal[1] | None = None
+    echo: _False | None = None
+    best_of: _One | None = None
     suffix: None = None
 
     def question(self) -> Question:
@@ -141,13 +182,15 @@ def check_model(asked: Completions, model: object) -> None:
         raise ModelNotFound(sentence, next_step=f"Ask for {model!r}.", field="model")
 
 
-def models(model: object, created: float) -> dict[str, object]:
+def models(model: str | None, created: float) -> Models:
     """The body of ``GET /v1/models``."""
-    one = {"id": model, "object": "model", "created": int(created), "owned_by": "demo_api"}
-    return {"object": "list", "data": [one] if model else []}
+    if not model:
+        return {"object": "list", "data": []}
+    one: Model = {"id": model, "object": "model", "created": int(created), "owned_by": "demo_api"}
+    return {"object": "list", "data": [one]}
 
 
-def error(body: dict[str, object], status: int) -> dict[str, object]:
+def error(body: Mapping[str, object], status: int) -> dict[str, object]:
     """One of our errors in OpenAI's shape; nothing of it is lost."""
     kind = "invalid_request_error" if status < 500 else "server_error"
     shaped = {"message": body["error"], "type": kind, "param": body.get("field"), "code": body["code"]}
@@ -155,20 +198,20 @@ def error(body: dict[str, object], status: int) -> dict[str, object]:
     return {"error": {**shaped, **rest}}
 
 
-def completion(asked: Completions, run: Run) -> dict[str, object]:
+def completion(asked: Completions, run: Run) -> ChatCompletion | TextCompletion:
     """The whole answer, for a run that has succeeded."""
     result = run.result
     assert result is not None
     assert result.answer is not None
     text = result.answer.response
     head = _head(asked, run.run_id, run.accepted_at)
-    if isinstance(asked, ChatCompletions):
-        said: dict[str, object] = {"message": {"role": "assistant", "content": text, "refusal": None}}
-    else:
-        said = {"text": text}
-    choice = {"index": 0, **said, "logprobs": None, "finish_reason": result.finish_reason}
     usage = _usage(result.answer.prompt_tokens, result.answer.tokens_generated)
-    return {**head, "choices": [choice], "usage": usage}
+    if isinstance(asked, ChatCompletions):
+        message: Message = {"role": "assistant", "content": text, "refusal": None}
+        said: ChatChoice = {"index": 0, "message": message, "logprobs": None, "finish_reason": result.finish_reason}
+        return {**head, "object": "chat.completion", "choices": [said], "usage": usage}
+    choice: TextChoice = {"index": 0, "text": text, "logprobs": None, "finish_reason": result.finish_reason}
+    return {**head, "object": "text_completion", "choices": [choice], "usage": usage}
 
 
 class Chunks:
@@ -180,57 +223,60 @@ class Chunks:
     def __init__(self, asked: Completions, run_id: str, created: float) -> None:
         self._asked = asked
         self._chat = isinstance(asked, ChatCompletions)
-        self._head = _head(asked, run_id, created, chunk=True)
+        self._head = _head(asked, run_id, created)
         self._told = False
 
     def opening(self) -> bytes:
         """What comes before everything else."""
-        return _chunk(self._head, [_choice(True, {"role": "assistant", "content": ""})]) if self._chat else b""
+        return _encode(self._chunk("", role="assistant")) if self._chat else b""
 
     def encode(self, number: int, event: Event) -> bytes:
         """The chunks for one event of the run, perhaps none."""
         if event.kind == "text" and not event.data.get("best_effort"):
             self._told = True
-            return _chunk(self._head, [_choice(self._chat, {"content": event.data["added"]})])
+            return _encode(self._chunk(str(event.data["added"])))
         return b"".join(self._last(event.data)) if event.kind == "done" else b""
 
-    def _last(self, done: dict[str, Any]) -> Iterator[bytes]:
+    def _last(self, done: Mapping[str, Any]) -> Iterator[bytes]:
         if not done["success"]:
             yield _encode(error(done, 500))
             return
         if done["response"] and not self._told:
-            yield _chunk(self._head, [_choice(self._chat, {"content": done["response"]})])
-        yield _chunk(self._head, [_choice(self._chat, {}, done["finish_reason"])])
+            yield _encode(self._chunk(done["response"]))
+        yield _encode(self._chunk(None, finish_reason=done["finish_reason"]))
         if self._asked.stream_options and self._asked.stream_options.include_usage:
             usage = _usage(done["prompt_tokens"], done["tokens_generated"])
-            yield _encode({**self._head, "choices": [], "usage": usage})
+            yield _encode({**self._chunk(None), "choices": [], "usage": usage})
         yield b"data: [DONE]\n\n"
 
+    def _chunk(
+        self, content: str | None, *, role: Literal["assistant"] | None = None, finish_reason: str | None = None
+    ) -> ChatChunk | TextChunk:
+        if not self._chat:
+            text: TextChoice = {"index": 0, "text": content or "", "logprobs": None, "finish_reason": finish_reason}
+            part: TextChunk = {**self._head, "object": "text_completion", "choices": [text]}
+            return part
+        delta: Delta = {} if role is None else {"role": role}
+        if content is not None:
+            delta["content"] = content
+        choice: ChatChunkChoice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        chunk: ChatChunk = {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+        return chunk
 
-def _choice(chat: bool, delta: dict[str, object], finish_reason: object = None) -> dict[str, object]:
-    said: dict[str, object] = {"delta": delta} if chat else {"text": delta.get("content", "")}
-    return {"index": 0, **said, "logprobs": None, "finish_reason": finish_reason}
+
+def _head(asked: Completions, run_id: str, created: float) -> Head:
+    prefix = "chatcmpl-" if isinstance(asked, ChatCompletions) else "cmpl-"
+    return {"id": prefix + run_id, "created": int(created), "model": asked.model}
 
 
-def _head(asked: Completions, run_id: str, created: float, *, chunk: bool = False) -> dict[str, object]:
-    kind, prefix = "text_completion", "cmpl-"
-    if isinstance(asked, ChatCompletions):
-        kind, prefix = "chat.completion.chunk" if chunk else "chat.completion", "chatcmpl-"
-    return {"id": prefix + run_id, "object": kind, "created": int(created), "model": asked.model}
-
-
-def _usage(prompt_tokens: Any, completion_tokens: Any) -> dict[str, int] | None:
+def _usage(prompt_tokens: int | None, completion_tokens: int | None) -> Usage | None:
     if prompt_tokens is None or completion_tokens is None:
         return None
     total = prompt_tokens + completion_tokens
     return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total}
 
 
-def _chunk(head: dict[str, object], choices: Sequence[dict[str, object]]) -> bytes:
-    return _encode({**head, "choices": choices})
-
-
-def _encode(body: dict[str, object]) -> bytes:
+def _encode(body: Mapping[str, object]) -> bytes:
     return f"data: {json.dumps(body)}\n\n".encode()
 
 

@@ -68,6 +68,14 @@ class RunFolder:
         """Pytest's JUnit report."""
         return self.path / "junit.xml"
 
+    @property
+    def changed_at(self) -> float:
+        """Unix seconds; 0 for one that another server has removed meanwhile."""
+        try:
+            return self.path.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
     def write(self, prompts: list[str], order: dict[str, object]) -> None:
         """Writes both. The order comes first: whoever finds prompts without one may remove them."""
         self.write_order(order)
@@ -144,8 +152,8 @@ def existing(runs: Path) -> list[RunFolder]:
     """The folders of runs, the newest first. What else somebody keeps there is not ours."""
     if not runs.exists():
         return []
-    ours = [entry for entry in runs.iterdir() if _NAME.fullmatch(entry.name)]
-    return [RunFolder(entry) for entry in sorted(ours, key=lambda entry: entry.stat().st_mtime, reverse=True)]
+    ours = [RunFolder(entry) for entry in runs.iterdir() if _NAME.fullmatch(entry.name)]
+    return sorted(ours, key=lambda folder: folder.changed_at, reverse=True)
 
 
 def tidy(folders: list[RunFolder], *, keep: int, days: float) -> None:
@@ -154,7 +162,7 @@ def tidy(folders: list[RunFolder], *, keep: int, days: float) -> None:
     """
     now = time.time()
     for place, folder in enumerate(folders):
-        age = now - folder.path.stat().st_mtime
+        age = now - folder.changed_at
         is_old = age > days * SECONDS_A_DAY or (place >= keep and age > JUST_ENDED_SECONDS)
         if is_old and not folder.order.exists():
             shutil.rmtree(folder.path, ignore_errors=True)

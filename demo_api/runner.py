@@ -19,6 +19,7 @@ from demo_api.errors import BadRequest
 from demo_api.held import MARK, Held, Way
 from demo_api.messages import Batch, Outcome, Request, Result, Run
 from demo_api.run_folder import RunFolder
+from demo_api.shapes import ModelHealth
 
 logger = logging.getLogger(__name__)
 
@@ -73,15 +74,16 @@ class DemoRunner:
         """Those that fit into the page cache of one child."""
         return command.choose(self._settings_of(runs[0]), runs)
 
-    def describe(self) -> dict[str, object]:
+    def describe(self) -> ModelHealth:
         """The model as it is set. It is never loaded here: every run loads it anew."""
-        variable, model = home.model_variable(self._settings)
+        _, model = home.model_variable(self._settings)
         settings = {
             "max_seq_len": f"as the prompt needs, up to {command.sequence_limit(self._settings, 1)}",
             "paged_attention": not self._settings.is_cpu_demo,
             "temperature": command.DEFAULT_TEMPERATURE,
         }
-        return {"model": Path(model).name, "model_loaded": False, variable.lower(): model, "settings": settings}
+        place = home.model_place(self._settings)
+        return {"model": Path(model).name, "model_loaded": False, **place, "settings": settings}
 
     def end_lost(self, batch_ids: Collection[str]) -> str | None:
         """Ends what is left of batches whose server is gone or suspended: SIGINT first, so that the device is closed.

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from demo_api.direct.model import Question
 from demo_api.messages import Event, Run
+from demo_api.shapes import ServiceHealth
 
 
 class Asking(Protocol):
@@ -63,8 +64,8 @@ class Service(Protocol):
             DemoApiError: it is not accepted.
         """
 
-    def describe(self) -> dict[str, object]:
-        """What ``/health`` says beside the status: ``model``, ``model_loaded``, ``queue``, ``device`` and so on."""
+    def describe(self) -> ServiceHealth:
+        """What ``/health`` says beside the status."""
 
     @property
     def closed(self) -> bool:

@@ -261,6 +261,13 @@ def test_the_curl_command_does_the_same(server: Server, open_tab: Open) -> None:
     assert json.loads(answers[3].split("\n", 1)[0])["prompt"] == TYPED
 
 
+def test_the_endpoints_are_one_link_away(server: Server, open_tab: Open) -> None:
+    tab = open_tab(server.url)
+    tab.page.get_by_role("link", name="API").click()
+    expect(tab.page.get_by_role("heading", level=1)).to_be_visible()
+    assert "POST" in tab.page.locator("body").inner_text()
+
+
 # Runs
 
 

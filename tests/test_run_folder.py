@@ -81,6 +81,13 @@ def test_tidy_keeps_the_newest_and_the_young_and_what_runs_and_what_is_not_ours(
     assert (tmp_path / "exp1/prompts.json").exists()
 
 
+def test_a_folder_that_another_server_has_removed_meanwhile_is_no_error(tmp_path: Path) -> None:
+    gone = RunFolder(tmp_path / "20260101-000000-0000dead")
+    run_folder.tidy([gone], keep=1, days=30)
+    (tmp_path / gone.path.name).symlink_to(tmp_path / "nowhere")  # listed, and not there when it is looked at
+    assert [folder.path for folder in run_folder.existing(tmp_path)] == [gone.path]
+
+
 def test_tidy_keeps_what_has_just_ended(tmp_path: Path) -> None:
     for number in range(3):
         RunFolder.create(tmp_path, f"20260101-000000-{number:08x}")

@@ -9,6 +9,7 @@ from flask import Flask
 from demo_api.app.asked import Places
 from demo_api.app.chat import add_chat, add_health
 from demo_api.app.cors import add_cors
+from demo_api.app.docs import add_docs
 from demo_api.app.failures import MAX_BODY, add_failures, endpoints
 from demo_api.app.openai import add_openai
 from demo_api.app.page import add_page, add_security_headers
@@ -55,6 +56,7 @@ def create_app(settings: Settings | None = None, engine: Engine | Direct | None 
     add_openai(app, service, settings, places)
     if isinstance(service, Dispatcher):
         add_runs(app, service, places)
+    add_docs(app, service)
     return app
 
 

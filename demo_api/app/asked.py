@@ -42,10 +42,11 @@ def idempotency_key() -> str | None:
 
 def last_event_id() -> int:
     """After which event a stream is to go on."""
-    text = request.args.get("after") or request.headers.get("Last-Event-ID") or "0"
-    if not re.fullmatch("[0-9]{1,9}", text):
-        raise BadRequest("The last event's id is wrong: it is a number.", field="Last-Event-ID")
-    return int(text)
+    given = {"after": request.args.get("after"), "Last-Event-ID": request.headers.get("Last-Event-ID")}
+    for name, text in given.items():
+        if text is not None and not re.fullmatch("[0-9]{1,9}", text):
+            raise BadRequest(f"The last event's id, '{name}', is wrong: it is a number.", field=name)
+    return int(given["after"] or given["Last-Event-ID"] or 0)
 
 
 def client_is_gone(settings: Settings) -> Callable[[], bool]:

@@ -8,6 +8,7 @@ from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from demo_api import openai_api
+from demo_api.error_shapes import ErrorBody, Problem
 from demo_api.errors import DemoApiError
 
 logger = logging.getLogger(__name__)
@@ -15,7 +16,7 @@ logger = logging.getLogger(__name__)
 MAX_BODY = 2**20
 """Bytes of a request's body; the longest prompt, with every character escaped, needs 393,216."""
 
-_HTTP_ERRORS = {
+HTTP_ERRORS = {
     404: ("not_found", "Use one of the available endpoints."),
     405: ("method_not_allowed", "Use one of the methods in the Allow header."),
     413: ("payload_too_large", f"Send at most {MAX_BODY} bytes."),
@@ -42,9 +43,9 @@ def add_failures(app: Flask) -> None:
     @app.errorhandler(HTTPException)
     def refuse_http(error: HTTPException) -> Response:
         status = error.code or 500
-        code, next_step = _HTTP_ERRORS.get(status, ("bad_request", "Correct the request and send it again."))
+        code, next_step = HTTP_ERRORS.get(status, ("bad_request", "Correct the request and send it again."))
         sentence = f"{error.name}: {request.method} {request.path}."
-        body: dict[str, object] = {"success": False, "error": sentence, "code": code, "next_step": next_step}
+        body: Problem = {"success": False, "error": sentence, "code": code, "next_step": next_step}
         if status == 404:
             body["available_endpoints"] = endpoints(app)
         response = _error(status, body)
@@ -58,8 +59,8 @@ def add_failures(app: Flask) -> None:
         return _error(500, DemoApiError("The server failed to answer.").body())
 
 
-def _error(status: int, body: dict[str, object]) -> Response:
-    body = {**body, "request_id": g.request_id}
+def _error(status: int, problem: Problem) -> Response:
+    body: ErrorBody = {**problem, "request_id": g.request_id}
     response = jsonify(openai_api.error(body, status) if request.path.startswith("/v1/") else body)
     response.status_code = status
     return response

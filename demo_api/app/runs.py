@@ -15,6 +15,7 @@ from demo_api.dispatcher import Dispatcher
 from demo_api.errors import BadRequest
 from demo_api.event_stream import Events
 from demo_api.messages import STATUSES, parse_requests
+from demo_api.shapes import RunPage
 
 _PARAMETERS = f"The parameters are status ({', '.join(STATUSES)}; repeat it for several), before (a run_id) and limit."
 
@@ -27,8 +28,7 @@ def add_runs(app: Flask, dispatcher: Dispatcher, places: Places) -> None:
     def submit() -> Response:
         runs = dispatcher.submit(parse_requests(json_body()), idempotency_key())
         g.run_id = runs[0].run_id
-        records = [bodies.record(run, dispatcher.engine_name) for run in runs]
-        response = jsonify({"success": True, **records[0], "runs": records})
+        response = jsonify(bodies.accepted(runs, dispatcher.engine_name))
         response.status_code = 202
         response.headers["Location"] = f"/runs/{runs[0].run_id}"
         return response
@@ -41,9 +41,9 @@ def add_runs(app: Flask, dispatcher: Dispatcher, places: Places) -> None:
         if len(runs) > limit:
             query = [("status", status) for status in statuses] + [("before", runs[limit - 1].run_id), ("limit", limit)]
             following = f"/runs?{urlencode(query)}"
-        return jsonify(
-            {"runs": [bodies.record(run, dispatcher.engine_name) for run in runs[:limit]], "next": following}
-        )
+        records = [bodies.record(run, dispatcher.engine_name) for run in runs[:limit]]
+        told: RunPage = {"runs": records, "next": following}
+        return jsonify(told)
 
     @app.get("/runs/<run_id>")
     def show(run_id: str) -> Response:

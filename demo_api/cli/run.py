@@ -17,6 +17,7 @@ from demo_api.config import Settings, setting_names
 from demo_api.errors import DemoApiError
 from demo_api.messages import Event, check_request
 from demo_api.run_folder import RunFolder
+from demo_api.shapes import ChatAnswer
 from demo_api.without_server import WithoutServer
 
 _RUN_SETTINGS = [name for name in setting_names() if name not in ("host", "port", "max_queue")]
@@ -44,7 +45,7 @@ def run(prompt: str, as_json: bool, **options: Any) -> None:
     click.echo(json.dumps(body) if as_json else body["response"])
 
 
-def _run(settings: Settings, fields: dict[str, object]) -> dict[str, object]:
+def _run(settings: Settings, fields: dict[str, object]) -> ChatAnswer:
     demo = WithoutServer(settings)
     runs = demo.prepare([check_request(fields)])
     server.stop_on_signals(demo.stop, demo.hurry)

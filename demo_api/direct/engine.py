@@ -16,6 +16,7 @@ from demo_api.config import Settings
 from demo_api.direct.answering import Answering
 from demo_api.direct.model import MAX_SEQ_LEN, Model, Question
 from demo_api.errors import BadRequest, DemoApiError, QueueFull, SetupError, ShuttingDown, Starting
+from demo_api.shapes import DeviceHealth, ServiceHealth
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ class Direct:
         self._open: set[Answering] = set()
         self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
         self._pool = ThreadPoolExecutor(model.slots, thread_name_prefix="slot")
-        self._keeper = threading.Thread(target=self._keep_model, name="model")
+        # A daemon: Python waits for all others before it calls close(), which was given to atexit and ends this one.
+        self._keeper = threading.Thread(target=self._keep_model, name="model", daemon=True)
         self._started = False
 
     def start(self) -> None:
@@ -99,18 +101,32 @@ class Direct:
             self._pool.submit(self._answer, answering)
         return answering
 
-    def describe(self) -> dict[str, object]:
+    def describe(self) -> ServiceHealth:
         """What ``/health`` says of the model, the line and the slots."""
         with self._lock:
-            queue = {"waiting": self._waiting, "running": len(self._open) - self._waiting}
+            waiting, running = self._waiting, len(self._open) - self._waiting
         loaded = self._problem is None
-        variable, path = home.model_variable(self._settings)
+        state = "busy" if running else "free"
+        device: DeviceHealth = {
+            "name": self._model.device,
+            "state": state,
+            "reason": None,
+            "since": None,
+            "held": False,
+        }
+        _, path = home.model_variable(self._settings)
         return {
             "model": self._model.name or Path(path).name,
             "model_loaded": loaded,
-            variable.lower(): path,
-            "queue": {**queue, "limit": self._settings.max_queue, "slots": self._model.slots},
-            "device": {"name": self._model.device, "state": "busy" if queue["running"] else "free"} if loaded else None,
+            **home.model_place(self._settings),
+            "queue": {
+                "waiting": waiting,
+                "running": running,
+                "limit": self._settings.max_queue,
+                "slots": self._model.slots,
+            },
+            "device": device if loaded else None,
+            "devices": [device] if loaded else [],
             "settings": {"max_seq_len": MAX_SEQ_LEN, "paged_attention": False, "temperature": 0.0},
         }
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demo_api import home
+from demo_api import held, home
 from demo_api.config import Settings
 from demo_api.device import Hold
 from demo_api.errors import DemoApiError, SetupError
@@ -53,6 +53,7 @@ def hold_device(settings: Settings) -> Hold:
     device = settings.device_list[0]
     with setup_step(f"The lock of the device {device.name!r} cannot be taken", "Look at DEMO_API_STATE_DIR."):
         device.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        held.let_go(device, grace=settings.stop_grace)
         hold = device.try_hold(to_the_end=True)
     if hold is not None and hold.others_serve:
         hold.__exit__(None, None, None)

@@ -14,6 +14,7 @@ from demo_api.ledger.database import Database
 from demo_api.ledger.room import Room, count
 from demo_api.ledger.schema import batches, runs
 from demo_api.messages import Batch, Event, Failure, Request, Result, Run
+from demo_api.shapes import Queue
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +216,7 @@ class Line:
                 if connection.execute(told.values(told_position=place)).rowcount:
                     rows.add_events(connection, [(number, Event("queued", at, {"position": place}))])
 
-    def describe(self) -> dict[str, int]:
+    def describe(self) -> Queue:
         """How many runs wait and run, and how many may wait."""
         with self._database.read() as connection:
             waiting, running = count(connection, "queued"), count(connection, "running")

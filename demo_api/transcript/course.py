@@ -11,12 +11,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from demo_api.messages import Answer, Event, Metrics
+from demo_api.messages import PHASES, Answer, Event, Metrics
 
 DECODING_OVER = "Finished decoding, printing the final outputs..."
 ANSWER_MARK = "\n==REPEAT BATCH 0\n"  # only in the first batch is user i's prompt the i-th prompt
 
-_PHASES = ("load", "prefill_compile", "prefill", "decode_compile", "decode", "output")
+_PHASES = PHASES[1:]  # the log begins with the test
 _PHASE_OF_MESSAGE = {
     "Reading inputs...": "load",
     "Starting prefill warmup...": "prefill_compile",

@@ -12,9 +12,8 @@ from demo_api.transcript.report import Report
 _LONGEST_MESSAGE = 500
 # Signals by which somebody stops a child; by any other one it crashed.
 _STOPPING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM)
-# Escape sequences whole, then whatever else moves a cursor, ends a line or cannot be encoded.
+# Escape sequences whole; whatever else moves a cursor, ends a line or cannot be encoded is not printable.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;:?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*: ")
 
 
@@ -132,5 +131,6 @@ def _message(sentence: str, cause: str, prompts: Sequence[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text without escape sequences, control characters and runs of blanks."""
-    return " ".join(_CONTROL.sub(" ", _ESCAPES.sub("", text)).split())
+    """The text without escape sequences, what is not printable, and runs of blanks."""
+    shown = (each if each.isprintable() else " " for each in _ESCAPES.sub("", text))
+    return " ".join("".join(shown).split())

@@ -1,0 +1,215 @@
+"""A client in Python, for what ``requests`` alone leaves to its caller.
+
+A run is submitted once however often that had to be tried, its events go on after a lost connection, and an error is an
+exception that has the server's code and next step.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import requests
+
+from demo_api.shapes import Accepted, ChatAnswer, Health, RunRecord
+
+_CONNECT_SECONDS = 10.0
+_SILENCE_SECONDS = 45.0  # of a stream that is alive: the server sends a comment every 15
+_AGAIN_SECONDS = 0.5
+
+
+class ServerError(Exception):
+    """The server answered, and not with what was asked for.
+
+    Attributes:
+        status: of HTTP.
+        code: what is wrong, as docs/errors.md has it; ``not_demo_api`` where somebody else has answered.
+        next_step: what to do about it.
+        body: all that the error tells.
+    """
+
+    def __init__(self, status: int, body: Mapping[str, Any]) -> None:
+        super().__init__(body["error"])
+        self.status = status
+        self.code: str = body["code"]
+        self.next_step: str = body["next_step"]
+        self.body = body
+
+
+# What may be another time. An answer that was cut in its headers has no JSON.
+_LOST = (
+    ServerError,
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    requests.JSONDecodeError,
+)
+
+
+@dataclass(frozen=True)
+class RunEvent:
+    """One thing that happened in a run: docs/runs.md has the kinds and their data."""
+
+    number: int
+    kind: str
+    data: Mapping[str, Any]
+
+
+class Client:
+    """One server. Every request has a connection of its own, so any thread may call.
+
+    Args:
+        url: of the server, such as ``http://127.0.0.1:8080``.
+        key: one of the server's keys, where it has any.
+        patience: seconds for which a server may be away, or have no room, until ``submit``, ``events`` or ``wait``
+            gives up.
+        timeout: seconds to wait for one answer; ``chat`` waits for the whole run.
+
+    Every method raises ServerError, or one of ``requests.RequestException`` where nobody answers.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8080",
+        *,
+        key: str | None = None,
+        patience: float = 60.0,
+        timeout: float | None = None,
+    ) -> None:
+        self._url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._patience = patience
+        self._timeout = timeout
+
+    def health(self) -> Health:
+        """How the server is."""
+        return cast(Health, self._ask("GET", "/health"))
+
+    def chat(self, prompt: str, **fields: object) -> ChatAnswer:
+        """One prompt to either engine, in one request, which is not repeated.
+
+        Args:
+            fields: ``max_tokens``, ``temperature``, ``top_p``, ``seed``.
+        """
+        return cast(ChatAnswer, self._ask("POST", "/chat", {"prompt": prompt, **fields}))
+
+    def submit(self, prompt: str, *, idempotency_key: str | None = None, **fields: object) -> str:
+        """Puts a run into the demo engine's line, once.
+
+        Args:
+            idempotency_key: default: a new one.
+
+        Returns:
+            the run's id.
+        """
+        headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+        accepted = cast(Accepted, self._ask_patiently("POST", "/runs", {"prompt": prompt, **fields}, headers))
+        return accepted["run_id"]
+
+    def run(self, run_id: str) -> RunRecord:
+        """A run as it is now."""
+        return cast(RunRecord, self._ask("GET", f"/runs/{run_id}"))
+
+    def cancel(self, run_id: str) -> RunRecord:
+        """Ends a run that waits or runs."""
+        return cast(RunRecord, self._ask("POST", f"/runs/{run_id}/cancel"))
+
+    def wait(self, run_id: str) -> RunRecord:
+        """The run when it has ended, however it did: see its ``status``."""
+        for _event in self.events(run_id):
+            pass
+        return cast(RunRecord, self._ask_patiently("GET", f"/runs/{run_id}"))
+
+    def events(self, run_id: str, *, after: int = 0) -> Iterator[RunEvent]:
+        """What happens in a run, each event once, up to ``done``; a lost connection is made again.
+
+        Args:
+            after: the number of the last event that is known already.
+        """
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                headers = {"Last-Event-ID": str(after)}
+                with self._send("GET", f"/runs/{run_id}/events", headers=headers, stream=True) as answer:
+                    for event in _events(answer):
+                        after, deadline = event.number, time.monotonic() + self._patience
+                        yield event
+                        if event.kind == "done":
+                            return
+                lost: Exception = requests.ConnectionError("The server has ended the stream.")
+            except _LOST as error:
+                lost = error
+            _wait_or_raise(lost, deadline)
+
+    def _ask_patiently(self, *request: Any) -> Any:
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                return self._ask(*request)
+            except _LOST as error:
+                _wait_or_raise(error, deadline)
+
+    def _ask(
+        self, method: str, path: str, body: Mapping[str, object] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Any:
+        return self._send(method, path, body, headers).json()
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        stream: bool = False,
+    ) -> requests.Response:
+        answer = requests.request(
+            method,
+            self._url + path,
+            json=body,
+            headers={**self._headers, **(headers or {})},
+            timeout=(_CONNECT_SECONDS, _SILENCE_SECONDS if stream else self._timeout),
+            stream=stream,
+            allow_redirects=False,  # a POST that is redirected becomes a GET
+        )
+        if not answer.ok or answer.is_redirect:
+            raise ServerError(answer.status_code, _problem(answer))
+        return answer
+
+
+def _problem(answer: requests.Response) -> Mapping[str, Any]:
+    try:
+        body = answer.json()
+    except requests.JSONDecodeError:
+        body = None
+    if isinstance(body, dict) and {"error", "code", "next_step"} <= body.keys():
+        return body
+    said = f"{answer.url} answered {answer.status_code} {answer.reason}, and not as demo_api does."
+    return {"error": said, "code": "not_demo_api", "next_step": "Look at what stands between you and the server."}
+
+
+def _events(answer: requests.Response) -> Iterator[RunEvent]:
+    fields: dict[str, str] = {}
+    for line in answer.iter_lines(chunk_size=None):
+        name, _, value = line.decode().partition(": ")
+        if line and name:  # a line without a name is a comment
+            fields[name] = value
+        elif not line and "data" in fields:
+            yield RunEvent(int(fields["id"]), fields["event"], json.loads(fields["data"]))
+            fields = {}
+
+
+def _wait_or_raise(error: Exception, deadline: float) -> None:
+    """Lets some time pass before it is tried again; raises the error where that would not help, or took too long."""
+    seconds = _AGAIN_SECONDS
+    if isinstance(error, ServerError):
+        if error.status not in (429, 502, 503, 504):
+            raise error
+        seconds = max(seconds, float(error.body.get("retry_after") or 0))
+    if time.monotonic() + seconds > deadline:
+        raise error
+    time.sleep(seconds)

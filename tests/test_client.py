@@ -1,0 +1,142 @@
+"""The client in Python: a real server, and a proxy that loses connections."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import requests
+from conftest import Server
+from cutting_proxy import CuttingProxy
+from echo_engine import EchoEngine
+
+from demo_api.client import Client, ServerError
+from demo_api.config import Settings
+
+
+@dataclass
+class Line:
+    """A server behind proxies that lose connections."""
+
+    server: Server
+    engine: EchoEngine
+    proxies: list[CuttingProxy] = field(default_factory=list)
+
+    def client(self, *cuts: bytes) -> Client:
+        self.proxies.append(CuttingProxy(self.server.url, cuts))
+        return Client(self.proxies[-1].url, patience=20, timeout=20)
+
+
+@pytest.fixture
+def line(serve: Callable[..., Server], settings: Callable[..., Settings]) -> Iterator[Line]:
+    engine = EchoEngine(settings().state_dir)
+    made = Line(serve(settings(max_queue=2), engine), engine)
+    yield made
+    for proxy in made.proxies:
+        proxy.close()
+
+
+def test_a_chat_is_answered(line: Line) -> None:
+    client = Client(f"{line.server.url}/")
+    assert client.health()["status"] == "healthy"
+    assert client.chat("Hello", max_tokens=5)["response"] == "Hello"
+
+
+def test_an_error_is_an_exception_with_the_next_step(line: Line) -> None:
+    with pytest.raises(ServerError, match="'max_tokens' is wrong") as caught:
+        Client(line.server.url).chat("Hello", max_tokens=0)
+    assert (caught.value.status, caught.value.code, caught.value.body["field"]) == (400, "bad_request", "max_tokens")
+    assert caught.value.next_step
+    with pytest.raises(ServerError) as failed:
+        Client(line.server.url).chat("fail")
+    assert (failed.value.status, failed.value.code) == (500, "demo_failed")
+
+
+def test_a_run_is_submitted_once_although_its_answer_is_lost(line: Line) -> None:
+    client = line.client(b"HTTP/1.1 202", b"HTTP/1.1 202")
+    run_id = client.submit("Hello")
+    assert line.proxies[-1].connections == 3
+    assert [run["run_id"] for run in line.server.get("/runs").json()["runs"]] == [run_id]
+    assert client.wait(run_id)["status"] == "succeeded"
+
+
+CUTS = {
+    "before the first event": b"retry: 3000",
+    "between two events": b'"position": 1}\n\n',
+    "within an event": b"id: 2\nevent: sta",
+}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_every_event_comes_once_although_the_connection_is_lost(line: Line, cut: bytes) -> None:
+    run_id = Client(line.server.url).submit("Hello")
+    client = line.client(cut)
+    told = list(client.events(run_id))
+    assert line.proxies[-1].connections == 2
+    assert [event.number for event in told] == list(range(1, len(told) + 1))
+    assert [event.kind for event in told][-1] == "done"
+    assert told[-1].data["response"] == "Hello"
+    assert [event.number for event in client.events(run_id, after=2)] == [event.number for event in told[2:]]
+
+
+def test_events_come_as_they_happen(line: Line) -> None:
+    line.engine.let_go.clear()
+    client = Client(line.server.url)
+    following = client.events(client.submit("Hello"))
+    assert next(event for event in following if event.kind == "phase").data["phase"] == "decode"
+    line.engine.let_go.set()
+    assert [event.kind for event in following] == ["done"]
+
+
+def test_a_run_is_cancelled(line: Line) -> None:
+    line.engine.let_go.clear()
+    client = Client(line.server.url)
+    run_id = client.submit("Hello")
+    assert client.run(run_id)["status"] in ("queued", "running")
+    assert client.cancel(run_id)["status"] == "cancelled"
+    assert client.wait(run_id)["status"] == "cancelled"
+
+
+def test_it_waits_for_room_in_the_line(line: Line) -> None:
+    line.engine.let_go.clear()
+    client = Client(line.server.url, patience=20)
+    waiting = [client.submit("one")]
+    assert line.engine.entered.wait(10)
+    waiting += [client.submit("two"), client.submit("three")]
+    with pytest.raises(ServerError) as caught:
+        Client(line.server.url, patience=0).submit("four")
+    assert caught.value.code == "queue_full"
+    threading.Timer(0.5, line.engine.let_go.set).start()
+    waiting.append(client.submit("four"))
+    assert [client.wait(run_id)["status"] for run_id in waiting] == ["succeeded"] * 4
+
+
+def test_it_gives_up_where_nobody_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(requests.ConnectionError):
+        Client(f"http://127.0.0.1:{port}", patience=0.6).submit("Hello")
+
+
+def test_a_run_that_is_not_there_is_told_at_once(line: Line) -> None:
+    with pytest.raises(ServerError) as caught:
+        list(Client(line.server.url).events("nothing"))
+    assert caught.value.code == "no_such_run"
+
+
+def test_a_stranger_is_told_from_a_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+
+        def answer() -> None:
+            connection, _ = stranger.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\nConnection: close\r\n\r\nwhat")
+
+        threading.Thread(target=answer).start()
+        with pytest.raises(ServerError, match="not as demo_api does") as caught:
+            Client(f"http://127.0.0.1:{stranger.getsockname()[1]}").health()
+    assert (caught.value.status, caught.value.code) == (404, "not_demo_api")
