@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: serve test soak lint bench model clean
+.PHONY: serve test soak lint bench screenshots model clean
 
 serve: $(VENV)/installed model
 	$(BIN)/demo-api serve
@@ -35,6 +35,11 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/held.py
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/direct.py
+
+# The pictures of the page in docs/images, taken of real servers by Debian's chromium.
+screenshots: $(VENV)/installed-dev
+	$(BIN)/demo-api model pull
+	$(BIN)/python tests/screenshots.py docs/images
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -6,6 +6,7 @@ This is the only module that reads ``os.environ``.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,11 @@ _SECRET = ("keys", "key", "database_url")
 """They may hold a password, so no error repeats them."""
 
 
+_ORIGIN = re.compile(
+    r"(?P<scheme>https?)://(?:[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(?P<port>:[1-9][0-9]{0,4})?"
+)
+
+
 def _absolute(path: Path) -> Path:
     # Nobody expands a quoted "~" for the demo, and the child runs in another directory than ours.
     try:
@@ -44,6 +50,20 @@ def _absolute(path: Path) -> Path:
 def _devices(text: str) -> str:
     parse_devices(text, Path())
     return text
+
+
+def _origins(text: str) -> str:
+    for origin in split_origins(text):
+        # As a browser writes it: no path, no "*", the host in lower case, no port that the scheme has anyway.
+        match = _ORIGIN.fullmatch(origin)
+        if not match or (match["scheme"], match["port"]) in (("http", ":80"), ("https", ":443")):
+            raise ValueError(f"{origin!r} is no origin such as http://127.0.0.1:8080, as a browser writes it")
+    return text
+
+
+def split_origins(text: str) -> list[str]:
+    """The origins of a list with commas."""
+    return [origin.strip() for origin in text.split(",") if origin.strip()]
 
 
 def _command(text: str) -> str:
@@ -158,6 +178,9 @@ class Settings(BaseModel):
     max_output: int = Field(256 * 2**20, ge=2**16, description="Bytes that a child may print before it is stopped.")
     keep_runs: int = Field(1000, ge=1, description="How many runs that have ended are kept, with their logs.")
     keep_days: float = Field(30, gt=0, allow_inf_nan=False, description="Days for which they are kept.")
+    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
+        "", description="Whose pages may read the answers in a browser: origins such as http://host:8080, with commas."
+    )
 
     # What the child inherits from, taken when the settings were loaded. Not a setting.
     inherited: dict[str, str] = Field(default_factory=dict, repr=False, exclude=True)
@@ -209,6 +232,11 @@ class Settings(BaseModel):
     def device_list(self) -> list[Device]:
         """The devices of this host."""
         return parse_devices(self.devices, self.state_dir)
+
+    @property
+    def cors_origin_list(self) -> list[str]:
+        """The origins whose pages may read the answers."""
+        return split_origins(self.cors_origins)
 
     @property
     def holds(self) -> bool:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -179,17 +177,18 @@ def test_four_processes_tell_the_same_and_what_one_has_counted_outlives_it(tmp_p
         assert value(before, "demo_api_http_requests_total", **route) == 80
         workers = psutil.Process(server.process.pid).children()
         told = {dict(labels)["pid"] for name, labels in before if name == "demo_api_process_threads"}
-        assert {str(worker.pid) for worker in workers} == told
+        assert told <= {str(worker.pid) for worker in workers}  # on a busy machine one may have answered nothing yet
+        victim = next(worker for worker in workers if str(worker.pid) in told)
         for _ in range(12):  # whichever of them answers
             assert value(scrape(server.url), "demo_api_http_requests_total", **route) == 80
         assert {server.chat(f"{number}").status_code for number in range(2)} == {200}
         until(lambda: runs(scrape(server.url)) == {"succeeded": 2})
-        os.kill(workers[0].pid, signal.SIGKILL)
-        until(lambda: not workers[0].is_running())
+        victim.kill()
+        until(lambda: not victim.is_running())
         after = scrape(server.url)
         assert value(after, "demo_api_http_requests_total", **route) == 80
         assert runs(after) == {"succeeded": 2}
-        assert ("demo_api_process_threads", frozenset({("pid", str(workers[0].pid))})) not in after
+        assert ("demo_api_process_threads", frozenset({("pid", str(victim.pid))})) not in after
     with site.serving() as server:
         assert runs(scrape(server.url)) == {"succeeded": 2}
         assert value(scrape(server.url), "demo_api_http_requests_total", **route) == 80

@@ -129,8 +129,7 @@ def test_every_operation_says_what_it_is(described: dict[str, Any]) -> None:
 
 def test_every_body_and_every_answer_has_a_real_example(described: dict[str, Any]) -> None:
     without = {where for where, _, content in _contents(described) if not content.get("examples")}
-    # 401 and 429 have one as soon as an exception of ours has that status.
-    assert {where for where in without if where[-3:] not in ("401", "413", "415", "429")} <= {"GET /openapi.json, 200"}
+    assert {where for where in without if where[-3:] not in ("413", "415")} <= {"GET /openapi.json, 200"}
 
 
 def test_every_example_is_as_its_schema_says(described: dict[str, Any]) -> None:
@@ -221,8 +220,7 @@ def test_the_page_needs_no_script_and_nothing_from_elsewhere(server: Server) -> 
     assert set(re.findall(r'href="#([^"]+)"', answer.text)) <= set(names)
 
 
-def test_a_hostile_host_is_text_on_the_page(server: Server) -> None:
+def test_a_hostile_host_never_comes_to_the_page(server: Server) -> None:
     hostile = 'a"><script>alert(1)</script>;id;'
     answer = requests.get(f"{server.url}/docs", headers={"Host": hostile}, timeout=10)
-    assert "<script" not in answer.text
-    assert all(len(shlex.split(line)) < 12 for line in _commands(answer.text))
+    assert (answer.status_code, answer.headers["Content-Type"]) == (421, "application/json")

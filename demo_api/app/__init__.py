@@ -8,11 +8,13 @@ from flask import Flask
 
 from demo_api.app.asked import Places
 from demo_api.app.chat import add_chat, add_health
+from demo_api.app.cors import add_cors
 from demo_api.app.docs import add_docs
 from demo_api.app.failures import add_failures, endpoints
 from demo_api.app.guard import add_guard
 from demo_api.app.metrics import add_metrics
 from demo_api.app.openai import add_openai
+from demo_api.app.page import add_page, add_security_headers
 from demo_api.app.request_ids import add_request_ids
 from demo_api.app.runs import add_runs
 from demo_api.config import Settings
@@ -47,9 +49,12 @@ def create_app(settings: Settings | None = None, engine: Engine | Direct | None 
     app.before_request(service.start)
     places = Places(settings.max_waiting)
     add_request_ids(app, settings)
+    add_security_headers(app)
+    add_cors(app, settings.cors_origin_list)
     add_failures(app)
     add_metrics(app, service, settings)
     add_guard(app, settings)
+    add_page(app)
     add_health(app, service)
     add_chat(app, service, settings, places)
     add_openai(app, service, settings, places)

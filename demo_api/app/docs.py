@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 
 from flask import Flask, Response, jsonify, request
 
@@ -12,17 +11,11 @@ from demo_api.app.document import page
 from demo_api.app.failures import endpoints
 from demo_api.service import Service
 
-_STYLE = files("demo_api").joinpath("web/static/docs.css")
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+_POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 def add_docs(app: Flask, service: Service) -> None:
-    """``/openapi.json``, ``/docs`` and its style."""
+    """``/openapi.json`` and ``/docs``."""
 
     @cache
     def described() -> document.JsonObject:
@@ -34,8 +27,5 @@ def add_docs(app: Flask, service: Service) -> None:
 
     @app.get("/docs")
     def docs() -> Response:
-        return Response(page.render(described(), request.host_url.rstrip("/")), mimetype="text/html", headers=_HEADERS)
-
-    @app.get("/docs.css")
-    def style() -> Response:
-        return Response(_STYLE.read_bytes(), mimetype="text/css", headers=_HEADERS)
+        text = page.render(described(), request.host_url.rstrip("/"))
+        return Response(text, mimetype="text/html", headers={"Content-Security-Policy": _POLICY})

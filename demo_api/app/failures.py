@@ -22,8 +22,8 @@ HTTP_ERRORS = {
 
 
 def endpoints(app: Flask) -> list[str]:
-    """Every route, such as ``POST /chat``."""
-    rules = app.url_map.iter_rules()
+    """Every route, such as ``POST /chat``; the files of the page are not meant to be asked for one by one."""
+    rules = [rule for rule in app.url_map.iter_rules() if rule.endpoint != "static"]
     return sorted(f"{method} {rule.rule}" for rule in rules for method in (rule.methods or set()) - {"HEAD", "OPTIONS"})
 
 

@@ -16,7 +16,7 @@ from demo_api.keys import Keys
 PUBLIC = {"/", "/livez", "/readyz", "/health", "/openapi.json", "/docs"}
 """Routes that need no key. ``/health`` and ``/readyz`` say less without one."""
 
-PUBLIC_BELOW = ("/static/", "/docs/")
+PUBLIC_BELOW = ("/static/",)
 """So do routes that begin like this: files that ship in the package."""
 
 UNCOUNTED = {"/livez", "/readyz", "/health", "/metrics"}

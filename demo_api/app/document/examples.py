@@ -19,6 +19,11 @@ _RUN_ID = "20261125-072708-b58a6cce"
 # One for each code that a client is likely to meet. The exceptions make the bodies, as they do for real ones.
 _ERRORS: list[DemoApiError] = [
     errors.BadRequest("The field 'max_tokens' is wrong: should be less than or equal to 2048.", field="max_tokens"),
+    errors.Unauthorized("The key is missing."),
+    errors.KeysNeeded("This server has no keys, so it answers its own machine only."),
+    errors.WrongHost("This server is not 'demo.example.com'."),
+    errors.RateLimited("More than 60 requests were sent within a minute.", retry_after=17),
+    errors.MetricsUnavailable("The metrics in metrics.db cannot be read now: database is locked."),
     errors.SetupError("LLAMA_DIR is /models/llama, which does not exist.", next_step="Set it to the model's folder."),
     errors.Starting("The model is being loaded.", phase="load", retry_after=1),
     errors.QueueFull("32 runs are waiting, and 32 may.", retry_after=41),

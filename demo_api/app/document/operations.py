@@ -31,7 +31,7 @@ from demo_api.openai_shapes import (
 )
 from demo_api.shapes import EVENTS, Accepted, BriefHealth, ChatAnswer, Health, RunPage, RunRecord, Status
 
-PAGES = ("GET /docs", "GET /docs.css")
+PAGES = ("GET /", "GET /docs")
 """Routes for people, which the document leaves out."""
 
 JSON, STREAM, TEXT = "application/json", "text/event-stream", "text/plain"

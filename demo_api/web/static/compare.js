@@ -1,0 +1,166 @@
+// The view Compare: the same prompt to this server and to another one.
+
+import { Asking } from "./asking.js";
+import { quote } from "./curl.js";
+import { marked, words } from "./difference.js";
+import { announce, el, problem, say, seconds, visible } from "./elements.js";
+import { bodyOf, clearProblem, showProblem, submitByKey } from "./form.js";
+import { statusChip } from "./panel.js";
+import { ApiError, Server } from "./server.js";
+import { Timeline } from "./timeline.js";
+
+export class CompareView {
+  #asking = null;
+  #isStopped = false;
+
+  constructor({ server, askForKey }) {
+    this.server = server;
+    this.askForKey = askForKey;
+    this.form = document.getElementById("compare-form");
+    this.place = document.getElementById("comparison");
+    this.stop = this.form.querySelector(".stop");
+    this.button = this.form.querySelector("button[type=submit]");
+    this.form.elements.other.value = sessionStorage.getItem("other server") ?? "";
+    document.getElementById("cors-command").textContent = this.#command();
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#compare();
+    });
+    this.stop.addEventListener("click", () => {
+      this.#isStopped = true;
+      this.#asking?.cancel().catch(() => {});
+      this.#asking?.leave();
+    });
+    submitByKey(this.form);
+  }
+
+  #command() {
+    return `demo-api serve --engine direct --port 8081 --cors-origins ${quote(location.origin)}`;
+  }
+
+  async #compare() {
+    if (this.button.getAttribute("aria-disabled")) return;
+    clearProblem(this.form);
+    this.#isStopped = false;
+    this.button.setAttribute("aria-disabled", "true");
+    this.stop.hidden = false;
+    try {
+      await this.#ask(await this.#other());
+    } catch (error) {
+      if (!this.#isStopped) showProblem(this.form, error);
+      else this.place.replaceChildren(el("p", {}, "Stopped."));
+    } finally {
+      this.button.removeAttribute("aria-disabled");
+      if (document.activeElement === this.stop) this.button.focus();
+      this.stop.hidden = true;
+    }
+  }
+
+  #other() {
+    const typed = this.form.elements.other.value.trim();
+    const url = URL.canParse(typed) ? new URL(typed) : null;
+    if (!url || !/^https?:$/.test(url.protocol) || url.username || url.search || url.hash) {
+      throw new ApiError(null, { error: "This is no address of a server.", field: "other", next_step: "Type one such as http://127.0.0.1:8081" });
+    }
+    sessionStorage.setItem("other server", typed);
+    const nextStep = `Is it there, and does it let this page ask? Start it with: ${this.#command()}`;
+    return new Server(url.href, this.askForKey, nextStep);
+  }
+
+  async #ask(other) {
+    const body = bodyOf(this.form);
+    const sides = [new Side("This server", this.server), new Side("The other server", other)];
+    const verdict = el("div", { class: "verdict" });
+    this.place.replaceChildren(verdict, el("div", { class: "pair" }, sides.map((side) => side.element)));
+    for (const side of sides) await side.learn();
+    for (const side of sides) {
+      if (this.#isStopped) throw new DOMException("stopped", "AbortError");
+      this.#asking = new Asking(side.server, { onChange: (course) => side.show(course) });
+      await this.#asking.stream(body, side.engine);
+    }
+    verdict.replaceChildren(...judge(sides));
+    announce(verdict.querySelector("h2").textContent);
+  }
+}
+
+class Side {
+  #timeline = new Timeline();
+
+  constructor(name, server) {
+    this.name = name;
+    this.server = server;
+    this.engine = null;
+    this.course = null;
+    this.chip = el("span", {}, el("span", { class: "hint" }, "not asked yet"));
+    this.what = el("p", { class: "hint" }, server.base);
+    this.answer = el("div", { class: "answer" });
+    this.element = el("section", { class: "card", "aria-label": name },
+      el("div", { class: "top" }, el("h2", {}, name), this.chip), this.what, this.answer, this.#timeline.element);
+  }
+
+  /** Finds out what it is. A server with keys tells that only to those who have one. */
+  async learn() {
+    let health = await this.server.insist().json("health");
+    if (!health.engine) {
+      await this.server.json("v1/models");
+      health = await this.server.json("health");
+    }
+    this.engine = health.engine ?? "demo";
+    this.what.textContent = [visible(this.server.base), `${this.engine} engine`, health.model && visible(String(health.model))].filter(Boolean).join(" · ");
+  }
+
+  get seconds() {
+    return this.course.end.time_seconds;
+  }
+
+  show(course) {
+    this.course = course;
+    this.chip.replaceChildren(statusChip(course.status));
+    this.#timeline.show(course.rows());
+    if (!course.ended) say(this.answer, visible(course.text));
+    else if (course.end.success) say(this.answer, visible(course.end.response));
+    else {
+      this.answer.classList.add("none");
+      this.answer.replaceChildren(problem(new ApiError(null, course.end)));
+    }
+  }
+
+  /** Marks what the other side does not have: underlined, and told to those who listen. */
+  mark(pieces) {
+    this.answer.replaceChildren(...pieces.map(({ text, shared }) => shared ? visible(text)
+      : el("mark", {}, el("span", { class: "for-ears" }, " [only here:] "), visible(text), el("span", { class: "for-ears" }, " [end] "))));
+  }
+}
+
+function judge(sides) {
+  if (!sides.every((side) => side.course.end.success)) {
+    return [el("h2", {}, "There is nothing to compare: not both have answered.")];
+  }
+  const [one, other] = sides.map((side) => side.course.end.response);
+  const parts = one === other ? [el("h2", { class: "same" }, "✓ The answers are the same, to the character.")] : difference(sides, one, other);
+  return [...parts, bars(sides)];
+}
+
+function difference(sides, one, other) {
+  const pieces = marked(one, other);
+  sides.forEach((side, number) => side.mark(pieces[number]));
+  const shared = words(pieces[0].filter((piece) => piece.shared).map((piece) => piece.text).join("")).length;
+  const first = words(one).findIndex((word, number) => word !== words(other)[number]);
+  const place = (first < 0 ? words(one).length : first) + 1;
+  return [el("h2", { class: "different" }, `≠ The answers differ, from word ${place} on.`),
+    el("p", {}, `${shared} ${shared === 1 ? "word is" : "words are"} in both; of this server's ${words(one).length} words and the other's ${words(other).length}, those that are underlined are in one only.`)];
+}
+
+function bars(sides) {
+  const longest = Math.max(...sides.map((side) => side.seconds), 0.001);
+  const [one, other] = sides.map((side) => side.seconds);
+  const [slow, fast] = one >= other ? [one, other] : [other, one];
+  const quicker = one >= other ? "The other server" : "This server";
+  const times = el("ol", { class: "timeline wide", "aria-label": "Total times" }, sides.map((side, number) => {
+    const fill = el("span", { class: "fill" });
+    fill.style.width = `${(100 * side.seconds) / longest}%`;
+    return el("li", { "data-state": "done", "data-part": number ? "other" : "this" }, el("span", { class: "label" }, side.name), el("span", { class: "track", "aria-hidden": "true" }, fill), el("span", { class: "figure" }, seconds(side.seconds)));
+  }));
+  const sentence = fast > 0 && slow > fast ? `${quicker} was ${(slow / fast).toFixed(1)} times as fast. Below, each bar is on a scale of its own.` : "";
+  return el("div", { class: "card" }, el("h3", {}, "Times"), times, el("p", { class: "hint" }, sentence));
+}

@@ -1,0 +1,52 @@
+// The fields of a request, as a form has them.
+
+import { el, problem } from "./elements.js";
+
+/** What is typed, as a body. What is no number goes as it is: the server says what is wrong with it. */
+export function bodyOf(form) {
+  const body = { prompt: form.elements.prompt.value };
+  for (const name of ["max_tokens", "temperature", "top_p", "seed"]) {
+    const typed = form.elements[name]?.value.trim() ?? "";
+    if (typed !== "") body[name] = /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i.test(typed) ? Number(typed) : typed;
+  }
+  return body;
+}
+
+/** Puts the fields of a request back. */
+export function fill(form, asked) {
+  for (const name of ["prompt", "max_tokens", "temperature", "top_p", "seed"]) {
+    if (form.elements[name]) form.elements[name].value = asked[name] ?? "";
+  }
+}
+
+/** Shows what went wrong, at the field if it is one's. */
+export function showProblem(form, error) {
+  clearProblem(form);
+  form.querySelector(".problem-place").replaceChildren(problem(error));
+  const field = error.field && form.elements[error.field];
+  if (field) {
+    field.setAttribute("aria-invalid", "true");
+    field.focus();
+  }
+}
+
+/** Nothing is wrong any more. */
+export function clearProblem(form) {
+  form.querySelector(".problem-place").replaceChildren();
+  for (const field of form.elements) field.removeAttribute("aria-invalid");
+}
+
+/** Ctrl+Enter in the prompt sends the form. */
+export function submitByKey(form) {
+  form.elements.prompt.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      form.requestSubmit();
+    }
+  });
+}
+
+/** A sentence in place of something. */
+export function nothing(words) {
+  return el("p", { class: "nothing" }, words);
+}

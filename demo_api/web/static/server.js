@@ -1,0 +1,177 @@
+// Asking a server over HTTP: this one, or the other one of Compare.
+
+const SILENT_MS = 45_000; // a server says something every 15 seconds, if only a comment
+
+/** An error that the server told: the body of docs/errors.md, and the status. */
+export class ApiError extends Error {
+  constructor(status, body, retryAfter = null) {
+    super(body.error ?? `The server answered ${status}.`);
+    this.status = status;
+    this.code = body.code ?? null;
+    this.field = body.field ?? null;
+    this.nextStep = body.next_step ?? null;
+    this.requestId = body.request_id ?? null;
+    this.retryAfter = retryAfter;
+  }
+
+  static async of(response) {
+    const told = (await response.json().catch(() => null)) ?? {}; // a proxy may answer with a page
+    const body = typeof told.error === "object" ? { ...told.error, error: told.error?.message } : told; // OpenAI's shape
+    return new ApiError(response.status, body, Number(response.headers.get("Retry-After")) || null);
+  }
+}
+
+/** No answer at all. */
+export class Unreachable extends Error {
+  constructor(url, nextStep) {
+    super(`${url} does not answer.`);
+    this.nextStep = nextStep;
+  }
+}
+
+export class Server {
+  #asking = null;
+  #givenUp = false;
+
+  /**
+   * @param base its address, which paths are added to
+   * @param askForKey gives a key when the user has typed one, or null: (address, whether the last one was refused)
+   * @param nextStep what helps when it does not answer
+   */
+  constructor(base, askForKey, nextStep) {
+    this.base = base.endsWith("/") ? base : `${base}/`;
+    this.askForKey = askForKey;
+    this.nextStep = nextStep;
+  }
+
+  /** The key that was typed, for as long as the tab is open. */
+  get key() {
+    return sessionStorage.getItem(`key of ${this.base}`);
+  }
+
+  set key(key) {
+    if (key === null) sessionStorage.removeItem(`key of ${this.base}`);
+    else sessionStorage.setItem(`key of ${this.base}`, key);
+    this.#givenUp = false;
+  }
+
+  url(path) {
+    return this.base + path.replace(/^\//, "");
+  }
+
+  /** A user wants something now: they may be asked for the key again, if they did not give one. */
+  insist() {
+    this.#givenUp = false;
+    return this;
+  }
+
+  /** An answer whose status says that it went well. Throws ApiError, Unreachable, or an AbortError. */
+  async fetch(path, options = {}) {
+    for (;;) {
+      const key = this.key;
+      const response = await this.#send(path, options, key);
+      if (response.ok) return response;
+      const error = await ApiError.of(response);
+      if (response.status !== 401 || !(await this.#hasNewKey(key))) throw error;
+    }
+  }
+
+  async json(path, options) {
+    return (await this.fetch(path, options)).json();
+  }
+
+  /** Sends a body of JSON. */
+  post(path, body, { headers, signal } = {}) {
+    const kind = body === undefined ? {} : { "Content-Type": "application/json" };
+    const text = body === undefined ? undefined : JSON.stringify(body);
+    return this.fetch(path, { method: "POST", headers: { ...kind, ...headers }, body: text, signal });
+  }
+
+  async #send(path, { headers = {}, ...options }, key) {
+    const given = key === null ? headers : { ...headers, Authorization: `Bearer ${key}` };
+    try {
+      return await fetch(this.url(path), { ...options, headers: given, credentials: "omit", cache: "no-store" });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Unreachable(this.base, this.nextStep);
+    }
+  }
+
+  async #hasNewKey(refused) {
+    if (this.key !== refused) return true; // another request has asked meanwhile
+    if (this.#givenUp) return false;
+    this.#asking ??= this.askForKey(this.base, refused !== null).finally(() => (this.#asking = null));
+    const key = await this.#asking;
+    if (key === null) this.#givenUp = true;
+    else if (this.key === refused) this.key = key;
+    return key !== null;
+  }
+
+  /**
+   * A run's events as they come, up to `done`. A connection that is lost is made again, and goes on where it broke off.
+   *
+   * @param onTrouble is told the seconds until the next try, and null when the connection is there again
+   */
+  async *follow(runId, signal, onTrouble) {
+    let last = 0;
+    for (let tries = 0; ; tries += 1) {
+      let wait = Math.min(tries + 1, 5);
+      try {
+        const headers = last ? { "Last-Event-ID": String(last) } : {};
+        const response = await this.fetch(`runs/${runId}/events`, { headers, signal });
+        if (tries) onTrouble(null);
+        tries = 0;
+        for await (const event of events(response)) {
+          last = event.id;
+          yield event;
+          if (event.kind === "done") return;
+        }
+      } catch (error) {
+        const isFinal = signal.aborted || (error instanceof ApiError && error.status < 500);
+        if (isFinal) throw error;
+        wait = error.retryAfter ?? wait;
+      }
+      onTrouble(wait);
+      await pause(wait * 1000, signal);
+    }
+  }
+}
+
+/** The server-sent events of an answer: `{id, kind, data}`. It ends when the answer does, or has said nothing for long. */
+export async function* events(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  let fields = {};
+  let watchdog = null;
+  try {
+    for (;;) {
+      clearTimeout(watchdog);
+      watchdog = setTimeout(() => reader.cancel().catch(() => {}), SILENT_MS);
+      const { done, value } = await reader.read();
+      if (done) return;
+      const lines = (rest + value).split("\n");
+      rest = lines.pop();
+      for (const line of lines) {
+        if (line === "" && fields.data !== undefined) {
+          yield { id: Number(fields.id), kind: fields.event, data: JSON.parse(fields.data) };
+        }
+        if (line === "") fields = {};
+        else if (!line.startsWith(":")) fields[line.slice(0, line.indexOf(":"))] = line.slice(line.indexOf(":") + 1).trim();
+      }
+    }
+  } finally {
+    clearTimeout(watchdog);
+    reader.cancel().catch(() => {});
+  }
+}
+
+/** Waits, unless the signal is given before. */
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, milliseconds);
+    signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    }, { once: true });
+  });
+}
