@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from xml.etree import ElementTree  # nosec B405: it only writes
+from xml.etree import ElementTree  # to write, and not to read # nosec B405
 
 # What XML 1.0 allows, without the control characters that it allows but advises against, and without the carriage
 # return, which every reader turns into a newline.

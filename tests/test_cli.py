@@ -178,7 +178,7 @@ def test_a_killed_server_takes_its_child_with_it(
         connection = socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
         payload = json.dumps(body).encode()
         connection.sendall(
-            b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
             % (len(payload), payload)
         )
         server.wait_for_log("run ")
@@ -239,7 +239,17 @@ NOT_SERVED = {
         "DEMO_API_PORT or --port is '99999'",
         "serve --help",
     ),
-    "an address that is none": (["--host", "256.256.256.256", "--llama-dir", "{model}"], "cannot be used", "--host"),
+    "an address that is none": (
+        ["--host", "256.256.256.256", "--insecure", "true", "--llama-dir", "{model}"],
+        "cannot be used",
+        "--host",
+    ),
+    "other machines without keys": (
+        ["--host", "0.0.0.0", "--llama-dir", "{model}"],
+        "Other machines could reach 0.0.0.0, and no keys are set",
+        "--keys-file",
+    ),
+    "no file of keys": (["--keys-file", "{tmp}/none", "--llama-dir", "{model}"], "No such file", "one a line"),
 }
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import requests
+from click.testing import CliRunner
 from conftest import Server
 from echo_engine import EchoEngine
 
 from demo_api import create_app
+from demo_api.cli import main
 from demo_api.config import Settings
 from demo_api.errors import SetupError
 from demo_api.hosts import is_loopback, is_ours
@@ -267,3 +270,45 @@ def test_the_limits_log_names_no_key(make: Callable[..., Server], caplog: pytest
     assert [ask(server, headers=bearer(KEY)).status_code for _ in range(2)] == [200, 429]
     assert re.search(r"key [0-9a-f]{8}", caplog.text)
     assert KEY not in "".join(record.getMessage() for record in caplog.records if record.name != "urllib3")
+
+
+# Commands that ask a server
+
+
+@pytest.mark.parametrize(("key", "code", "told"), [(KEY, 0, "1 passed"), (None, 2, "unauthorized: The key is missing")])
+def test_smoke_sends_its_key(
+    make: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None, code: int, told: str
+) -> None:
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text('[{"prompt": "Hello"}]')
+    if key:
+        monkeypatch.setenv("DEMO_API_KEY", key)
+    url = make(keys=KEY).url
+    done = CliRunner().invoke(main, ["smoke", "--url", url, "--prompts", str(prompts)])
+    assert done.exit_code == code, done.output
+    assert told in done.output
+    assert KEY not in done.output
+
+
+@pytest.mark.parametrize(("key", "code", "told"), [(KEY, 0, "1 same"), (OTHER, 2, "is not one of this server's")])
+def test_compare_sends_its_key(
+    serve: Callable[..., Server],
+    settings: Callable[..., Settings],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+    code: int,
+    told: str,
+) -> None:
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text('[{"prompt": "Hello"}]')
+    urls = [
+        serve(settings(keys=KEY, state_dir=tmp_path / side), EchoEngine(tmp_path / side)).url
+        for side in ("demo", "direct")
+    ]
+    monkeypatch.setenv("DEMO_API_KEY", key)
+    words = [f"--demo={urls[0]}", f"--direct={urls[1]}", f"--prompts={prompts}"]
+    done = CliRunner().invoke(main, ["compare", *words])
+    assert done.exit_code == code, done.output
+    assert told in " ".join(done.output.split())
+    assert key not in done.output

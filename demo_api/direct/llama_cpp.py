@@ -207,7 +207,7 @@ def _private_folder() -> Path:
     """A new folder for the listener's socket, which nobody else can enter, with a path that is short enough."""
     parent = tempfile.gettempdir()
     if len(os.fsencode(parent)) > LONGEST_PARENT_PATH:
-        parent = "/tmp"  # noqa: S108 # nosec B108: mkdtemp makes a folder of our own in it
+        parent = "/tmp"  # noqa: S108 (mkdtemp makes a folder of our own in it) # nosec B108
     return Path(tempfile.mkdtemp(prefix="demo-api-direct-", dir=parent))
 
 
