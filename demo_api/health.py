@@ -44,10 +44,10 @@ def describe_briefly(service: Service) -> dict[str, object]:
 
 
 def brief(error: DemoApiError) -> DemoApiError:
-    """An error for who has no key: its status and code, and none of its reasons."""
-    told = DemoApiError("The server would accept no request now.", next_step=_WITH_A_KEY)
+    """An error that has a ``retry_after``, for who has no key: its status and code, and none of its reasons."""
+    after = error.fields["retry_after"]
+    told = DemoApiError("The server would accept no request now.", next_step=_WITH_A_KEY, retry_after=after)
     told.status_code, told.code = error.status_code, error.code
-    told.fields = {name: error.fields[name] for name in ("retry_after",) if name in error.fields}
     return told
 
 

@@ -13,7 +13,7 @@ from demo_api.errors import KeysNeeded, RateLimited, Unauthorized, WrongHost
 from demo_api.hosts import is_loopback, is_ours
 from demo_api.keys import Keys
 
-PUBLIC = {"/", "/livez", "/readyz", "/health", "/openapi.json", "/docs"}
+PUBLIC = {"/", "/livez", "/readyz", "/health", "/openapi.json", "/docs", "/docs.css"}
 """Routes that need no key. ``/health`` and ``/readyz`` say less without one."""
 
 PUBLIC_BELOW = ("/static/", "/docs/")
@@ -78,9 +78,7 @@ def _is_public() -> bool:
 def _add_limit(app: Flask, per_minute: int) -> None:
     def refuse(limit: RequestLimit) -> None:
         seconds = max(1, math.ceil(limit.window.reset_time - time.time()))
-        raise RateLimited(
-            f"More than {per_minute} requests were sent within a minute.", limit=per_minute, retry_after=seconds
-        )
+        raise RateLimited(f"More than {per_minute} requests were sent within a minute.", retry_after=seconds)
 
     limiter = Limiter(
         lambda: f"key {g.key}" if g.key else f"address {request.remote_addr}",
