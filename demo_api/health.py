@@ -44,11 +44,10 @@ def describe_briefly(service: Service) -> BriefHealth:
 
 
 def brief(error: DemoApiError) -> DemoApiError:
-    """An error for who has no key: its status and code, and none of its reasons."""
-    told = DemoApiError("The server would accept no request now.", next_step=_WITH_A_KEY)
+    """An error that has a ``retry_after``, for who has no key: its status and code, and none of its reasons."""
+    after = error.fields["retry_after"]
+    told = DemoApiError("The server would accept no request now.", next_step=_WITH_A_KEY, retry_after=after)
     told.status_code, told.code = error.status_code, error.code
-    if "retry_after" in error.fields:
-        told.fields = {"retry_after": error.fields["retry_after"]}
     return told
 
 

@@ -145,7 +145,7 @@ def test_a_body_that_comes_byte_by_byte_does_not_hold_the_others_up(server: Serv
     slow = [socket.create_connection((host, int(port))) for _ in range(150)]
     for connection in slow:
         connection.sendall(
-            b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+            b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
         )
     assert server.get("/health").status_code == 200
     assert server.chat("quick").status_code == 200

@@ -178,7 +178,7 @@ def test_a_killed_server_takes_its_child_with_it(
         connection = socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
         payload = json.dumps(body).encode()
         connection.sendall(
-            b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
             % (len(payload), payload)
         )
         server.wait_for_log("run ")

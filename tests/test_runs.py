@@ -277,7 +277,7 @@ def hang_up_from_chat(server: Server) -> None:
     body = b'{"prompt": "Hello"}'
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(
-            b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
             % (len(body), body)
         )
         tick = threading.Event()

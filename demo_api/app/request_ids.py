@@ -19,6 +19,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 _SHOWN_CHARACTERS = 60
+_MORE = (("run", "run_id"), ("key", "key"), ("prompt", "prompt"))
 
 
 def note_run(run_id: str, prompt: str | None = None) -> None:
@@ -53,9 +54,6 @@ def add_request_ids(app: Flask, settings: Settings) -> None:
         line = "{method} {path} {status} in {seconds:.3f} s{more} (request {request_id})"
         logger.info("%s", line.format(more=more, **told), extra=told)
         return response
-
-
-_MORE = (("run", "run_id"), ("key", "key"), ("prompt", "prompt"))
 
 
 def _shortened(prompt: str | None) -> str | None:

@@ -22,8 +22,8 @@ def crowd(port: int, clients: int) -> Iterator[dict[str, object]]:
     for number in range(clients):
         connection = socket.create_connection(("127.0.0.1", port))
         body = json.dumps({"prompt": f"client {number}"}).encode()
-        head = f"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        connection.sendall(head.encode() + b"Connection: close\r\n\r\n" + body)
+        head = f"POST /chat HTTP/1.1\r\nHost: [::1]\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        connection.sendall(head.encode() + b"\r\nConnection: close\r\n\r\n" + body)
         connection.setblocking(False)
         selector.register(connection, selectors.EVENT_READ, (number, bytearray()))
     while selector.get_map():
