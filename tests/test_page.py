@@ -110,6 +110,12 @@ def slow_server(serve: Serve, settings: Make, slow: TellingEngine) -> Server:
     return serve(settings(max_batch=1), slow)
 
 
+_IS_SEEN_IN_LOG = """mark => {
+  const [log, place] = [mark.closest("pre").getBoundingClientRect(), mark.getBoundingClientRect()];
+  return place.top >= log.top && place.bottom <= log.bottom;
+}"""
+
+
 # The whole way, with the real demo
 
 
@@ -131,6 +137,8 @@ def test_a_prompt_is_answered_by_the_real_demo_and_its_phases_are_seen(
     tab.page.get_by_label("Search").fill("prefill")
     assert re.fullmatch(r"1 of \d+", tab.text(".log .tools .hint"))
     assert tab.page.locator(".log mark.current").inner_text().lower() == "prefill"
+    tab.page.get_by_label("Search").fill("passed")  # far down
+    assert tab.page.locator(".log mark.current").evaluate(_IS_SEEN_IN_LOG)
 
 
 # Ask
@@ -317,6 +325,11 @@ def test_a_run_that_is_not_kept_says_so(server: Server, open_tab: Open) -> None:
     expect(tab.page.locator("#run .problem")).to_contain_text("GET /runs lists the runs that are kept.")
 
 
+def test_an_answer_that_is_no_json_is_told_as_such(server: Server, open_tab: Open) -> None:
+    tab = open_tab(server.url, "#runs/..")  # a browser makes / of /runs/..
+    expect(tab.page.locator("#run .problem")).to_contain_text(f"{server.url}/ does not answer in JSON.")
+
+
 # The direct engine, and Compare
 
 
@@ -432,7 +445,7 @@ def _guard(app: Flask) -> None:
         if has_key or request.path == "/" or request.path.startswith("/static/"):
             return None
         if request.path == "/health":
-            return jsonify({"status": "healthy"})
+            return jsonify({"status": "healthy", "note": "With a key this says more.", "engine": "demo"})
         response = jsonify({"success": False, "error": "A key is needed.", "code": "unauthorized", "next_step": "x"})
         response.status_code = 401
         response.headers["WWW-Authenticate"] = "Bearer"
@@ -448,7 +461,7 @@ def test_a_key_is_asked_for_once_and_sent_as_a_header(guarded: str, open_tab: Op
     expect(dialog).to_contain_text("refused the key (401)")
     dialog.get_by_label("Key").fill("open-sesame")
     dialog.get_by_label("Key").press("Enter")
-    expect(tab.page.locator("#standing")).to_contain_text("demo engine")
+    expect(tab.page.locator("#standing")).to_contain_text("demo engine · echo")
     tab.ask("Hello")
     tab.wait_for_end()
     assert tab.text(".panel .answer") == "Hello"
@@ -458,6 +471,28 @@ def test_a_key_is_asked_for_once_and_sent_as_a_header(guarded: str, open_tab: Op
     tab.wait_for_end()
     expect(dialog).to_be_hidden()
     assert not any("open-sesame" in url for url in tab.asked)
+
+
+def test_who_gives_no_key_is_asked_again_only_on_a_new_wish(guarded: str, open_tab: Open) -> None:
+    tab = open_tab(guarded, "#runs", expected=(REFUSED,))
+    dialog = tab.page.get_by_role("dialog")
+    expect(dialog).to_contain_text("A key is needed")
+    dialog.get_by_role("button", name="Not now").click()
+    expect(tab.page.locator("#runs .problem")).to_contain_text("A key is needed.")
+    expect(tab.page.locator("#runs [role=status]")).to_have_text("")  # nobody knows whether there are runs
+    tab.asked.clear()
+    with tab.page.expect_response(f"{guarded}/health"):
+        pass
+    assert {url.removeprefix(guarded) for url in tab.asked} == {"/health"}
+    expect(dialog).to_be_hidden()
+    expect(tab.page.locator("#standing")).to_contain_text("healthy · demo engine")
+    tab.page.get_by_role("link", name="Health").click()
+    dialog.get_by_label("Key").fill("open-sesame")
+    dialog.get_by_label("Key").press("Enter")
+    expect(tab.page.locator("#health .device")).to_contain_text("free")
+    tab.page.get_by_role("button", name="Forget the key").click()
+    expect(tab.page.locator("#health")).to_contain_text("With a key this says more.")
+    expect(dialog).to_be_hidden()
 
 
 def test_health_says_what_to_do_about_a_device_in_doubt(server: Server, engine: TellingEngine, open_tab: Open) -> None:
@@ -612,6 +647,18 @@ def test_a_request_that_may_have_arrived_is_sent_again_under_its_key(
     assert len(set(used)) == 1
     tab.page.get_by_role("button", name="Run again").click()
     until(lambda: len(slow_server.get("/runs").json()["runs"]) == 2)
+
+
+def test_who_asked_too_often_follows_a_run_later(slow_server: Server, slow: TellingEngine, open_tab: Open) -> None:
+    tab = open_tab(slow_server.url, expected=(REFUSED,))
+    refusal = {"success": False, "error": "Too many.", "code": "rate_limited", "next_step": "Wait."}
+    tab.page.route(
+        "**/events", lambda route: route.fulfill(status=429, headers={"Retry-After": "1"}, json=refusal), times=1
+    )
+    tab.ask("Hello")
+    expect(tab.page.locator(".panel .trouble")).to_contain_text("trying again in 1 s")
+    slow.let_go.set()
+    tab.wait_for_end()
 
 
 # For everybody

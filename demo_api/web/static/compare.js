@@ -6,7 +6,7 @@ import { marked, words } from "./difference.js";
 import { announce, el, problem, say, seconds, visible } from "./elements.js";
 import { bodyOf, clearProblem, showProblem, submitByKey } from "./form.js";
 import { statusChip } from "./panel.js";
-import { ApiError, Server } from "./server.js";
+import { ApiError, healthOf, Server } from "./server.js";
 import { Timeline } from "./timeline.js";
 
 export class CompareView {
@@ -100,11 +100,7 @@ class Side {
 
   /** Finds out what it is. A server with keys tells that only to those who have one. */
   async learn() {
-    let health = await this.server.insist().json("health");
-    if (!health.engine) {
-      await this.server.json("v1/models");
-      health = await this.server.json("health");
-    }
+    const health = await healthOf(this.server.insist());
     this.engine = health.engine ?? "demo";
     this.what.textContent = [visible(this.server.base), `${this.engine} engine`, health.model && visible(String(health.model))].filter(Boolean).join(" · ");
   }

@@ -7,7 +7,7 @@ export function bodyOf(form) {
   const body = { prompt: form.elements.prompt.value };
   for (const name of ["max_tokens", "temperature", "top_p", "seed"]) {
     const typed = form.elements[name]?.value.trim() ?? "";
-    if (typed !== "") body[name] = /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i.test(typed) ? Number(typed) : typed;
+    if (typed !== "") body[name] = /^-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(typed) ? Number(typed) : typed;
   }
   return body;
 }

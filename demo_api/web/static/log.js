@@ -76,7 +76,7 @@ class Finder {
     this.#current = (this.#current + by + count) % count;
     const mark = this.#marks[this.#current];
     mark.classList.add("current");
-    this.shown.scrollTop = mark.offsetTop - this.shown.offsetTop - this.shown.clientHeight / 2;
+    this.shown.scrollTop = mark.offsetTop - this.shown.clientHeight / 2; // style.css makes the log what offsets count from
     return `${this.#current + 1} of ${count === MARKED ? `the first ${MARKED}` : count}`;
   }
 }

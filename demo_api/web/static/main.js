@@ -5,7 +5,7 @@ import { CompareView } from "./compare.js";
 import { HealthView } from "./health.js";
 import { askForKey } from "./keys.js";
 import { RunsView, RunView } from "./runs.js";
-import { Server } from "./server.js";
+import { healthOf, Server } from "./server.js";
 
 const LOOK_AGAIN_MS = 4000;
 
@@ -42,21 +42,20 @@ const views = {
   runs: new RunsView({ server, engine, onAgain: again }),
   run: new RunView({ server, onAgain: again }),
   compare: new CompareView({ server, askForKey: askInTurn }),
-  health: { open: look },
+  health: {
+    open: () => {
+      server.insist();
+      look();
+    },
+  },
 };
 let shown = null;
 
 /** Asks the server what it is, and how it is. */
 async function look() {
   try {
-    let told = await server.json("health");
+    const told = await healthOf(server, (little) => health.show(little));
     health.show(told);
-    // A server with keys says little to those who have none: an answer that needs one makes the page ask for it.
-    if (!told.engine) {
-      await server.json("v1/models");
-      told = await server.json("health");
-      health.show(told);
-    }
     if (told.engine && told.engine !== engineName) learn(told);
   } catch (error) {
     health.fail(error);

@@ -36,6 +36,7 @@ export class RunsView {
   }
 
   async open() {
+    this.server.insist();
     if ((await this.engine().catch(() => null)) === "direct") {
       this.place.replaceChildren(nothing(NO_RUNS));
       return;
@@ -47,7 +48,7 @@ export class RunsView {
       this.place.replaceChildren(filters, this.count, this.trouble, this.list, el("p", {}, this.older));
     }
     clearInterval(this.#timer);
-    this.#timer = setInterval(() => document.hidden || this.#read(null), LOOK_AGAIN_MS);
+    this.#timer = setInterval(() => document.hidden || this.server.hasGivenUp || this.#read(null), LOOK_AGAIN_MS);
     await this.#read(null);
   }
 
@@ -116,6 +117,7 @@ export class RunsView {
 
   #words(shown) {
     const read = this.#records.size;
+    if (!read && this.trouble.firstChild) return ""; // nobody knows
     if (!read) return this.status.value ? "No run has this status." : "There are no runs yet: ask something.";
     const more = this.#next === null ? "" : " read so far";
     const runs = read === 1 ? "run" : "runs";

@@ -52,11 +52,16 @@ export class Server {
   set key(key) {
     if (key === null) sessionStorage.removeItem(`key of ${this.base}`);
     else sessionStorage.setItem(`key of ${this.base}`, key);
-    this.#givenUp = false;
+    this.#givenUp = key === null;
   }
 
   url(path) {
     return this.base + path.replace(/^\//, "");
+  }
+
+  /** Whether the user was asked for a key and did not give one. */
+  get hasGivenUp() {
+    return this.#givenUp;
   }
 
   /** A user wants something now: they may be asked for the key again, if they did not give one. */
@@ -76,8 +81,15 @@ export class Server {
     }
   }
 
+  /** An answer of JSON. */
   async json(path, options) {
-    return (await this.fetch(path, options)).json();
+    const response = await this.fetch(path, options);
+    try {
+      return await response.json();
+    } catch (error) {
+      if (!(error instanceof SyntaxError)) throw error;
+      throw new ApiError(response.status, { error: `${response.url} does not answer in JSON.`, next_step: "Is this the address of a demo_api server?" });
+    }
   }
 
   /** Sends a body of JSON. */
@@ -102,8 +114,7 @@ export class Server {
     if (this.#givenUp) return false;
     this.#asking ??= this.askForKey(this.base, refused !== null).finally(() => (this.#asking = null));
     const key = await this.#asking;
-    if (key === null) this.#givenUp = true;
-    else if (this.key === refused) this.key = key;
+    if (this.key === refused) this.key = key;
     return key !== null;
   }
 
@@ -127,14 +138,32 @@ export class Server {
           if (event.kind === "done") return;
         }
       } catch (error) {
-        const isFinal = signal.aborted || (error instanceof ApiError && error.status < 500);
-        if (isFinal) throw error;
+        const isRefused = error instanceof ApiError && error.status < 500 && error.status !== 429; // too many: later
+        if (signal.aborted || isRefused) throw error;
         wait = error.retryAfter ?? wait;
       }
       onTrouble(wait);
       await pause(wait * 1000, signal);
     }
   }
+}
+
+/**
+ * What `GET /health` tells. Who has no key is told little: an answer that needs one makes the page ask for it.
+ *
+ * @param onLittle is called with that little, before somebody is asked
+ */
+export async function healthOf(server, onLittle = () => {}) {
+  const health = await server.json("health");
+  if (health.queue !== undefined || server.hasGivenUp) return health;
+  onLittle(health);
+  try {
+    await server.json("v1/models");
+  } catch (error) {
+    if (error.status === 401) return health;
+    throw error;
+  }
+  return server.json("health");
 }
 
 /** The server-sent events of an answer: `{id, kind, data}`. It ends when the answer does, or has said nothing for long. */
