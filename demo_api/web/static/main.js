@@ -50,9 +50,15 @@ const views = {
   },
 };
 let shown = null;
+let looking = null;
 
-/** Asks the server what it is, and how it is. */
-async function look() {
+/** Asks the server what it is, and how it is; once at a time, as the user may have to find a key first. */
+function look() {
+  looking ??= lookNow().finally(() => (looking = null));
+  return looking;
+}
+
+async function lookNow() {
   try {
     const told = await healthOf(server, (little) => health.show(little));
     health.show(told);
