@@ -386,8 +386,10 @@ def test_two_servers_are_compared_word_by_word(
     expect(verdict).to_contain_text("The answers differ, from word 2 on.")
     marks = tab.page.locator("#comparison mark")
     assert [mark.strip() for mark in marks.all_text_contents()] == [
-        "[only here:]  other [end]", "[only here:]  cases [end]", "[only here:]  same [end]",
+        "[only here:] other [end]", "[only here:] cases [end]", "[only here:] same [end]",
     ]  # fmt: skip
+    answers = tab.page.locator("#comparison .answer").all_text_contents()
+    assert [re.sub(r" \[.*?\] ", "", answer) for answer in answers] == ["the other in both cases", "the same in both"]
     assert "underline" in marks.first.evaluate("mark => getComputedStyle(mark).textDecorationLine")
     assert re.search(r"This server\s+\d.*The other server\s+\d", tab.text(".verdict .timeline"), re.DOTALL)
 

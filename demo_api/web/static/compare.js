@@ -123,8 +123,11 @@ class Side {
 
   /** Marks what the other side does not have: underlined, and told to those who listen. */
   mark(pieces) {
-    this.answer.replaceChildren(...pieces.map(({ text, shared }) => shared ? visible(text)
-      : el("mark", {}, el("span", { class: "for-ears" }, " [only here:] "), visible(text), el("span", { class: "for-ears" }, " [end] "))));
+    this.answer.replaceChildren(...pieces.flatMap(({ text, shared }) => {
+      if (shared) return visible(text);
+      const space = text.trim() ? text.slice(0, -text.trimStart().length) : ""; // a line under it would look like a word
+      return [visible(space), el("mark", {}, el("span", { class: "for-ears" }, " [only here:] "), visible(text.slice(space.length)), el("span", { class: "for-ears" }, " [end] "))];
+    }));
   }
 }
 
