@@ -21,17 +21,14 @@ from conftest import Server
 from doc_pages import PAGES
 from echo_engine import EchoEngine
 from echo_model import EchoModel
-from flask import Flask, Response, jsonify, request
 from playwright.sync_api import Browser, expect
 from waiting import until
 
-from demo_api import create_app
 from demo_api.config import Settings
 from demo_api.device import Hold
 from demo_api.direct import Direct
 from demo_api.engine import Listener
 from demo_api.messages import Answer, Batch, Event, Failure, Outcome, Result, Timing
-from demo_api.server import HttpServer
 
 __all__ = ["browser"]  # the fixture
 
@@ -425,33 +422,13 @@ def test_a_comparison_is_stopped_and_its_run_with_it(
 # Keys, health, lost connections
 
 
+KEY = "open-sesame-and-close-again"
+
+
 @pytest.fixture
-def guarded(settings: Make, engine: TellingEngine) -> Iterator[str]:
-    """A server that answers only those who have the key "open-sesame"; the page and a short /health are for all."""
-    app = create_app(settings(), engine)
-    _guard(app)
-    app.extensions["demo_api"].start()
-    http = HttpServer(app, settings())
-    thread = threading.Thread(target=http.run)
-    thread.start()
-    yield http.url
-    app.extensions["demo_api"].close()
-    http.close()
-    thread.join()
-
-
-def _guard(app: Flask) -> None:
-    @app.before_request
-    def want_key() -> Response | None:
-        has_key = request.headers.get("Authorization") == "Bearer open-sesame"
-        if has_key or request.path == "/" or request.path.startswith("/static/"):
-            return None
-        if request.path == "/health":
-            return jsonify({"status": "healthy", "note": "With a key this says more.", "engine": "demo"})
-        response = jsonify({"success": False, "error": "A key is needed.", "code": "unauthorized", "next_step": "x"})
-        response.status_code = 401
-        response.headers["WWW-Authenticate"] = "Bearer"
-        return response
+def guarded(serve: Serve, settings: Make, engine: TellingEngine) -> str:
+    """A server that answers only those who have the key; the page and a short /health are for all."""
+    return serve(settings(keys=KEY), engine).url
 
 
 def test_a_key_is_asked_for_once_and_sent_as_a_header(guarded: str, open_tab: Open) -> None:
@@ -461,18 +438,18 @@ def test_a_key_is_asked_for_once_and_sent_as_a_header(guarded: str, open_tab: Op
     dialog.get_by_label("Key").fill("wrong")
     dialog.get_by_label("Key").press("Enter")
     expect(dialog).to_contain_text("refused the key (401)")
-    dialog.get_by_label("Key").fill("open-sesame")
+    dialog.get_by_label("Key").fill(KEY)
     dialog.get_by_label("Key").press("Enter")
     expect(tab.page.locator("#standing")).to_contain_text("demo engine · echo")
     tab.ask("Hello")
     tab.wait_for_end()
     assert tab.text(".panel .answer") == "Hello"
     assert 'Authorization: Bearer $DEMO_API_KEY"' in tab.text(".curl")
-    assert "open-sesame" not in tab.page.content()
+    assert KEY not in tab.page.content()
     tab.page.reload()
     tab.wait_for_end()
     expect(dialog).to_be_hidden()
-    assert not any("open-sesame" in url for url in tab.asked)
+    assert not any(KEY in url for url in tab.asked)
 
 
 def test_who_gives_no_key_is_asked_again_only_on_a_new_wish(guarded: str, open_tab: Open) -> None:
@@ -480,7 +457,7 @@ def test_who_gives_no_key_is_asked_again_only_on_a_new_wish(guarded: str, open_t
     dialog = tab.page.get_by_role("dialog")
     expect(dialog).to_contain_text("A key is needed")
     dialog.get_by_role("button", name="Not now").click()
-    expect(tab.page.locator("#runs .problem")).to_contain_text("A key is needed.")
+    expect(tab.page.locator("#runs .problem")).to_contain_text("The key is missing.")
     expect(tab.page.locator("#runs [role=status]")).to_have_text("")  # nobody knows whether there are runs
     tab.asked.clear()
     with tab.page.expect_response(f"{guarded}/health"):
@@ -489,7 +466,7 @@ def test_who_gives_no_key_is_asked_again_only_on_a_new_wish(guarded: str, open_t
     expect(dialog).to_be_hidden()
     expect(tab.page.locator("#standing")).to_contain_text("healthy · demo engine")
     tab.page.get_by_role("link", name="Health").click()
-    dialog.get_by_label("Key").fill("open-sesame")
+    dialog.get_by_label("Key").fill(KEY)
     dialog.get_by_label("Key").press("Enter")
     expect(tab.page.locator("#health .device")).to_contain_text("free")
     tab.page.get_by_role("button", name="Forget the key").click()
