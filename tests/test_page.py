@@ -474,6 +474,24 @@ def test_who_gives_no_key_is_asked_again_only_on_a_new_wish(guarded: str, open_t
     expect(dialog).to_be_hidden()
 
 
+def test_the_other_server_may_want_a_key_of_its_own(
+    server: Server, start_direct: Callable[..., Server], open_tab: Open
+) -> None:
+    there = start_direct(EchoModel(), cors_origins=server.url, keys=KEY)
+    tab = open_tab(server.url, "#compare", others=(there.url,), expected=(REFUSED,))
+    sent: dict[str, str | None] = {}
+    tab.page.on("request", lambda each: sent.update({each.url: each.headers.get("authorization")}))
+    tab.field("The other server").fill(there.url)
+    tab.page.get_by_role("button", name="Compare").click()
+    dialog = tab.page.get_by_role("dialog")
+    expect(dialog).to_contain_text(f"{there.url}/ answers only those who have a key (401).")
+    dialog.get_by_label("Key").fill(KEY)
+    dialog.get_by_label("Key").press("Enter")
+    expect(tab.page.locator(".verdict")).to_contain_text("The answers are the same")
+    assert sent[f"{there.url}/chat/stream"] == f"Bearer {KEY}"
+    assert sent[f"{server.url}/chat/stream"] is None
+
+
 def test_health_says_what_to_do_about_a_device_in_doubt(server: Server, engine: TellingEngine, open_tab: Open) -> None:
     engine.suspect = "It had to be <killed>."
     server.chat("fail")
