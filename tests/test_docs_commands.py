@@ -86,12 +86,14 @@ def test_the_commands_of_a_page_run_and_print_what_it_shows(
     server = serve(settings(llama_dir=model_dir, engine=ENGINES.get(page, "demo")))
     until(lambda: server.get("/readyz").status_code == 200)
     session = Session(tmp_path / "reader", server)
-    for block in _executed(page):
-        if block.text.splitlines()[-1].startswith(SERVERS):
-            session.serve(block)
-        else:
+    blocks = _executed(page)
+    servers = [block for block in blocks if block.text.splitlines()[-1].startswith(SERVERS)]
+    for block in blocks:
+        if block not in servers:
             session.add(block)
     session.run()
+    for block in servers:  # with what the other commands have made
+        session.serve(block)
 
 
 class Session:

@@ -172,7 +172,7 @@ def hostile_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "LOGURU_AUTOINIT": "0",
         "LOGURU_COLORIZE": "1",
         "LOGURU_LEVEL": "ERROR",
-        "DEMO_API_KEYS": "a secret",
+        "DEMO_API_KEY": "a-secret-of-sixteen",
         "FORCE_COLOR": "1",
         "PYTHONPATH": "/somewhere/else",
         "HF_MODEL": "somebody/else",
@@ -198,7 +198,7 @@ def test_the_child_is_told_what_the_design_says(
         "TT_GH_CI_INFRA",
         "PYTEST_ADDOPTS",
         "LOGURU_COLORIZE",
-        "DEMO_API_KEYS",
+        "DEMO_API_KEY",
         "HF_MODEL",
         "FORCE_COLOR",
     ):
