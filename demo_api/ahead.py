@@ -52,7 +52,7 @@ class Ahead:
         logger.warning("device %s: the child that was started ahead %s", self._engine.device.name, problem)
         if not held.is_there:  # somebody else wants the device
             self._not_before = time.monotonic() + _PAUSE_SECONDS
-        elif not held.is_ready:
+        else:
             self.failed()
         return self._engine.drop_held()
 

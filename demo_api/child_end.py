@@ -89,11 +89,14 @@ class End:
             for (name, begin), (_, after) in pairwise(marks)
             if begin is not None and after is not None
         }
+        # The wall clock may be set while a child waits: what lies before is not measured by it.
+        before = begun.monotonic - spawned.monotonic
         name, begin = marks[-1]
         if name == "output" and begin is not None:
-            seconds["teardown_seconds"] = round(spawned.wall + self.ended.seconds - begin, 3)
+            seconds["teardown_seconds"] = round(begun.wall + self.ended.seconds - before - begin, 3)
         waited = None if run.waited_seconds is None else run.waited_seconds + begun.monotonic - self.claimed_at
-        ahead = min(self.reading.waiting_at or begun.wall, begun.wall) - spawned.wall
+        waiting_at = self.reading.waiting_at
+        ahead = before if waiting_at is None else min(waiting_at - spawned.wall, before)
         return Timing(
             held=begun is not spawned,
             startup_ahead_seconds=round(ahead, 3),
@@ -110,7 +113,8 @@ def doubt(ended: Ended) -> str | None:
     if ended.survivors_killed:
         return f"{ended.survivors_killed} processes that a child had started outlived it and had to be ended."
     # Python ends so when nobody catches the interrupt: before anything was opened, or when it has closed what it had.
-    interrupted = ended.exit_code == -signal.SIGINT and ended.signals == ("SIGINT",)
+    # Whoever sent it: the child that waits is also interrupted by others that need its device.
+    interrupted = ended.exit_code == -signal.SIGINT and set(ended.signals) <= {"SIGINT"}
     if not ended.clean and not interrupted:
         how = f"exit code {ended.exit_code}" + (f" after {', '.join(ended.signals)}" if ended.signals else "")
         return f"A child ended with {how}, so it may not have closed the device."

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -150,17 +150,19 @@ class Device:
             return False
         return True
 
-    def wait_to_hold(self, *, seconds: float, given_up: Event) -> Hold:
+    def wait_to_hold(self, *, seconds: float, given_up: Event, make_way: Callable[[], None] = lambda: None) -> Hold:
         """Takes the device, to the end, when nobody has it any more.
 
         Args:
             given_up: set from another thread, ends the wait.
+            make_way: called before every look.
 
         Raises:
             DeviceBusy: it was not free in time, or the wait was given up.
         """
         deadline = time.monotonic() + seconds
         while True:  # flock has no timeout, so look again and again: the usual case is one look
+            make_way()
             hold = self.try_hold(to_the_end=True)
             if hold is not None and not hold.others_serve:
                 return hold

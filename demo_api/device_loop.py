@@ -104,6 +104,8 @@ class DeviceLoop:
         Returns:
             whether a batch was run, so that it is worth to look again at once.
         """
+        if self.engine.held is not None and self._care.is_due():
+            self._doubt(self.engine.drop_held())  # no run is to be told to it before the reset
         if self.engine.held is not None:  # it has the device, and what earlier servers left was seen to before it came
             with self.engine.device.share() as share:
                 return self._claim(share)
@@ -119,11 +121,11 @@ class DeviceLoop:
 
     def hold_ahead(self) -> bool:
         """Starts a child that waits for the next batch, if that is due and the device is free and well."""
-        hold = self.engine.device.try_hold() if self._ahead.is_due() else None
+        hold = self.engine.device.try_hold() if self._ahead.is_due() and self._is_free() else None
         if hold is None:
             return False
         with hold:
-            if not self._take_over(hold) or self._ledger.devices.get(self._name).state != "free":
+            if not self._take_over(hold) or not self._is_free():  # it may have found what puts the device in doubt
                 return False
             try:
                 self.engine.hold_ahead(new_id(), hold)
@@ -142,6 +144,7 @@ class DeviceLoop:
                 if self.has_work():
                     pause = 0.0 if self.turn() else BLOCKED_SECONDS
                 else:
+                    self._blocked_since = None  # of the next run, not of one that was cancelled or ended elsewhere
                     self.hold_ahead()
             except LedgerUnavailable as error:
                 logger.warning("device %s: %s", self._name, error)
@@ -150,6 +153,9 @@ class DeviceLoop:
             self._rung.wait(self._ahead.pause(pause))
         with suppress(LedgerUnavailable):
             self._doubt(self.engine.drop_held())
+
+    def _is_free(self) -> bool:
+        return self._ledger.devices.get(self._name).state == "free"
 
     def _doubt(self, doubt: str | None) -> None:
         if doubt:
@@ -178,7 +184,8 @@ class DeviceLoop:
     def _blocked(self) -> None:
         """Sees to a child that holds the device although its server is gone or suspended: it is ours to end."""
         line, device = self._ledger.line, self.engine.device
-        line.recover(() if device.has_server() else line.batches(self._name, "open"))
+        open_now = line.batches(self._name, "open")  # looked for first: a server shares the lock before it claims
+        line.recover(() if device.has_server() else open_now)
         lost = line.batches(self._name, "lost")
         if device.has_server() and not lost and not device.waiting():
             self._blocked_since = None
@@ -186,7 +193,8 @@ class DeviceLoop:
         since = self._blocked_since = self._blocked_since or time.monotonic()
         if time.monotonic() - since >= self._settings.stop_grace:  # the kernel told it when its server died
             self._doubt(self.engine.end_lost(lost))
-            held.let_go(device, grace=self._settings.stop_grace)  # its server would have told it long ago
+            # Its server would have told it long ago.
+            self._doubt(held.let_go(device, grace=self._settings.stop_grace))
             if not device.has_server():
                 self._care.end_lost()
         if time.monotonic() - since >= self._settings.run_timeout:
@@ -233,15 +241,20 @@ class DeviceLoop:
             outcome = self.engine.generate(batch, recorder, hold)
         except DemoApiError as error:
             failure = Failure(error.code, str(error), error.next_step)
-            outcome = Outcome([Result(run.run_id, failure=failure) for run in batch.runs])
+            outcome = self._not_run(batch, failure)
         except Exception as error:
             logger.error("batch %s: %s", batch.batch_id, error, exc_info=not isinstance(error, OSError))
             failure = _failure(error)
-            outcome = Outcome([Result(run.run_id, failure=failure) for run in batch.runs])
+            outcome = self._not_run(batch, failure)
         for result in outcome.results:
             ending = result.failure.code if result.failure else "succeeded"
             logger.info("run %s: %s", result.run_id, ending, extra={"run_id": result.run_id})
         return outcome
+
+    def _not_run(self, batch: Batch, failure: Failure) -> Outcome:
+        # The child that was held for the batch has its id, and no other batch can have that.
+        suspect = self.engine.drop_held()
+        return Outcome([Result(run.run_id, failure=failure) for run in batch.runs], suspect=suspect)
 
     def _keep_trying(self, batch: Batch, outcome: Outcome, seconds: float) -> None:
         """Tells the ledger, for as long as it takes: the results are here only."""

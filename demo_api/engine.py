@@ -72,6 +72,8 @@ class Engine(Protocol):
     def generate(self, batch: Batch, listener: Listener, hold: Hold) -> Outcome:
         """Runs one batch to its end, in the child that was held for its id if there is one.
 
+        When it raises, that child may still be there: ``drop_held`` ends it.
+
         Args:
             hold: the caller's hold of the device.
 

@@ -102,8 +102,14 @@ class Held:
         self._reader.feed("stdout" if stream == "stdout" else "stderr", chunk)
 
 
-def let_go(device: Device, *, grace: float) -> None:
-    """Ends the child that waits on a device, whichever server started it: the caller needs the device."""
+def let_go(device: Device, *, grace: float) -> str | None:
+    """Ends the child that waits on a device, whichever server started it: the caller needs the device.
+
+    Returns:
+        a sentence, when the device may not have been closed.
+    """
     batch_id = device.waiting()
-    if batch_id is not None and device.take_waiting():
-        process_tree.end(process_tree.survivors(MARK, {batch_id}), grace=grace)
+    if batch_id is None or not device.take_waiting():
+        return None
+    in_order = process_tree.end(process_tree.survivors(MARK, {batch_id}), grace=grace)
+    return None if in_order else "The child that waited on the device did not leave at SIGINT."

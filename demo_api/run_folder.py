@@ -94,6 +94,11 @@ class RunFolder:
         """
         _write_private(self.prompts, json.dumps([{"prompt": prompt} for prompt in prompts], ensure_ascii=True))
 
+    def replace_prompts(self, prompts: list[str]) -> None:
+        """Writes the prompt file anew."""
+        self.prompts.unlink()
+        self.write_prompts(prompts)
+
     def is_cut_off(self, device: str) -> bool:
         """Whether it was left behind by a run on this device, if no run of the device goes on."""
         try:

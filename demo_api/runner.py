@@ -129,7 +129,8 @@ class DemoRunner:
         settings = self._settings
         folder = RunFolder.create(settings.state_dir / "runs", batch_id)
         try:
-            folder.write_order({**command.order(self.device.name), "held": True})
+            # No prompts yet, but the file: as with any child, that it is still there tells that this one was killed.
+            folder.write([], {**command.order(self.device.name), "held": True, "prompts": str(folder.prompts)})
             way = self._way(settings, folder, {})
             self.device.note_waiting(batch_id)
             self.held = Held(batch_id, self._spawn(way, folder, hold, waits=True), self.device, folder, way, settings)
@@ -179,7 +180,6 @@ class DemoRunner:
             failure = stopped(settings, str(cancelled))
             return Outcome([Result(run.run_id, failure=failure) for run in batch.runs], suspect=self.drop_held())
         finally:
-            self.drop_held()
             with self._lock:
                 self._batch_id = None
 
@@ -223,18 +223,20 @@ class DemoRunner:
 
     def _run_held(self, batch: Batch, settings: Settings, listener: Listener, held: Held) -> Outcome:
         course, folder, child = Course(batch, listener), held.folder, held.child
-        limit = threading.Timer(max(_ANSWER_S, held.seconds_left), course.stop_unless_begun, (child,))
+        answers_in = _ANSWER_S if held.is_ready else max(_ANSWER_S, held.seconds_left)
+        limit = threading.Timer(answers_in, course.stop_unless_begun, (child,))
         try:
-            folder.write_prompts(course.prompts)
+            folder.replace_prompts(course.prompts)
             options = command.options(settings, course.requests, folder)
+            limit.start()
             with self._lock:
                 self._check_wanted(batch)
                 self.held, self._child = None, child
             child.tell(json.dumps({"options": options, **command.wishes(batch.request)}).encode() + b"\n")
-            limit.start()
             ahead = course.begun.monotonic - held.spawned.monotonic
             ended = self._follow(child, course, ahead + settings.run_timeout)
-            if not course.has_begun and ended.stopped in _OUR_OWN_AFFAIR:
+            # It may have begun between the decision to stop it and the signal.
+            if ended.stopped == "not_begun" or (not course.has_begun and ended.stopped in _OUR_OWN_AFFAIR):
                 return Outcome([], suspect=doubt(ended), again=True)
             return self._outcome(course, ended, settings, folder, spawned=held.spawned)
         finally:
@@ -283,7 +285,7 @@ class DemoRunner:
 _ANSWER_S = 10.0
 """A child that waits begins at once. If it does not, whatever is the matter with it is none of the run's business."""
 
-_OUR_OWN_AFFAIR = (None, "not_begun", "timed_out", "output_too_large")
+_OUR_OWN_AFFAIR = (None, "timed_out", "output_too_large")
 """Why a child that was held can have ended before it began, without anybody wanting the run to end."""
 
 _DEMO_SETTINGS = {"demo_home", "python", "llama_dir", "hf_model", "model_dir"}

@@ -12,7 +12,7 @@ from demo_api import held
 from demo_api.config import Settings
 from demo_api.device import DeviceBusy, Hold
 from demo_api.errors import DeviceFailed, RunFailed, SetupError, ShuttingDown, StorageFull
-from demo_api.ledger import Ledger, new_id
+from demo_api.ledger import DeviceStates, Ledger, new_id
 from demo_api.messages import Batch, Event, Request, Run
 from demo_api.runner import DemoRunner
 
@@ -63,7 +63,7 @@ class WithoutServer:
         if refuse_failed and state.state == "failed":
             raise DeviceFailed(f"The device {name} has failed: {state.reason}")
         try:
-            with self._held() as hold:
+            with self._hold(devices) as hold:
                 doubt = self._engine.clear_up()
                 if doubt:
                     devices.suspect(name, doubt)
@@ -98,11 +98,16 @@ class WithoutServer:
             if self._reason is not None:
                 self._engine.cancel(batch_id, self._reason)
 
-    def _held(self) -> Hold:
-        begun = time.monotonic()
-        held.let_go(self._engine.device, grace=self._settings.stop_grace)
+    def _hold(self, devices: DeviceStates) -> Hold:
+        begun, device = time.monotonic(), self._engine.device
+
+        def make_way() -> None:  # again and again: a server may start the next one whenever a run of its own has ended
+            doubt = held.let_go(device, grace=self._settings.stop_grace)
+            if doubt:
+                devices.suspect(device.name, doubt)
+
         try:
-            return self._engine.device.wait_to_hold(seconds=self._settings.run_timeout, given_up=self._given_up)
+            return device.wait_to_hold(seconds=self._settings.run_timeout, given_up=self._given_up, make_way=make_way)
         except DeviceBusy:
             if self._reason == "cancelled":
                 raise ShuttingDown("The run was not started.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 import sys
 import threading
@@ -14,6 +15,7 @@ from echo_engine import EchoEngine
 from waiting import until
 
 from demo_api.config import Settings
+from demo_api.device import Device
 from demo_api.device_loop import DeviceLoop
 from demo_api.dispatcher import Dispatcher
 from demo_api.errors import BadRequest, DeviceFailed, LedgerUnavailable, NoSuchRun, QueueFull, RunEnded, ShuttingDown
@@ -451,3 +453,46 @@ def test_bad_requests_are_errors_of_the_family() -> None:
         "next_step": BadRequest.next_step,
         "field": "prompt",
     }
+
+
+def test_a_device_is_not_given_up_for_the_time_in_which_nobody_wanted_it(make: Make) -> None:
+    dispatcher, engine = make(stop_grace=1, run_timeout=1)
+    hold = engine.device.try_hold()
+    assert hold is not None
+    engine.device.note_waiting("another server's child")
+    dispatcher.start()
+    unwanted = dispatcher.submit([ask("wanted no more")])[0]
+    threading.Event().wait(0.3)
+    dispatcher.cancel(unwanted.run_id)
+    threading.Event().wait(2)
+    run = dispatcher.submit([ask("Hello")])[0]
+    threading.Event().wait(0.3)
+    assert engine.device.waiting() == "another server's child"
+    hold.__exit__(None, None, None)
+    assert response(dispatcher.wait(run.run_id)) == "Hello"
+
+
+def test_a_batch_that_is_told_to_a_waiting_child_at_this_moment_is_not_lost(settings: Callable[..., Settings]) -> None:
+    chosen = settings()
+    ledger, engine = Ledger(chosen), EchoEngine(chosen.state_dir)
+    theirs = Device("device", chosen.state_dir)
+    shares = []
+
+    class Watched(Device):
+        def has_server(self) -> bool:
+            seen = super().has_server()
+            if not shares:  # now the server of the child that waits comes
+                shares.append(theirs.share())
+                theirs.take_waiting()
+                assert ledger.line.claim("device", engine.choose)
+            return seen
+
+    engine.device = Watched("device", chosen.state_dir)
+    with open(chosen.state_dir / "device.lock", "w") as child:
+        fcntl.flock(child, fcntl.LOCK_EX)
+        theirs.note_waiting("their child")
+        ledger.line.submit([ask("Hello")], {})
+        assert not DeviceLoop(ledger, engine, chosen, changed=lambda: None).turn()
+    assert ledger.line.batches("device", "lost") == []
+    assert len(ledger.line.batches("device", "open")) == 1
+    shares[0].__exit__(None, None, None)

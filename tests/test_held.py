@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +18,11 @@ import psutil
 import pytest
 import requests
 from conftest import Server
-from demo_homes import SCRIPT
-from real_server import Site
+from demo_homes import CHILDREN, SCRIPT
+from real_server import Site, pause
 from waiting import until
 
+from demo_api import runner
 from demo_api.child import Child
 from demo_api.config import Settings
 from demo_api.process_tree import survivors
@@ -155,6 +158,29 @@ def test_a_file_that_changed_while_the_child_started_counts_as_changed(tmp_path:
     assert ended == 0
 
 
+def test_a_module_that_is_loaded_at_its_first_use_is_not_loaded_by_the_look_at_its_file(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "lazy.py").write_text("raise RuntimeError('nobody used it')\n")
+    lines = """
+import importlib.util, sys
+
+def make():
+    spec = importlib.util.find_spec("lazy")
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    sys.modules["lazy"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+make()
+
+def test_a():
+    open("ran", "w").close()
+"""
+    (home / "test_it.py").write_text(lines)
+    ended, log = _tell(home, tmp_path / "run", b'{"options": {}}\n')
+    assert (ended, (home / "ran").exists()) == (0, True), log
+
+
 @pytest.mark.parametrize("line", [b"", b'{"options": '], ids=["end_of_input", "half_a_line"])
 def test_at_the_end_of_input_a_child_leaves_at_once_and_runs_nothing(tmp_path: Path, line: bytes) -> None:
     home = tmp_path / "home"
@@ -178,7 +204,7 @@ def _tell(home: Path, folder: Path, line: bytes) -> tuple[int, str]:
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(plugin), "DEMO_API_CHILD": str(run.order)},
         stdout=run.stdout,
         stderr=run.stderr,
-        mark=("DEMO_API_RUN", "held-test"),
+        mark=("DEMO_API_RUN", str(folder)),
         waits=True,
     )
     child.tell(line)
@@ -261,6 +287,59 @@ def test_children_that_cannot_be_held_are_not_started_again_and_again(
     assert (server.settings.demo_home / "attempts").read_text() == "held\nheld\n"
 
 
+def test_children_that_do_not_go_on_waiting_are_not_started_again_and_again(
+    serve: Serve, child_settings: ChildSettings
+) -> None:
+    server = serve(child_settings("leaves_while_it_waits", hold="on"))
+    pause(7)
+    assert (server.settings.demo_home / "attempts").read_text() == "held\nheld\n"
+
+
+def test_a_child_that_was_ready_and_does_not_begin_is_not_waited_for_as_if_it_were_starting(
+    serve: Serve, child_settings: ChildSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_ANSWER_S", 1.0)
+    server = serve(child_settings("passes", hold="on", run_timeout=60))
+    wait_for_child(server.settings.state_dir).suspend()
+    begun = time.monotonic()
+    assert timing(server.chat())["held"] is False
+    assert time.monotonic() - begun < 15
+
+
+def test_a_child_that_begins_when_it_is_given_up_is_not_the_run_s_affair(
+    serve: Serve, child_settings: ChildSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHILD_PAUSE", "3")
+    monkeypatch.setattr(runner, "_ANSWER_S", 1.0)
+    server = serve(child_settings("deaf_if_held", hold="on", run_timeout=4, stop_grace=10))
+    until(lambda: is_held(server))
+    pause(0.7)  # it is deaf by now
+    assert answer(server.chat())["response"] == "ok: Hello"
+
+
+def test_a_run_that_could_not_be_told_leaves_the_doubt_about_its_child(
+    serve: Serve, child_settings: ChildSettings
+) -> None:
+    server = serve(child_settings("deaf_if_held", hold="on", stop_grace=0.5))
+    until(lambda: is_held(server))
+    pause(1.5)  # it is deaf by now
+    (folder,) = (server.settings.state_dir / "runs").iterdir()
+    shutil.rmtree(folder)
+    assert server.chat().json()["code"] == "internal_error"
+    assert server.get("/health").json()["device"]["state"] == "suspect"
+
+
+def test_a_device_that_falls_into_doubt_while_a_child_waits_is_reset(
+    serve: Serve, child_settings: ChildSettings
+) -> None:
+    server = serve(child_settings("passes", hold="on", reset_command="true"))
+    child = wait_for_child(server.settings.state_dir)
+    server.service.ledger.devices.suspect("device", "A server that was suspended told it late.")  # type: ignore[union-attr]
+    until(lambda: server.get("/health").json()["device"]["state"] == "free")
+    assert not child.is_running()
+    wait_for_child(server.settings.state_dir)
+
+
 def test_after_a_while_without_a_request_the_child_is_let_go(serve: Serve, child_settings: ChildSettings) -> None:
     server = serve(child_settings("passes", hold="on", hold_idle=0.2))
     until(lambda: is_held(server))
@@ -305,6 +384,24 @@ def test_who_needs_the_device_without_a_server_gets_it(
     assert answer(server.chat())["response"] == "ok: Hello"
 
 
+def test_who_waits_for_a_run_to_end_is_not_kept_from_the_device_by_the_next_child(
+    serve: Serve, child_settings: ChildSettings
+) -> None:
+    server = serve(child_settings("hangs", hold="on"))
+    wait_for_child(server.settings.state_dir)
+    settings = server.settings
+    run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10).json()["run_id"]
+    until(lambda: server.get("/health").json()["device"]["state"] == "busy")
+    command = [sys.executable, "-m", "demo_api", "run", "Hello", "--state-dir", str(settings.state_dir)]
+    flags = ["--demo-home", str(settings.demo_home), "--llama-dir", str(settings.llama_dir), "--run-timeout", "20"]
+    with subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        pause(3)  # it waits by now
+        shutil.copyfile(CHILDREN / "passes.py", settings.demo_home / SCRIPT)
+        requests.post(f"{server.url}/runs/{run_id}/cancel", timeout=10)
+        said, complained = process.communicate()
+    assert (process.returncode, said) == (0, "ok: Hello\n"), complained
+
+
 def test_a_reset_by_hand_ends_the_child_that_waits(serve: Serve, child_settings: ChildSettings) -> None:
     server = serve(child_settings("passes", hold="on"))
     child = wait_for_child(server.settings.state_dir)
@@ -339,3 +436,26 @@ def test_the_child_of_a_frozen_server_keeps_nobody_from_the_device(tmp_path: Pat
         frozen.thaw()
         assert answer(frozen.chat("again"))["success"]
     assert site.overlaps() == ""
+
+
+def test_a_child_that_is_killed_together_with_its_server_leaves_the_device_in_doubt(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    with site.serving(hold="on") as server:
+        child = wait_for_child(site.state)
+        server.freeze(site.ledger)  # so that it sees nothing
+        child.kill()
+        server.kill()
+        with site.serving(hold="off") as other:
+            assert answer(other.chat("Hello"))["success"]
+            assert "was killed together with its server" in other.log()
+
+
+def test_a_child_of_a_killed_server_that_has_to_be_killed_too_leaves_the_device_in_doubt(tmp_path: Path) -> None:
+    site = Site(tmp_path, "deaf_if_held")
+    with site.serving(hold="on") as server:
+        until(lambda: len(site.processes()) == 1)
+        pause(1.5)  # it is deaf by now
+        server.kill()
+        with site.serving(hold="off", stop_grace=1) as other:
+            assert answer(other.chat("Hello"))["success"]
+            assert "did not leave at SIGINT" in other.log()

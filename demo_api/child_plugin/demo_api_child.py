@@ -8,6 +8,8 @@ parent_pid
 held
     whether this child was started ahead of any request. It collects the tests and then waits on its standard input for
     one line of JSON, which says the rest of what follows here. At the end of input it leaves.
+prompts
+    the prompt file of a child that is held, which it has to remove even if it is never told that it is its own.
 options
     the demo's options by their names, for a child that was held; otherwise the command line has them.
 sampling_params
@@ -65,7 +67,7 @@ def pytest_runtestloop(session: Any) -> Any:
 
 def pytest_unconfigure(config: Any) -> None:
     # The server does this too, unless it was killed. The prompts are nobody's business any more.
-    prompts = config.getoption("--input_prompts", None)
+    prompts = config.getoption("--input_prompts", None) or _order().get("prompts")
     if prompts and os.path.exists(prompts):
         os.remove(prompts)
 
@@ -98,9 +100,18 @@ def _wait_to_be_told(config: Any) -> dict[str, Any] | None:
 
 def _sources(config: Any) -> dict[str, float]:
     """The files of which this process consists, and when each was changed."""
-    names = {getattr(module, "__file__", None) for module in list(sys.modules.values())} | {str(config.inipath)}
+    names = {_file_of(module) for module in list(sys.modules.values())} | {str(config.inipath)}
     times = {name: _changed_at(name) for name in names if name}
     return {name: at for name, at in times.items() if at is not None}
+
+
+def _file_of(module: Any) -> str | None:
+    # Not getattr(): a module that is to be loaded at its first use would be loaded by that, or raise whatever it likes.
+    try:
+        name = object.__getattribute__(module, "__dict__").get("__file__")
+    except AttributeError:  # anything can stand in sys.modules
+        return None
+    return name if isinstance(name, str) else None
 
 
 def _are_as_read(sources: dict[str, float]) -> bool:
