@@ -237,6 +237,7 @@ class DemoRunner:
             ended = self._follow(child, course, ahead + settings.run_timeout)
             # It may have begun between the decision to stop it and the signal.
             if ended.stopped == "not_begun" or (not course.has_begun and ended.stopped in _OUR_OWN_AFFAIR):
+                folder.remove()
                 return Outcome([], suspect=doubt(ended), again=True)
             return self._outcome(course, ended, settings, folder, spawned=held.spawned)
         finally:
