@@ -77,6 +77,11 @@ def _keys(text: str) -> str:
     return text
 
 
+def _key(text: str) -> str:
+    (key,) = parse_keys([text])
+    return key
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Command = Annotated[str, AfterValidator(_command)]
 
@@ -94,7 +99,7 @@ class Settings(BaseModel):
     keys_file: AbsolutePath | None = Field(
         None, description="File with such keys, one a line, readable by its owner only; a change is noticed."
     )
-    key: str | None = Field(
+    key: Annotated[str | None, AfterValidator(lambda text: text and _key(text))] = Field(
         None, repr=False, description="The key that `smoke --url` and `compare` send to the servers that they ask."
     )
     insecure: bool = Field(False, description="Whether others than this machine may ask although no keys are set.")

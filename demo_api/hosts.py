@@ -1,4 +1,7 @@
-"""Which names and addresses are this machine's own."""
+"""Which names and addresses are this machine's own.
+
+Flask's ``TRUSTED_HOSTS`` is not used: it knows names only, and 127.0.0.0/8 is a network.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,11 @@ def is_loopback(name: str) -> bool:
     if name.lower() == "localhost":
         return True
     try:
-        return ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
+        address = ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:
         return False
+    # A socket for both families writes 127.0.0.1 as ::ffff:127.0.0.1, which is loopback for Python 3.13 and later only.
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def is_ours(header: str, names: Collection[str]) -> bool:

@@ -105,7 +105,8 @@ def _stamp(file: Path) -> _Stamp | None:
         status = file.stat()
     except OSError:
         return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+    # Not st_mtime_ns: that others may read it from now on is a change too.
+    return status.st_ino, status.st_ctime_ns, status.st_size
 
 
 def _read(file: Path) -> list[bytes]:

@@ -103,7 +103,7 @@ def check_exposure(settings: Settings) -> None:
     if not (is_loopback(settings.host) or settings.keys or settings.keys_file or settings.insecure):
         raise SetupError(
             f"Other machines could reach {settings.host}, and no keys are set.",
-            next_step="Set DEMO_API_KEYS or --keys-file, or let everybody in with --insecure true.",
+            next_step="Set DEMO_API_KEYS or --keys-file, or let everybody in with --insecure.",
         )
 
 

@@ -240,7 +240,7 @@ NOT_SERVED = {
         "serve --help",
     ),
     "an address that is none": (
-        ["--host", "256.256.256.256", "--insecure", "true", "--llama-dir", "{model}"],
+        ["--host", "256.256.256.256", "--insecure", "--llama-dir", "{model}"],
         "cannot be used",
         "--host",
     ),

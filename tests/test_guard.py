@@ -166,6 +166,7 @@ def test_others_are_let_in_with_keys_or_on_demand(settings: Callable[..., Settin
         ({}, "::ffff:192.0.2.7", 403),
         ({}, "127.0.0.1", 200),
         ({}, "::1", 200),
+        ({}, "::ffff:127.0.0.1", 200),
         ({}, "", 200),
         ({"insecure": "true"}, "192.0.2.7", 200),
         ({"keys": KEY}, "192.0.2.7", 401),
@@ -221,6 +222,8 @@ def test_elsewhere_than_on_loopback_any_name_will_do_unless_names_are_set(
 
 def test_loopback_is_known_by_address() -> None:
     assert is_loopback("127.3.2.1")
+    assert is_loopback("::ffff:127.0.0.1")
+    assert not is_loopback("::ffff:192.0.2.1")
     assert not is_loopback("128.0.0.1")
 
 
@@ -259,6 +262,18 @@ def test_each_key_has_a_limit_of_its_own_and_wrong_ones_have_one_together(make: 
     assert ask(server, headers=bearer(OTHER)).status_code == 200
 
 
+ORACLES = [("GET", "/nothing"), ("PUT", "/livez"), ("GET", "/health"), ("GET", "/readyz"), ("GET", "/metrics")]
+
+
+@pytest.mark.parametrize(("method", "path"), ORACLES)
+def test_keys_are_nowhere_guessed_without_a_limit(make: Callable[..., Server], method: str, path: str) -> None:
+    server = make(rate_limit=2, keys=KEY)
+    told = [ask(server, path, method, headers=bearer(f"{number:016}")).status_code for number in range(3)]
+    assert told[2] == 429, told
+    assert ask(server, path, method, headers=bearer(KEY)).status_code in (200, 404, 405)
+    assert ask(server, "/livez").status_code == 200  # who sends no key guesses none
+
+
 def test_there_is_no_limit_by_default(make: Callable[..., Server]) -> None:
     server = make()
     assert {ask(server).status_code for _ in range(70)} == {200}
@@ -288,6 +303,19 @@ def test_smoke_sends_its_key(
     assert done.exit_code == code, done.output
     assert told in done.output
     assert KEY not in done.output
+
+
+@pytest.mark.parametrize("key", ["abcdefghijklmnop\nX: private", "priväte-abcdefghijklmnop", "private", " , "])
+@pytest.mark.parametrize("command", ["smoke --url http://127.0.0.1:9", "compare --demo http://a --direct http://b"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, command: str, key: str
+) -> None:
+    monkeypatch.setenv("DEMO_API_KEY", key)
+    done = CliRunner().invoke(main, command.split())
+    assert done.exit_code == 2, done.output
+    assert "DEMO_API_KEY is not usable" in done.output
+    assert "priv" not in done.output
+    assert "abcdefgh" not in done.output
 
 
 @pytest.mark.parametrize(("key", "code", "told"), [(KEY, 0, "1 same"), (OTHER, 2, "is not one of this server's")])

@@ -111,6 +111,13 @@ def test_what_is_no_file_of_text_is_told(tmp_path: Path, make: object) -> None:
         Keys(None, path)
 
 
+def test_a_file_that_others_may_read_from_now_on_is_noticed(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keys = Keys(None, file)
+    file.chmod(0o644)  # which leaves its time and its size as they were
+    assert keys.name(KEY)
+    assert "read by others" in caplog.text
+
+
 def test_a_file_that_was_changed_is_read_again(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     keys = Keys(None, file)
     with caplog.at_level(logging.INFO):

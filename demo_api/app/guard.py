@@ -20,7 +20,7 @@ PUBLIC_BELOW = ("/static/",)
 """So do routes that begin like this: files that ship in the package."""
 
 UNCOUNTED = {"/livez", "/readyz", "/health", "/metrics"}
-"""Routes that the limit of requests does not count: programs ask for them again and again."""
+"""Routes that the limit of requests does not count, wrong keys excepted: programs ask for them again and again."""
 
 
 def add_guard(app: Flask, settings: Settings) -> None:
@@ -52,6 +52,7 @@ def add_guard(app: Flask, settings: Settings) -> None:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         g.key = keys.name(key.strip()) if keys.are_needed and scheme.lower() == "bearer" else None
         g.knows_all = g.key is not None or not keys.are_needed
+        g.key_is_wrong = not g.knows_all and "Authorization" in request.headers
 
     if settings.rate_limit is not None:
         _add_limit(app, settings.rate_limit)  # who sends wrong keys is limited too, by address
@@ -59,7 +60,7 @@ def add_guard(app: Flask, settings: Settings) -> None:
     @app.before_request
     def check_key() -> None:
         if not g.knows_all and not _is_public():
-            given = "is not one of this server's" if "Authorization" in request.headers else "is missing"
+            given = "is not one of this server's" if g.key_is_wrong else "is missing"
             raise Unauthorized(f"The key {given}.")
 
     @app.after_request
@@ -87,7 +88,11 @@ def _add_limit(app: Flask, per_minute: int) -> None:
         strategy="moving-window",
         storage_uri="memory://",  # of this process
         on_breach=refuse,
+        # What is not there counts too: every answer but that to OPTIONS tells whether a key is right.
+        request_identifier=lambda: request.endpoint or "nothing",
     )
-    limiter.request_filter(
-        lambda: request.method == "OPTIONS" or (request.url_rule is not None and request.url_rule.rule in UNCOUNTED)
-    )
+
+    @limiter.request_filter
+    def is_uncounted() -> bool:
+        rule = request.url_rule.rule if request.url_rule else ""
+        return request.method == "OPTIONS" or (rule in UNCOUNTED and not g.key_is_wrong)

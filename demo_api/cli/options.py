@@ -20,8 +20,11 @@ def flags_of(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[.
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         for name in reversed(list(names)):
-            help_text = f"{Settings.model_fields[name].description} [{variable(name)}]"
-            command = click.option(flag(name), name, metavar="VALUE", help=help_text)(command)
+            field = Settings.model_fields[name]
+            alone = "true" if field.annotation is bool else None  # what the flag says without a value
+            told = f"{field.description} [{variable(name)}]"
+            option = click.option(flag(name), name, metavar="VALUE", is_flag=False, flag_value=alone, help=told)
+            command = option(command)
         return command
 
     return decorate
