@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from demo_api.device import Device, parse_devices
 from demo_api.errors import SetupError
+from demo_api.hosts import split_names
 from demo_api.keys import parse_keys
 
 _WATCHING = 128
@@ -72,6 +73,11 @@ def _command(text: str) -> str:
     return text
 
 
+def _hosts(text: str) -> str:
+    split_names(text)
+    return text
+
+
 def _keys(text: str) -> str:
     parse_keys(text.split(","))
     return text
@@ -103,7 +109,9 @@ class Settings(BaseModel):
         None, repr=False, description="The key that `smoke --url` and `compare` send to the servers that they ask."
     )
     insecure: bool = Field(False, description="Whether others than this machine may ask although no keys are set.")
-    hosts: str = Field("", description="Names under which clients reach the server, beside localhost: `a.example,b`.")
+    hosts: Annotated[str, AfterValidator(_hosts)] = Field(
+        "", description="Names under which clients reach the server, beside localhost: `a.example,b`."
+    )
     rate_limit: int | None = Field(
         None, ge=1, description="Requests per minute that each key, or without keys each address, may send."
     )
@@ -221,7 +229,7 @@ class Settings(BaseModel):
     @property
     def host_names(self) -> list[str]:
         """The names of ``hosts``."""
-        return [name.strip().lower() for name in self.hosts.split(",") if name.strip()]
+        return split_names(self.hosts)
 
     @property
     def ledger_url(self) -> str:

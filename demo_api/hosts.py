@@ -9,7 +9,21 @@ import re
 from collections.abc import Collection
 from ipaddress import ip_address
 
-_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
+_NAME = re.compile(r"\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+")
+_HOST = re.compile(rf"({_NAME.pattern})(?::[0-9]{{1,5}})?")
+
+
+def split_names(text: str) -> list[str]:
+    """The names of a list with commas, as a header ``Host`` is compared with them.
+
+    Raises:
+        ValueError: one of them is none: it has a scheme or a port.
+    """
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name such as demo.example.com, without scheme and port")
+    return names
 
 
 def is_loopback(name: str) -> bool:

@@ -209,6 +209,14 @@ def test_further_names_can_be_set(make: Callable[..., Server], host: str, status
     assert ask(make(hosts=" demo.example, b"), "/livez", headers={"Host": host}).status_code == status
 
 
+@pytest.mark.parametrize(
+    "hosts", ["https://demo.example", "demo.example:443", "a,b c", "demo.example/", "[::1]:80", "*"]
+)
+def test_names_that_no_request_could_have_are_refused(settings: Callable[..., Settings], hosts: str) -> None:
+    with pytest.raises(SetupError, match=r"DEMO_API_HOSTS or --hosts .* without scheme and port"):
+        settings(hosts=hosts)
+
+
 def test_elsewhere_than_on_loopback_any_name_will_do_unless_names_are_set(
     make: Callable[..., Server], settings: Callable[..., Settings]
 ) -> None:
