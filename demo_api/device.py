@@ -150,7 +150,7 @@ class Device:
             return False
         return True
 
-    def wait_to_hold(self, *, seconds: float, given_up: Event, make_way: Callable[[], None] = lambda: None) -> Hold:
+    def wait_to_hold(self, *, seconds: float, given_up: Event, make_way: Callable[[], object] = lambda: None) -> Hold:
         """Takes the device, to the end, when nobody has it any more.
 
         Args:

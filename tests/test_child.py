@@ -432,7 +432,7 @@ time.sleep(600)
         name: digest.digest() for name, digest in heard.items()
     }
     assert sum(map(len, kept.values())) == 8 * MIB
-    assert scale.peak < 500 * MIB
+    assert scale.peak < 1500 * MIB  # half of the flood; usually it is some 60, but who looks may be kept from that
     assert memory < 8 * MIB
 
 

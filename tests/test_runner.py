@@ -75,14 +75,14 @@ def _nothing_is_left(server: Server) -> None:
 
     # The next child may be about to be started ahead.
     until(lambda: kept() <= {"stdout.txt", "stderr.txt", "junit.xml"})
-    held.let_go(server.settings.device_list[0], grace=5)
     _hold(server.settings).__exit__(None, None, None)
 
 
 def _hold(settings: Settings) -> Hold:
     """Holds the device; who was just served may wait a moment until the server has let go of it."""
     settings.state_dir.mkdir(parents=True, exist_ok=True)
-    return settings.device_list[0].wait_to_hold(seconds=5, given_up=Signal())
+    device = settings.device_list[0]
+    return device.wait_to_hold(seconds=5, given_up=Signal(), make_way=lambda: held.let_go(device, grace=5))
 
 
 both_ways = pytest.mark.parametrize("hold", ["off", "on"], ids=["cold", "held"])
