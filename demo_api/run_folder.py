@@ -95,8 +95,8 @@ class RunFolder:
         _write_private(self.prompts, json.dumps([{"prompt": prompt} for prompt in prompts], ensure_ascii=True))
 
     def replace_prompts(self, prompts: list[str]) -> None:
-        """Writes the prompt file anew."""
-        self.prompts.unlink()
+        """Writes the prompt file anew. A child that has just left has removed the old one."""
+        self.prompts.unlink(missing_ok=True)
         self.write_prompts(prompts)
 
     def is_cut_off(self, device: str) -> bool:

@@ -81,6 +81,14 @@ def test_tidy_keeps_the_newest_and_the_young_and_what_runs_and_what_is_not_ours(
     assert (tmp_path / "exp1/prompts.json").exists()
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["there", "removed by a child that left"])
+def test_the_prompts_are_written_anew(folder: RunFolder, there: bool) -> None:
+    if there:
+        folder.write([], {})
+    folder.replace_prompts(["a"])
+    assert folder.prompts.read_text() == '[{"prompt": "a"}]'
+
+
 def test_a_folder_that_another_server_has_removed_meanwhile_is_no_error(tmp_path: Path) -> None:
     gone = RunFolder(tmp_path / "20260101-000000-0000dead")
     run_folder.tidy([gone], keep=1, days=30)
