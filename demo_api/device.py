@@ -138,7 +138,7 @@ class Device:
     def waiting(self) -> str | None:
         """The mark of the child that has the device and waits for a batch; None where none does."""
         try:
-            return self._waiting.read_text(encoding="ascii")
+            return self._waiting.read_text(encoding="ascii", errors="replace")  # what is no mark is nobody's
         except OSError:
             return None
 

@@ -278,6 +278,14 @@ def test_a_child_that_hangs_while_nobody_asks_is_ended(serve: Serve, child_setti
     until(lambda: not is_held(server) and server.batches() == [])
 
 
+def test_a_damaged_note_of_the_child_that_waits_costs_time_only(serve: Serve, child_settings: ChildSettings) -> None:
+    server = serve(child_settings("passes", hold="on"))
+    child = wait_for_child(server.settings.state_dir)
+    (server.settings.state_dir / "device.waiting").write_bytes(b"\xbe\0\xff")
+    assert answer(server.chat())["response"] == "ok: Hello"
+    assert not child.is_running()
+
+
 def test_children_that_cannot_be_held_are_not_started_again_and_again(
     serve: Serve, child_settings: ChildSettings
 ) -> None:
