@@ -29,8 +29,8 @@ import psutil
 import requests
 from overhead import start_server
 
-from demo_api import home
 from demo_api.config import Settings
+from demo_api.demo import home
 from demo_api.direct.llama_cpp import usable_cpus
 from demo_api.direct.model import MAX_SEQ_LEN
 

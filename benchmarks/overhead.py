@@ -21,8 +21,8 @@ from pathlib import Path
 import psutil
 import requests
 
-from demo_api import home
 from demo_api.config import Settings
+from demo_api.demo import home
 
 PROMPT = "Name three primary colors."
 MAX_TOKENS = 32

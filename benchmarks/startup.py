@@ -17,9 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from demo_api import command
 from demo_api.config import Settings
-from demo_api.run_folder import RunFolder
+from demo_api.demo import command
+from demo_api.demo.run_folder import RunFolder
 
 WAYS: dict[str, tuple[list[str], dict[str, str]]] = {
     "as the server does": ([], {}),

@@ -21,9 +21,9 @@ import requests
 from overhead import MAX_TOKENS, in_shell, raw_command, start_server
 
 from demo_api.config import Settings
-from demo_api.dispatcher import Dispatcher
-from demo_api.ledger import Ledger, new_id
+from demo_api.devices.demo_engine import DemoEngine
 from demo_api.messages import Batch, Request, Run
+from demo_api.queue import Ledger, new_id
 from demo_api.runner import DemoRunner
 from demo_api.transcript import parse
 
@@ -90,7 +90,7 @@ def chat(url: str, prompt: str) -> str:
 
 def one_at_a_time(folder: Path, pairs: int) -> None:
     settings = Settings.load({"state_dir": folder})
-    dispatcher = Dispatcher(Ledger(settings), [DemoRunner(settings)], settings)
+    dispatcher = DemoEngine(Ledger(settings), [DemoRunner(settings)], settings)
     dispatcher.start()
     request = Request(prompt=PROMPTS[0], max_tokens=MAX_TOKENS, temperature=0)
     with_ledger(dispatcher, request), without_ledger(settings, request)
@@ -108,7 +108,7 @@ def one_at_a_time(folder: Path, pairs: int) -> None:
     print(f"with the ledger / without: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
 
 
-def with_ledger(dispatcher: Dispatcher, request: Request) -> float:
+def with_ledger(dispatcher: DemoEngine, request: Request) -> float:
     begin = time.perf_counter()
     run = dispatcher.wait(dispatcher.submit([request])[0].run_id)
     seconds = time.perf_counter() - begin
@@ -118,7 +118,7 @@ def with_ledger(dispatcher: Dispatcher, request: Request) -> float:
 
 def without_ledger(settings: Settings, request: Request) -> float:
     engine = DemoRunner(settings)
-    hold = engine.device.wait_to_hold(seconds=60, given_up=threading.Event())
+    hold = engine.device.wait_for_lock(seconds=60, given_up=threading.Event())
     with hold:
         begin = time.perf_counter()
         batch = Batch(new_id(), [Run(new_id(), request, engine.demo())])

@@ -1,5 +1,44 @@
 """An HTTP door to Tenstorrent's ``simple_text_demo.py``."""
 
-from demo_api.app import create_app
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from demo_api.config import Settings
+    from demo_api.web.engine import Engine
 
 __all__ = ["create_app"]
+
+
+def create_app(settings: Settings | None = None, engine: Engine | None = None) -> Flask:
+    """The WSGI application, for ``demo-api serve``, for tests and for ``gunicorn 'demo_api:create_app()'``.
+
+    Args:
+        settings: default: from the environment.
+        engine: default: as the settings say, the demo on every device of this host, or a model in memory.
+
+    Raises:
+        SetupError: the settings are wrong, or the ledger cannot be used.
+    """
+    # Imported here, so that a command or a child that needs one room only does not load the others.
+    from demo_api.config import Settings
+    from demo_api.web.app import make_app
+
+    settings = settings or Settings.load()
+    return make_app(settings, engine or _engine(settings))
+
+
+def _engine(settings: Settings) -> Engine:
+    if settings.engine == "direct":
+        from demo_api.direct import DirectEngine, make_model
+
+        return DirectEngine(make_model(settings), settings)
+    from demo_api.devices.demo_engine import DemoEngine
+    from demo_api.queue import Ledger
+    from demo_api.runner import DemoRunner
+
+    runners = [DemoRunner(settings, device) for device in settings.device_list]
+    return DemoEngine(Ledger(settings), runners, settings)

@@ -16,10 +16,10 @@ from urllib.parse import quote
 import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from demo_api.device import Device, parse_devices
+from demo_api.devices.lock import Device, parse_devices
 from demo_api.errors import SetupError
-from demo_api.hosts import split_names
-from demo_api.keys import parse_keys
+from demo_api.web.hosts import split_names
+from demo_api.web.keys import parse_keys
 
 _WATCHING = 128
 """Clients that may follow events, or ask again for a run under its Idempotency-Key."""

@@ -161,7 +161,7 @@ class Run:
     Attributes:
         run_id: unique, and sorts by time.
         request: what the client asked for.
-        demo: the demo settings that it was accepted for, as ``Engine.demo`` gave them.
+        demo: the demo settings that it was accepted for, as ``BatchRunner.demo`` gave them.
         status: one of ``STATUSES``.
         position: its place in the line, 1 for the next; None when it does not wait.
         accepted_at: Unix seconds; so are ``started_at`` (of the latest attempt) and ``finished_at``.

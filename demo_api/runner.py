@@ -8,17 +8,18 @@ import threading
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from demo_api import command, home, process_tree, run_folder
-from demo_api.child import Child, Ended
-from demo_api.child_end import End, Moment, doubt, stopped
 from demo_api.config import Settings
-from demo_api.course import Course
-from demo_api.device import Device, Hold
-from demo_api.engine import Listener
+from demo_api.demo import command, home, run_folder
+from demo_api.demo.progress import BatchProgress
+from demo_api.demo.results import End, Timestamp, doubt, stopped
+from demo_api.demo.run_folder import RunFolder
+from demo_api.devices.batch_runner import Listener
+from demo_api.devices.lock import Device, DeviceLock
+from demo_api.devices.warm_child import MARK, LaunchSpec, WarmChild
 from demo_api.errors import BadRequest
-from demo_api.held import MARK, Held, Way
 from demo_api.messages import Batch, Outcome, Request, Result, Run
-from demo_api.run_folder import RunFolder
+from demo_api.process import tree as process_tree
+from demo_api.process.child import Child, Ended
 from demo_api.shapes import ModelHealth
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class DemoRunner:
     def __init__(self, settings: Settings, device: Device | None = None) -> None:
         self._settings = settings
         self.device = device or settings.device_list[0]
-        self.held: Held | None = None
+        self.held: WarmChild | None = None
         self._lock = threading.Lock()
         self._child: Child | None = None
         self._batch_id: str | None = None
@@ -116,7 +117,7 @@ class DemoRunner:
         run_folder.tidy(folders, keep=self._settings.keep_runs, days=self._settings.keep_days)
         return doubt
 
-    def hold_ahead(self, batch_id: str, hold: Hold) -> None:
+    def start_warm_child(self, batch_id: str, hold: DeviceLock) -> None:
         """Starts a child that will wait for the batch of this id.
 
         Args:
@@ -133,14 +134,16 @@ class DemoRunner:
             folder.write([], {**command.order(self.device.name), "held": True, "prompts": str(folder.prompts)})
             way = self._way(settings, folder, {})
             self.device.note_waiting(batch_id)
-            self.held = Held(batch_id, self._spawn(way, folder, hold, waits=True), self.device, folder, way, settings)
+            self.held = WarmChild(
+                batch_id, self._spawn(way, folder, hold, waits=True), self.device, folder, way, settings
+            )
         except BaseException:
             self.device.take_waiting()
             folder.remove()
             raise
-        hold.leave_to_child()
+        hold.hand_to_child()
 
-    def drop_held(self) -> str | None:
+    def end_warm_child(self) -> str | None:
         """Ends the child that waits, if one does.
 
         Returns:
@@ -157,7 +160,7 @@ class DemoRunner:
             with self._lock:
                 self._child = None
 
-    def generate(self, batch: Batch, listener: Listener, hold: Hold) -> Outcome:
+    def generate(self, batch: Batch, listener: Listener, hold: DeviceLock) -> Outcome:
         """Runs one batch in one child: in the one that was held for it, if there is one.
 
         Args:
@@ -174,11 +177,11 @@ class DemoRunner:
             if self.held is None:
                 return self._run_cold(batch, settings, listener, hold)
             if not self._takes(self.held, settings):
-                return Outcome([], suspect=self.drop_held(), again=True)
+                return Outcome([], suspect=self.end_warm_child(), again=True)
             return self._run_held(batch, settings, listener, self.held)
         except _Cancelled as cancelled:
             failure = stopped(settings, str(cancelled))
-            return Outcome([Result(run.run_id, failure=failure) for run in batch.runs], suspect=self.drop_held())
+            return Outcome([Result(run.run_id, failure=failure) for run in batch.runs], suspect=self.end_warm_child())
         finally:
             with self._lock:
                 self._batch_id = None
@@ -202,70 +205,72 @@ class DemoRunner:
         paths = {name: Path(value) for name, value in accepted.items() if value and name != "hf_model"}
         return self._settings.model_copy(update={**accepted, **paths})
 
-    def _takes(self, held: Held, settings: Settings) -> bool:
+    def _takes(self, held: WarmChild, settings: Settings) -> bool:
         """Whether the child that waits was started as one would be started now, and is ours to tell."""
         return held.way == self._way(settings, held.folder, {}) and held.take()
 
-    def _run_cold(self, batch: Batch, settings: Settings, listener: Listener, hold: Hold) -> Outcome:
+    def _run_cold(self, batch: Batch, settings: Settings, listener: Listener, hold: DeviceLock) -> Outcome:
         folder = RunFolder.create(settings.state_dir / "runs", batch.batch_id)
-        course = Course(batch, listener)
+        progress = BatchProgress(batch, listener)
         try:
-            folder.write(course.prompts, {**command.order(self.device.name), **command.wishes(batch.request)})
-            way = self._way(settings, folder, command.options(settings, course.requests, folder))
+            folder.write(
+                progress.prompts, {**command.order(self.device.name), **command.sampling_options(batch.request)}
+            )
+            way = self._way(settings, folder, command.options(settings, progress.requests, folder))
             with self._lock:  # cancel() either sees the child or keeps it from being started
                 self._check_wanted(batch)
                 self._child = child = self._spawn(way, folder, hold)
-            hold.leave_to_child()
-            ended = self._follow(child, course, settings.run_timeout)
-            return self._outcome(course, ended, settings, folder, spawned=course.begun)
+            hold.hand_to_child()
+            ended = self._follow(child, progress, settings.run_timeout)
+            return self._outcome(progress, ended, settings, folder, spawned=progress.begun)
         finally:
             folder.forget_prompts()
 
-    def _run_held(self, batch: Batch, settings: Settings, listener: Listener, held: Held) -> Outcome:
-        course, folder, child = Course(batch, listener), held.folder, held.child
+    def _run_held(self, batch: Batch, settings: Settings, listener: Listener, held: WarmChild) -> Outcome:
+        progress, folder, child = BatchProgress(batch, listener), held.folder, held.child
         answers_in = _ANSWER_S if held.is_ready else max(_ANSWER_S, held.seconds_left)
-        limit = threading.Timer(answers_in, course.stop_unless_begun, (child,))
+        limit = threading.Timer(answers_in, progress.stop_unless_begun, (child,))
         try:
-            folder.replace_prompts(course.prompts)
-            options = command.options(settings, course.requests, folder)
+            folder.replace_prompts(progress.prompts)
+            options = command.options(settings, progress.requests, folder)
             limit.start()
             with self._lock:
                 self._check_wanted(batch)
                 self.held, self._child = None, child
-            child.tell(json.dumps({"options": options, **command.wishes(batch.request)}).encode() + b"\n")
-            ahead = course.begun.monotonic - held.spawned.monotonic
-            ended = self._follow(child, course, ahead + settings.run_timeout)
+            child.tell(json.dumps({"options": options, **command.sampling_options(batch.request)}).encode() + b"\n")
+            ahead = progress.begun.monotonic - held.spawned.monotonic
+            ended = self._follow(child, progress, ahead + settings.run_timeout)
             # It may have begun between the decision to stop it and the signal.
-            if ended.stopped == "not_begun" or (not course.has_begun and ended.stopped in _OUR_OWN_AFFAIR):
+            if ended.stopped == "not_begun" or (not progress.has_begun and ended.stopped in _OUR_OWN_AFFAIR):
                 folder.remove()
                 return Outcome([], suspect=doubt(ended), again=True)
-            return self._outcome(course, ended, settings, folder, spawned=held.spawned)
+            return self._outcome(progress, ended, settings, folder, spawned=held.spawned)
         finally:
             limit.cancel()
             folder.forget_prompts()
 
-    def _follow(self, child: Child, course: Course, timeout_s: float) -> Ended:
+    def _follow(self, child: Child, progress: BatchProgress, timeout_s: float) -> Ended:
         try:
-            return child.follow(timeout_s=timeout_s, max_output=self._settings.max_output, on_output=course.hear)
+            return child.follow(timeout_s=timeout_s, max_output=self._settings.max_output, on_output=progress.hear)
         finally:
             with self._lock:
                 self._child = None
 
     def _outcome(
-        self, course: Course, ended: Ended, settings: Settings, folder: RunFolder, *, spawned: Moment
+        self, progress: BatchProgress, ended: Ended, settings: Settings, folder: RunFolder, *, spawned: Timestamp
     ) -> Outcome:
-        reading = course.reader.finish(ended.exit_code)
+        reading = progress.reader.finish(ended.exit_code)
         model = reading.demo_model or Path(home.model_variable(settings)[1]).name
-        end = End(settings, reading, ended, spawned, course.begun, model, folder.path, course.batch.claimed_at)
-        results = [end.result(run, place) for place, run in enumerate(course.batch.runs)]
+        end = End(settings, reading, ended, spawned, progress.begun, model, folder.path, progress.batch.claimed_at)
+        results = [end.result(run, place) for place, run in enumerate(progress.batch.runs)]
         return Outcome(results, suspect=end.doubt(results[0]))
 
-    def _way(self, settings: Settings, folder: RunFolder, options: Mapping[str, object]) -> Way:
+    def _way(self, settings: Settings, folder: RunFolder, options: Mapping[str, object]) -> LaunchSpec:
         """How a child with this folder is started."""
         argv = command.arguments(settings, folder, options)
-        return Way(argv, settings.demo_home, command.environment(settings, self.device.environment, folder))
+        return LaunchSpec(argv, settings.demo_home, command.environment(settings, self.device.environment, folder))
 
-    def _spawn(self, way: Way, folder: RunFolder, hold: Hold, *, waits: bool = False) -> Child:
+    def _spawn(self, way: LaunchSpec, folder: RunFolder, hold: DeviceLock, *, waits: bool = False) -> Child:
         return Child(
             way.argv,
             cwd=way.cwd,

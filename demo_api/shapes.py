@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, GetPydanticSchema
 from typing_extensions import NotRequired, TypedDict
 
-from demo_api.device import STATES
+from demo_api.devices.lock import STATES
 from demo_api.messages import PHASES, STATUSES, Timing
 
 RunId = Annotated[str, Field(description="Names the run, and sorts by time.")]
-Engine = Annotated[str, Field(description="Who answered.", json_schema_extra={"enum": ["demo", "direct"]})]
+EngineName = Annotated[str, Field(description="Who answered.", json_schema_extra={"enum": ["demo", "direct"]})]
 Model = Annotated[str | None, Field(description="The model, as the demo calls it; null where it did not say.")]
 DeviceName = Annotated[str | None, Field(description="The device, as the demo calls it; null where it did not say.")]
 Response = Annotated[str, Field(description="The model's answer.")]
@@ -25,7 +25,7 @@ FinishReason = Annotated[
     str | None, Field(description="`stop`: the model ended its answer; `length`: it reached `max_tokens`.")
 ]
 Note = Annotated[str | None, Field(description="A sentence, where a figure could not be had.")]
-Moment = Annotated[str | None, Field(description="UTC, such as 2026-11-22T18:41:26.123Z; null when not yet.")]
+When = Annotated[str | None, Field(description="UTC, such as 2026-11-22T18:41:26.123Z; null when not yet.")]
 Seconds = Annotated[float | None, Field(description="Accepted to finished; null before that.")]
 ExitCode = Annotated[
     int | None, Field(description="The child's; negative is the signal that ended it; null where there was none.")
@@ -58,7 +58,7 @@ class ChatAnswer(TypedDict):
     time_seconds: Annotated[float, Field(description="What you waited for, the line included.")]
     tokens_per_second: Annotated[float | None, Field(description="`tokens_generated` / `time_seconds`.")]
     run_id: RunId
-    engine: Engine
+    engine: EngineName
     model: Model
     device: DeviceName
     finish_reason: FinishReason
@@ -78,11 +78,11 @@ class _Run(TypedDict):
     top_p: float
     seed: int | None
     attempts: Annotated[int, Field(description="How often it was given to a child.")]
-    accepted_at: Moment
-    started_at: Moment
-    finished_at: Moment
+    accepted_at: When
+    started_at: When
+    finished_at: When
     time_seconds: Seconds
-    engine: Engine
+    engine: EngineName
 
 
 class Succeeded(TypedDict):
@@ -190,7 +190,7 @@ class ModelHealth(ModelPlace):
     settings: NotRequired[Annotated[dict[str, Any], Field(description="For `demo-api compare`.")]]
 
 
-class ServiceHealth(ModelHealth):
+class EngineHealth(ModelHealth):
     """What `/health` says beside the status."""
 
     queue: Queue | None
@@ -203,10 +203,10 @@ class BriefHealth(TypedDict):
 
     status: Literal["healthy", "starting", "unhealthy"]
     note: Annotated[str, Field(description="What to expect, or what is wrong and what to do about it.")]
-    engine: Engine
+    engine: EngineName
 
 
-class Health(ServiceHealth, BriefHealth):
+class Health(EngineHealth, BriefHealth):
     """How the server is."""
 
 

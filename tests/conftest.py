@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
-import requests
-from demo_homes import make_home
+from support.demo_homes import make_home
+from support.echo_engine import EchoEngine
+from support.echo_model import EchoModel
+from support.serving import Server, clean_environ, serving
 
-from demo_api import create_app, weights
 from demo_api.config import Settings
-from demo_api.direct import Direct
-from demo_api.engine import Engine
-from demo_api.process_tree import survivors
-from demo_api.server import HttpServer
-from demo_api.service import Service
+from demo_api.demo import small_model as weights
+from demo_api.direct import DirectEngine
 
-pytest_plugins = ["databases"]
+pytest_plugins = ["support.databases"]
 
 
 def pytest_configure() -> None:
@@ -65,30 +59,6 @@ def child_settings(settings: Callable[..., Settings], tmp_path: Path) -> Callabl
     return make
 
 
-@dataclass(frozen=True)
-class Server:
-    """A real server in this process, on a port of its own."""
-
-    url: str
-    settings: Settings
-    service: Service
-
-    def chat(self, prompt: str = "Hello", **fields: object) -> requests.Response:
-        return requests.post(f"{self.url}/chat", json={"prompt": prompt, **fields}, timeout=100)
-
-    def get(self, path: str) -> requests.Response:
-        return requests.get(f"{self.url}{path}", timeout=10)
-
-    def batches(self) -> list[Path]:
-        """The folders of its batches, without that of the child that waits for one."""
-        waiting = self.settings.device_list[0].waiting()
-        return [folder for folder in (self.settings.state_dir / "runs").iterdir() if folder.name != waiting]
-
-    def leftovers(self) -> list[psutil.Process]:
-        """The living processes of this server's batches."""
-        return survivors("DEMO_API_RUN", [folder.name for folder in self.batches()])
-
-
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
     """Starts servers for settings, and stops them when the test ends."""
@@ -96,30 +66,18 @@ def serve() -> Iterator[Callable[..., Server]]:
         yield start
 
 
-@contextmanager
-def serving() -> Iterator[Callable[..., Server]]:
-    """The same, until the end of the block."""
-    running = []
-
-    def start(settings: Settings, engine: Engine | Direct | None = None) -> Server:
-        app = create_app(settings, engine)
-        service: Service = app.extensions["demo_api"]
-        service.start()
-        http = HttpServer(app, settings)
-        thread = threading.Thread(target=http.run)
-        thread.start()
-        running.append((service, http, thread))
-        return Server(http.url, settings, service)
-
-    yield start
-    for service, http, thread in running:
-        hurry = threading.Timer(3, service.hurry)
-        hurry.start()
-        service.close()
-        hurry.cancel()
-        hurry.join()
-        http.close()
-        thread.join()
+@pytest.fixture(params=["demo", "direct"])
+def server_of_each_engine(
+    request: pytest.FixtureRequest, serve: Callable[..., Server], settings: Callable[..., Settings]
+) -> Server:
+    """A server of each engine, with a hand-written model that echoes."""
+    if request.param == "demo":
+        return serve(settings(max_queue=1000), EchoEngine(settings().state_dir))
+    chosen = settings(engine="direct")
+    direct = DirectEngine(EchoModel(), chosen)
+    direct.start()
+    direct.wait_until_loaded()
+    return serve(chosen, direct)
 
 
 @pytest.fixture(autouse=True)
@@ -127,12 +85,3 @@ def _no_model_of_the_tester(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the person who runs the tests counts, except where the small model is."""
     for name in os.environ.keys() - clean_environ().keys():
         monkeypatch.delenv(name)
-
-
-def clean_environ() -> dict[str, str]:
-    """The environment without the tester's settings."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name == "DEMO_API_MODEL_DIR" or not name.startswith(("DEMO_API_", "LLAMA_DIR", "HF_MODEL"))
-    }

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import pytest
 import requests
-from conftest import Server
-from cutting_proxy import CuttingProxy
-from echo_engine import EchoEngine
+from support.cutting_proxy import CuttingProxy
+from support.echo_engine import EchoEngine
+from support.serving import Server
 
 from demo_api.client import Client, ServerError
 from demo_api.config import Settings

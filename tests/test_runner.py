@@ -15,15 +15,16 @@ from threading import Event as Signal
 from threading import Timer
 
 import pytest
-from conftest import Server
-from waiting import until
+from support.serving import Server
+from support.waiting import until
 
-from demo_api import held, run_folder
 from demo_api.config import Settings
-from demo_api.device import Hold
+from demo_api.demo import run_folder
+from demo_api.demo.run_folder import RunFolder
+from demo_api.devices import warm_child as held
+from demo_api.devices.lock import DeviceLock
 from demo_api.errors import SetupError
 from demo_api.messages import Batch, Event, Request, Run
-from demo_api.run_folder import RunFolder
 from demo_api.runner import DemoRunner
 
 ANSWERS = {
@@ -78,11 +79,11 @@ def _nothing_is_left(server: Server) -> None:
     _hold(server.settings).__exit__(None, None, None)
 
 
-def _hold(settings: Settings) -> Hold:
+def _hold(settings: Settings) -> DeviceLock:
     """Holds the device; who was just served may wait a moment until the server has let go of it."""
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     device = settings.device_list[0]
-    return device.wait_to_hold(seconds=5, given_up=Signal(), make_way=lambda: held.let_go(device, grace=5))
+    return device.wait_for_lock(seconds=5, given_up=Signal(), make_way=lambda: held.let_go(device, grace=5))
 
 
 both_ways = pytest.mark.parametrize("hold", ["off", "on"], ids=["cold", "held"])

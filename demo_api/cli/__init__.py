@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from demo_api.cli.compare import compare
+from demo_api.cli.compare.command import compare
 from demo_api.cli.device import device
-from demo_api.cli.doctor import doctor
+from demo_api.cli.doctor.command import doctor
 from demo_api.cli.model import model
 from demo_api.cli.parse import parse
 from demo_api.cli.run import run
 from demo_api.cli.serve import serve
-from demo_api.cli.smoke import smoke
+from demo_api.cli.smoke.command import smoke
 from demo_api.errors import BadRequest, DemoApiError, SetupError, ShuttingDown
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SETUP, EXIT_TIMED_OUT, EXIT_INTERRUPTED = 1, 2, 3, 4, 130

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from demo_api import held
-from demo_api.care import Care
 from demo_api.cli.options import flags_of
 from demo_api.config import Settings
-from demo_api.device import Device
+from demo_api.devices import warm_child as held
+from demo_api.devices.lock import Device
+from demo_api.devices.recovery import DeviceRecovery
+from demo_api.devices.reset import holders
 from demo_api.errors import BadRequest, DeviceFailed, SetupError
-from demo_api.ledger import Ledger
-from demo_api.reset import holders
+from demo_api.queue import Ledger
 
 
 @click.group()
@@ -49,7 +49,7 @@ def reset(name: str | None, **flags: str | None) -> None:
         )
     chosen, ledger = _device(settings, name), Ledger(settings)
     held.let_go(chosen, grace=settings.stop_grace)
-    hold = chosen.try_hold()
+    hold = chosen.try_lock()
     if hold is None:
         raise DeviceFailed(f"The device {chosen.name} is in use.", next_step="Wait for the run to end, or cancel it.")
     with hold:
@@ -57,7 +57,7 @@ def reset(name: str | None, **flags: str | None) -> None:
         if in_the_way:
             used_by = ", ".join(in_the_way)
             raise DeviceFailed(f"The device {chosen.name} is used by {used_by}.", next_step="End that program.")
-        Care(ledger.devices, chosen, settings).reset(hold)
+        DeviceRecovery(ledger.devices, chosen, settings).reset(hold)
     known = ledger.devices.get(chosen.name)
     if known.state != "free":
         raise DeviceFailed(f"The device {chosen.name} is {known.state}: {known.reason}")

@@ -6,9 +6,9 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from demo_api import weights
 from demo_api.cli.options import flags_of
 from demo_api.config import Settings
+from demo_api.demo import small_model as weights
 from demo_api.errors import SetupError
 
 

@@ -11,14 +11,15 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from demo_api import bodies, server
+from demo_api import bodies
 from demo_api.cli.options import OF_SERVERS, flags_of
 from demo_api.config import Settings, flag_names
+from demo_api.demo.run_folder import RunFolder
+from demo_api.devices.local_run import LocalRun
 from demo_api.errors import DemoApiError
 from demo_api.messages import Event, check_request
-from demo_api.run_folder import RunFolder
 from demo_api.shapes import ChatAnswer
-from demo_api.without_server import WithoutServer
+from demo_api.web import server
 
 _RUN_SETTINGS = [name for name in flag_names() if name not in OF_SERVERS]
 
@@ -46,7 +47,7 @@ def run(prompt: str, as_json: bool, **options: Any) -> None:
 
 
 def _run(settings: Settings, fields: dict[str, object]) -> ChatAnswer:
-    demo = WithoutServer(settings)
+    demo = LocalRun(settings)
     runs = demo.prepare([check_request(fields)])
     server.stop_on_signals(demo.stop, demo.hurry)
     with Console(stderr=True).status("waiting for the device") as status:

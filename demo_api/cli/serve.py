@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from demo_api import home, server
-from demo_api.app import create_app, endpoints
+from demo_api import create_app
 from demo_api.cli.logs import configure
 from demo_api.cli.options import flags_of
 from demo_api.config import Settings, flag_names
-from demo_api.direct import Direct
+from demo_api.demo import home
+from demo_api.direct import DirectEngine
 from demo_api.errors import SetupError
-from demo_api.health import NOTES
+from demo_api.web import server
+from demo_api.web.error_handlers import endpoints
+from demo_api.web.health import NOTES
 
 
 @click.command()
@@ -28,7 +30,7 @@ def serve(**flags: str | None) -> None:
     click.echo("\n".join(_banner_of_checks(settings)))
     app = create_app(settings)
     service = app.extensions["demo_api"]
-    if not isinstance(service, Direct):
+    if not isinstance(service, DirectEngine):
         service.check()
     http = server.HttpServer(app, settings)
     click.echo("Endpoints:")
@@ -53,7 +55,7 @@ def _fails_fast(settings: Settings) -> bool:
     return settings.engine == "direct" and (sys.stdout.isatty() if settings.fail_fast is None else settings.fail_fast)
 
 
-def _stop_if_it_fails(direct: Direct, stop: Callable[[], None]) -> list[SetupError]:
+def _stop_if_it_fails(direct: DirectEngine, stop: Callable[[], None]) -> list[SetupError]:
     """Has the server leave when the model cannot be loaded. Returns where the reason will be."""
     failed: list[SetupError] = []
 

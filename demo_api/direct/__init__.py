@@ -1,10 +1,10 @@
 """The direct engine: the model stays in memory, and answers in milliseconds to seconds."""
 
 from demo_api.config import Settings
-from demo_api.direct.engine import Direct
+from demo_api.direct.engine import DirectEngine
 from demo_api.direct.model import Model
 
-__all__ = ["Direct", "make_model"]
+__all__ = ["DirectEngine", "make_model"]
 
 
 def make_model(settings: Settings) -> Model:

@@ -13,8 +13,8 @@ from queue import Empty, SimpleQueue
 from demo_api import bodies
 from demo_api.direct.model import Completion, Model, Question
 from demo_api.errors import BadRequest, DemoApiError, ShuttingDown
-from demo_api.ledger import new_id
 from demo_api.messages import Answer, Event, Failure, Result, Run, Timing
+from demo_api.queue import new_id
 
 logger = logging.getLogger(__name__)
 

@@ -12,20 +12,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from demo_api import home
 from demo_api.config import Settings
+from demo_api.demo import home
 from demo_api.direct.answering import Answering
 from demo_api.direct.model import MAX_SEQ_LEN, Model, Question
 from demo_api.errors import BadRequest, DemoApiError, QueueFull, SetupError, ShuttingDown, Starting
 from demo_api.messages import Run
-from demo_api.shapes import DeviceHealth, ServiceHealth
+from demo_api.shapes import DeviceHealth, EngineHealth
 
 logger = logging.getLogger(__name__)
 
 _REMEMBERED = 20
 
 
-class Direct:
+class DirectEngine:
     """Answers questions with a model in memory. All methods may be called from any thread.
 
     The model is loaded and closed by a thread of its own, and used by threads that are joined: llama.cpp aborts a
@@ -108,7 +108,7 @@ class Direct:
             self._pool.submit(self._answer, answering)
         return answering
 
-    def describe(self) -> ServiceHealth:
+    def describe(self) -> EngineHealth:
         """What ``/health`` says of the model, the line and the slots."""
         with self._lock:
             waiting, running = self._waiting, len(self._open) - self._waiting

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from demo_api import home
-from demo_api.command import TOP_K
 from demo_api.config import Settings
 from demo_api.cpu_demo.models.tt_transformers.tt.common import check_sampling
+from demo_api.demo import home
+from demo_api.demo.command import TOP_K
 from demo_api.direct.model import MAX_SEQ_LEN, Completion, OnText, Question
 from demo_api.errors import BadRequest, RunFailed, SetupError
 

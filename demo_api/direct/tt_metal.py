@@ -17,8 +17,8 @@ from demo_api.direct.detokenizer import Detokenizer
 from demo_api.direct.model import Completion, OnText, Question
 from demo_api.direct.tt_metal_checkout import (
     close_device,
-    hold_device,
     import_checkout,
+    lock_device,
     open_device,
     reason,
     setup_step,
@@ -54,7 +54,7 @@ class TtMetal:
         The first answer compiles the kernels (minutes, if none is cached), so no client waits for that.
         """
         try:
-            self._opened.enter_context(hold_device(self._settings))
+            self._opened.enter_context(lock_device(self._settings))
             checkout = import_checkout(self._settings)
             mesh = open_device(checkout)
             self._opened.callback(close_device, checkout, mesh)

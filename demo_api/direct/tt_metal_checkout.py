@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demo_api import held, home
 from demo_api.config import Settings
-from demo_api.device import Hold
+from demo_api.demo import home
+from demo_api.devices import warm_child as held
+from demo_api.devices.lock import DeviceLock
 from demo_api.errors import DemoApiError, SetupError
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Checkout:
     model_config: Any
 
 
-def hold_device(settings: Settings) -> Hold:
+def lock_device(settings: Settings) -> DeviceLock:
     """Takes the first of the server's devices for good, so that no run of the demo begins on it.
 
     Raises:
@@ -54,7 +55,7 @@ def hold_device(settings: Settings) -> Hold:
     with setup_step(f"The lock of the device {device.name!r} cannot be taken", "Look at DEMO_API_STATE_DIR."):
         device.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         held.let_go(device, grace=settings.stop_grace)
-        hold = device.try_hold(to_the_end=True)
+        hold = device.try_lock(keeps_share=True)
     if hold is not None and hold.others_serve:
         hold.__exit__(None, None, None)
         hold = None

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from demo_api.command import TOP_K
+from demo_api.demo.command import TOP_K
 from demo_api.direct.model import MAX_SEQ_LEN
 from demo_api.direct.tt_metal_checkout import Checkout
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 LONGEST_LINE = 8 * 2**20
 
 
-class Lines:
+class LineSplitter:
     """Puts lines together again.
 
     Only ``\\n`` ends a line: answers may hold ``\\r``, U+2028 and everything else that ``str.splitlines`` cuts at.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from demo_api.transcript.course import answer_header
+from demo_api.transcript.demo_log import answer_header
 
 DEMO = "simple_text_demo"
 

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from demo_api.messages import Answer, Event, Failure, Metrics
-from demo_api.transcript.course import Phase
+from demo_api.transcript.demo_log import Phase
 from demo_api.transcript.failure import explain
-from demo_api.transcript.lines import Lines
-from demo_api.transcript.log import Log
+from demo_api.transcript.lines import LineSplitter
+from demo_api.transcript.records import RecordReader
 from demo_api.transcript.report import Report
 
 Stream = Literal["stdout", "stderr"]
@@ -56,17 +56,17 @@ class _Stream:
 
     def __init__(self, prompts: Sequence[str]) -> None:
         self.empty = True
-        self.log = Log(prompts)
+        self.records = RecordReader(prompts)
         self.report = Report()
-        self._lines = Lines()
+        self._lines = LineSplitter()
 
     def feed(self, chunk: bytes) -> list[Event]:
         self.empty = self.empty and not chunk
         events: list[Event] = []
         for line in self._lines.feed(chunk):
             self.report.line(line)
-            events += self.log.line(line)
-        self.log.course.damaged = self.log.course.damaged or self._lines.dropped > 0
+            events += self.records.line(line)
+        self.records.demo_log.damaged = self.records.demo_log.damaged or self._lines.dropped > 0
         return events
 
     def flush(self) -> bytes:
@@ -98,12 +98,12 @@ class Reader:
             the events recognised now.
         """
         events = (self._stdout if stream == "stdout" else self._stderr).feed(chunk)
-        return [] if stream == "stdout" and self._stderr.log.heard else events
+        return [] if stream == "stdout" and self._stderr.records.heard else events
 
     @property
     def waiting_at(self) -> float | None:
         """When a child that was started ahead began to wait, Unix seconds; None while it did not."""
-        return self._stderr.log.course.waiting_at
+        return self._stderr.records.demo_log.waiting_at
 
     def finish(self, exit_code: int) -> Reading:
         """What the whole transcript says, after the last feed.
@@ -115,29 +115,29 @@ class Reader:
         report = self._stderr.report if self._stdout.empty else self._stdout.report
         # After a failed test nothing more need follow the answers; after a passed one the metrics must.
         ended = exit_code > 0 and report.counts is not None
-        self._stdout.log.finish(rests[0], ended, merged=True)
-        self._stderr.log.finish(rests[1], ended, merged=self._stdout.empty)
-        log = self._stderr.log if self._stderr.log.heard else self._stdout.log
-        answers = log.course.answers()
+        self._stdout.records.finish(rests[0], ended, merged=True)
+        self._stderr.records.finish(rests[1], ended, merged=self._stdout.empty)
+        log = self._stderr.records if self._stderr.records.heard else self._stdout.records
+        answers = log.demo_log.answers()
         missing = len(self._prompts) - len(answers)
         error = explain(exit_code, report, self._stderr.report, log.last_error, missing, self._prompts)
         return Reading(
             status="failed" if error else "succeeded",
             error=error,
             answers=answers,
-            metrics=log.course.metrics,
+            metrics=log.demo_log.metrics,
             phases=self._phases(log),
             waiting_at=self.waiting_at,
-            demo_device=log.course.device,
-            demo_model=log.course.model,
-            iterations=log.course.iterations,
+            demo_device=log.demo_log.device,
+            demo_model=log.demo_log.model,
+            iterations=log.demo_log.iterations,
             all_answered=not missing,
         )
 
-    def _phases(self, log: Log) -> list[Phase]:
+    def _phases(self, log: RecordReader) -> list[Phase]:
         # Where pytest captured the demo's log, our plugin's record is still on stderr.
-        early = [] if log is self._stderr.log else self._stderr.log.course.phases
-        return early + [phase for phase in log.course.phases if phase.name not in {phase.name for phase in early}]
+        early = [] if log is self._stderr.records else self._stderr.records.demo_log.phases
+        return early + [phase for phase in log.demo_log.phases if phase.name not in {phase.name for phase in early}]
 
 
 def parse(prompts: Sequence[str], stdout: Iterable[bytes], stderr: Iterable[bytes], exit_code: int) -> Reading:

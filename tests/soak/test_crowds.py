@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from real_server import RealServer, Site, at_once, pause, until
+from support.real_server import RealServer, Site, at_once, pause, until
 
 SEED = int(os.environ.get("SOAK_SEED", random.SystemRandom().randrange(10**6)))
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 CLIENTS = 500
 MAX_QUEUE = 100
 STORM = 30
@@ -26,7 +26,7 @@ STORM = 30
 @contextmanager
 def _polled(server: RealServer) -> Iterator[list[dict[str, float]]]:
     """/health is asked all of the time; the list is filled at the end of the block."""
-    command = [sys.executable, str(HERE / "poller.py"), server.url.rsplit(":", 1)[1]]
+    command = [sys.executable, str(SUPPORT / "poller.py"), server.url.rsplit(":", 1)[1]]
     told: list[dict[str, float]] = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -52,7 +52,7 @@ def test_five_hundred_clients_are_answered_or_told_to_come_back(
         with _polled(server) as idle:
             pause(5)
         with _polled(server) as crowded:
-            command = [sys.executable, str(HERE / "crowd.py"), server.url.rsplit(":", 1)[1], str(CLIENTS)]
+            command = [sys.executable, str(SUPPORT / "crowd.py"), server.url.rsplit(":", 1)[1], str(CLIENTS)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
         answers = json.loads(done.stdout)
         assert len(answers) == CLIENTS

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from real_server import RealServer, Site, pause, until
+from support.real_server import RealServer, Site, pause, until
 
 SEED = int(os.environ.get("SOAK_SEED", random.SystemRandom().randrange(10**6)))
 LEASE = 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from real_server import Site, pause, until
+from support.real_server import Site, pause, until
 
 MEGABYTE = 2**20
 

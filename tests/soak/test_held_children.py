@@ -10,7 +10,7 @@ from threading import Timer
 
 import psutil
 import pytest
-from real_server import Site, pause, until
+from support.real_server import Site, pause, until
 
 SEED = int(os.environ.get("SOAK_SEED", random.SystemRandom().randrange(10**6)))
 REQUESTS = 200

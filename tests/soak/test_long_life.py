@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from real_server import RealServer, Site, pause, until
+from support.real_server import RealServer, Site, pause, until
 
 RUNS = 1000
 WARM_UP = 100

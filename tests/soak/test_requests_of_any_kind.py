@@ -6,9 +6,8 @@ import os
 import random
 
 import pytest
-from any_request import ask
-from conftest import Server
-from test_any_request import server  # noqa: F401  (a fixture)
+from support.any_request import ask
+from support.serving import Server
 
 SEED = int(os.environ.get("SOAK_SEED", random.SystemRandom().randrange(10**6)))
 CASES = 5_000
@@ -16,10 +15,10 @@ CASES = 5_000
 
 @pytest.mark.timeout(3600)
 def test_every_answer_is_one_that_the_document_declares(
-    server: Server,  # noqa: F811
+    server_of_each_engine: Server,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    asked = ask(server.url, examples=700, seed=SEED, timeout=3500)
+    asked = ask(server_of_each_engine.url, examples=700, seed=SEED, timeout=3500)
     with capsys.disabled():
         print(f" {asked.cases} cases, SOAK_SEED={SEED};", end="")
     assert asked.found_nothing, asked.told

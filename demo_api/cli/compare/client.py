@@ -1,0 +1,212 @@
+"""Asks two servers the same prompts, one request after another, so that they do not compete for the machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from urllib.parse import urlsplit
+
+import requests
+from pydantic import BaseModel, Field, ValidationError
+
+from demo_api.cli.compare.comparison import PARTS, SIDES, Replies, Reply
+from demo_api.errors import BadRequest, DemoApiError
+from demo_api.web.keys import bearer
+
+_CONNECT_SECONDS = 10
+_HEALTH_SECONDS = 30
+_LONGEST_WORDS = 500
+
+Progress = Callable[[str, int, int], None]
+"""Called before each request with the side, the number of the request from 1, and how many there are."""
+
+
+class NoServer(DemoApiError):
+    """Nothing answers at the address of a server, so nothing can be compared."""
+
+    next_step = "Start it, or give the address of one that runs."
+
+
+class _Answer(BaseModel):
+    """What is used of a 200 of ``POST /chat``."""
+
+    response: str
+    tokens_generated: int | None = Field(None, ge=0)
+    time_seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
+    tokens_per_second: float | None = Field(None, ge=0, allow_inf_nan=False)
+    engine: str | None = None
+    model: str | None = None
+    device: str | None = None
+    timing: dict[str, object] = Field(default_factory=dict)
+
+
+class Client:
+    """One of the two servers.
+
+    Args:
+        url: such as ``http://127.0.0.1:8080``.
+        timeout: seconds to wait for one answer.
+        key: the server's, if it has keys.
+
+    Attributes:
+        shown: the URL as it may be shown: without a password.
+
+    Raises:
+        BadRequest: the URL is none.
+    """
+
+    def __init__(self, url: str, *, timeout: float, key: str | None = None) -> None:
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise BadRequest(f"{url} is no address of a server.", next_step="Give one such as http://127.0.0.1:8080.")
+        self._url = url.rstrip("/")
+        self.shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+        self._timeout = timeout
+        self._headers = bearer(key)
+
+    def health(self) -> dict[str, object]:
+        """The body of ``GET /health``; empty where it is none.
+
+        Raises:
+            NoServer: nothing answers.
+        """
+        try:
+            body = self._send("GET", "/health", _HEALTH_SECONDS).json()
+        except requests.JSONDecodeError:
+            return {}
+        except requests.RequestException as error:
+            raise NoServer(f"There is no server at {self.shown}: {_reason(error)}.") from None
+        return body if isinstance(body, dict) else {}
+
+    def not_ready(self) -> str | None:
+        """Why it would accept no request now, in its own words; None if it would."""
+        try:
+            answer = self._send("GET", "/readyz", _HEALTH_SECONDS)
+        except requests.RequestException as error:
+            return _reason(error)
+        return None if answer.status_code == 200 else _words(answer)
+
+    def ask(self, fields: Mapping[str, object]) -> Reply:
+        """Sends one prompt to ``POST /chat`` and waits for its answer, or for the error."""
+        try:
+            answer = self._send("POST", "/chat", self._timeout, fields)
+        except requests.Timeout:
+            return Reply(error=f"It did not answer within {self._timeout:g} s.")
+        except requests.RequestException as error:
+            return Reply(error=f"It cannot be reached: {_reason(error)}.")
+        return _reply(answer) if answer.status_code == 200 else Reply(error=_words(answer))
+
+    def _send(
+        self, method: str, path: str, timeout: float, fields: Mapping[str, object] | None = None
+    ) -> requests.Response:
+        # A connection of its own for each: one that the server has closed meanwhile would look like a failure.
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy of the environment is not meant for servers of one's own
+            return session.request(
+                method,
+                self._url + path,
+                json=fields,
+                headers=self._headers,
+                timeout=(_CONNECT_SECONDS, timeout),
+                allow_redirects=False,
+            )
+
+
+def ask_all(
+    prompts: Sequence[str],
+    parameters: Mapping[str, object],
+    *,
+    repeat: int,
+    client: Callable[[str], Client],
+    one_at_a_time: bool = False,
+    progress: Progress = lambda side, number, total: None,
+) -> tuple[dict[str, dict[str, object]], dict[str, list[Replies]]]:
+    """Asks both servers every prompt.
+
+    Args:
+        parameters: fields of the request beside the prompt.
+        repeat: how often each prompt is sent to each server.
+        client: gives the server of a side; called before each request.
+        one_at_a_time: all requests to one server before the first one to the other.
+
+    Returns:
+        for each of ``SIDES`` what ``GET /health`` said, and what was said to each prompt.
+
+    Raises:
+        NoServer: one of them is not there at all.
+    """
+    asked = list(_turns(len(prompts), repeat, one_at_a_time))
+    healths: dict[str, dict[str, object]] = {}
+    replies: dict[str, list[list[Reply]]] = {side: [[] for _ in prompts] for side in SIDES}
+    if not one_at_a_time:  # before a run of minutes on the one, it should be known that the other is there
+        healths = {side: client(side).health() for side in SIDES}
+    for number, (side, prompt) in enumerate(asked, 1):
+        server = client(side)
+        if side not in healths:
+            healths[side] = server.health()
+        progress(side, number, len(asked))
+        replies[side][prompt].append(server.ask({"prompt": prompts[prompt], **parameters}))
+    return healths, {side: [Replies(each) for each in replies[side]] for side in SIDES}
+
+
+def _turns(prompts: int, repeat: int, one_at_a_time: bool) -> Iterator[tuple[str, int]]:
+    """Who is asked which prompt, in order. The sides take turns in coming first: who comes second finds warm caches."""
+    rounds = [(number, prompt) for number in range(repeat) for prompt in range(prompts)]
+    if one_at_a_time:
+        return ((side, prompt) for side in SIDES for _, prompt in rounds)
+    return (
+        (side, prompt) for number, prompt in rounds for side in (SIDES if (number + prompt) % 2 == 0 else SIDES[::-1])
+    )
+
+
+def _reply(answer: requests.Response) -> Reply:
+    try:
+        body = _Answer.model_validate_json(answer.content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(each) for each in first["loc"]) or "the body"
+        return Reply(error=f"It answered 200, but not as /chat does: {where}: {first['msg']}.")
+    return Reply(
+        response=body.response,
+        seconds=body.time_seconds,
+        tokens=body.tokens_generated,
+        tokens_per_second=body.tokens_per_second,
+        ttft_ms=_number(body.timing.get("ttft_ms")),
+        parts={name: told for name in PARTS if (told := _number(body.timing.get(f"{name}_seconds"))) is not None},
+        engine=body.engine,
+        model=body.model,
+        device=body.device,
+    )
+
+
+def _number(value: object) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _words(answer: requests.Response) -> str:
+    """What an answer that is no success says: our errors' sentences, or the beginning of whatever it is."""
+    try:
+        body = answer.json()
+    except requests.JSONDecodeError:
+        body = None
+    if isinstance(body, dict) and body.get("error"):
+        said = f"{body['error']} {body.get('next_step') or ''}"
+    else:
+        said = " ".join(answer.text.split())[:_LONGEST_WORDS] or str(answer.reason)
+    return f"{answer.status_code}: {said.strip()}"
+
+
+def _reason(error: requests.RequestException) -> str:
+    """The innermost reason: urllib3 wraps it several times."""
+    inner: BaseException = error
+    while (
+        wrapped := getattr(inner, "reason", None) or inner.__cause__ or inner.__context__
+    ) is not None and isinstance(wrapped, BaseException):
+        inner = wrapped
+    return (inner.strerror if isinstance(inner, OSError) else None) or str(inner) or type(inner).__name__

@@ -1,0 +1,145 @@
+"""Compares the demo engine with the direct engine."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from demo_api.cli.compare.client import Client, ask_all
+from demo_api.cli.compare.comparison import NOT_COMPARED, SIDES, Comparison, Pair, settings_of
+from demo_api.cli.compare.report import as_dict, as_html, print_report
+from demo_api.cli.compare.servers import OWN_SETTINGS, Servers, interrupt_on_signals
+from demo_api.cli.options import flags_of
+from demo_api.config import Settings, flag, flag_names
+from demo_api.demo.prompt_files import BUNDLED, read_prompts
+from demo_api.errors import DemoApiError
+from demo_api.messages import check_request
+
+_EXIT_NOT_COMPARED, _EXIT_INTERRUPTED = 2, 130
+_SERVER_SETTINGS = [name for name in flag_names() if name not in OWN_SETTINGS]
+
+
+def _output_file(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    # Found out now, and not after the minutes that the comparison takes.
+    if path is not None and not os.access(path.absolute().parent, os.W_OK):
+        raise click.BadParameter(f"nothing can be written in {path.absolute().parent}.", context, parameter)
+    return path
+
+
+def _file(name: str, help_text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    kind = click.Path(dir_okay=False, writable=True, path_type=Path)
+    return click.option(name, name[2:] + "_file", type=kind, metavar="F", callback=_output_file, help=help_text)
+
+
+@click.command()
+@click.option("--demo", metavar="URL", help="Where `demo-api serve --engine demo` listens.")
+@click.option("--direct", metavar="URL", help="Where `demo-api serve --engine direct` listens.")
+@click.option("--start", is_flag=True, help="Start both servers on free ports, and stop them.")
+@click.option("--prompts", metavar="FILE", type=click.Path(path_type=Path), default=BUNDLED / "compare.json",
+              show_default="prompts/compare.json", help="Prompts in the demo's format.")  # fmt: skip
+@click.option("--repeat", type=click.IntRange(1, 100), default=1, show_default=True,
+              help="How often each prompt is sent to each server; the medians are shown.")  # fmt: skip
+@click.option("--max-tokens", type=int, default=64, show_default=True, help="Most tokens to answer with (1 to 2048).")
+@click.option("--temperature", type=float, default=0.0, show_default=True, help="0.0 to 2.0; 0 is greedy.")
+@click.option("--top-p", type=float, default=0.9, show_default=True, help="Over 0, up to 1.")
+@click.option("--seed", type=int, help="Repeats a sampled answer, where the engine knows seeds.")
+@click.option("--min-similarity", type=click.FloatRange(0.0, 1.0), default=1.0, show_default=True,
+              help="Answers that differ by no more than this are not an error (0 to 1).")  # fmt: skip
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+              help="How long to wait for one answer; default: DEMO_API_RUN_TIMEOUT and a minute.")  # fmt: skip
+@_file("--json", "Write everything into this file, as JSON.")
+@_file("--html", "Write one self-contained page into this file.")
+@flags_of(_SERVER_SETTINGS)
+@click.pass_context
+def compare(context: click.Context, /, json_file: Path | None, html_file: Path | None, **options: Any) -> None:
+    """Send the same prompts with the same parameters to both engines, and compare answers and times.
+
+    Exit code 0: the same; 1: one differs by more than --min-similarity; 2: one could not be compared. The settings at
+    the end are those of servers that --start starts.
+    """
+    console = Console(highlight=False)
+    flags = {name: options.pop(name) for name in _SERVER_SETTINGS}
+    _check_sides(options, flags)
+    try:
+        comparison = _compare(options, flags)
+        print_report(comparison, console)
+        if json_file is not None:
+            json_file.write_text(json.dumps(as_dict(comparison), indent=1) + "\n", encoding="utf-8")
+        if html_file is not None:
+            html_file.write_text(as_html(comparison), encoding="utf-8")
+    except DemoApiError as error:
+        click.echo(f"demo-api: {error}\n{error.next_step}", err=True)
+        context.exit(_EXIT_NOT_COMPARED)
+    except OSError as error:
+        click.echo(f"demo-api: {error.filename} cannot be written: {error.strerror}.", err=True)
+        context.exit(_EXIT_NOT_COMPARED)
+    except KeyboardInterrupt:
+        context.exit(_EXIT_INTERRUPTED)
+    context.exit(comparison.exit_code)
+
+
+def _compare(options: dict[str, Any], flags: dict[str, str | None]) -> Comparison:
+    settings = Settings.load(flags)
+    parameters = {name: options[name] for name in ("max_tokens", "temperature", "top_p", "seed")}
+    check_request({"prompt": "a", **parameters})
+    prompts = read_prompts(options["prompts"])
+    timeout = options["timeout"] or settings.run_timeout + 60
+    if options["start"]:
+        return _compare_started(Servers(settings, flags, timeout=timeout), prompts, parameters, options)
+    clients = {side: Client(options[side], timeout=timeout, key=settings.key) for side in SIDES}
+    return _ask(clients.__getitem__, prompts, parameters, options, urls={side: clients[side].shown for side in SIDES})
+
+
+def _compare_started(
+    servers: Servers, prompts: list[str], parameters: dict[str, object], options: dict[str, Any]
+) -> Comparison:
+    interrupt_on_signals()
+    keep = False
+    try:
+        comparison = _ask(servers.client, prompts, parameters, options, one_at_a_time=servers.one_at_a_time)
+        keep = any(pair.verdict == NOT_COMPARED for pair in comparison.pairs)  # their errors tell of files in it
+        return comparison
+    finally:
+        kept = servers.close(keep_folder=keep)
+        if kept is not None:
+            click.echo(f"What the servers left, with their logs, is in {kept}.", err=True)
+
+
+def _ask(
+    client: Callable[[str], Client],
+    prompts: list[str],
+    parameters: dict[str, object],
+    options: dict[str, Any],
+    *,
+    one_at_a_time: bool = False,
+    urls: dict[str, str] | None = None,
+) -> Comparison:
+    with Console(stderr=True).status("waiting for the servers") as status:
+        healths, replies = ask_all(
+            prompts,
+            parameters,
+            repeat=options["repeat"],
+            client=client,
+            one_at_a_time=one_at_a_time,
+            progress=lambda side, number, total: status.update(f"request {number} of {total}, to {side}"),
+        )
+    both = zip(prompts, replies["demo"], replies["direct"], strict=True)
+    pairs = [Pair(*each, min_similarity=options["min_similarity"]) for each in both]
+    return Comparison(pairs, settings_of(healths, pairs), parameters, urls or {}, options["repeat"])
+
+
+def _check_sides(options: dict[str, Any], flags: dict[str, str | None]) -> None:
+    given = [f"--{side}" for side in SIDES if options[side] is not None]
+    if options["start"] and given:
+        raise click.UsageError(f"--start starts both servers: leave {' and '.join(given)} out.")
+    if not options["start"] and len(given) < len(SIDES):
+        raise click.UsageError("Give the addresses of both servers, --demo and --direct, or --start.")
+    unused = [flag(name) for name, value in flags.items() if value is not None]
+    if not options["start"] and unused:
+        raise click.UsageError(f"Only servers that --start starts can be given {unused[0]}.")

@@ -1,0 +1,144 @@
+"""Starts the two servers of a comparison as child processes, and stops them."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from demo_api.cli.compare.client import Client
+from demo_api.config import Settings, flag, setting_names, variable
+from demo_api.errors import SetupError
+
+OWN_SETTINGS = (
+    *("host", "port", "engine", "fail_fast", "state_dir", "database_url", "drain"),
+    *("keys", "keys_file", "key", "insecure", "hosts", "rate_limit"),
+)
+"""What each server is given for itself, whatever the settings say."""
+
+_URL = re.compile(r"^ +POST +(http\S+)/chat\n", re.M)
+_LOOK_SECONDS = 0.1
+_STOP_SECONDS = 15.0
+_SHOWN_LINES = 20
+
+
+class Servers:
+    """Both servers, each on a free port of 127.0.0.1 and with a folder of state of its own.
+
+    A device is held by one process at a time, and the direct engine never lets go of it. So only the CPU edition has
+    both servers at the same time; elsewhere the other one is stopped before one is started.
+
+    Args:
+        settings: those of this process, checked. ``run_timeout`` bounds how long a server may take until it is ready.
+        flags: the settings that were given as flags, by name, as text; variables are inherited.
+        timeout: seconds to wait for one answer.
+    """
+
+    def __init__(self, settings: Settings, flags: Mapping[str, str | None], *, timeout: float) -> None:
+        self.one_at_a_time = not settings.is_cpu_demo
+        self._settings = settings
+        self._flags = [word for name, value in flags.items() if value is not None for word in (flag(name), value)]
+        self._timeout = timeout
+        self._key = secrets.token_hex(16)
+        self._folder = Path(tempfile.mkdtemp(prefix="demo-api-compare-"))
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._clients: dict[str, Client] = {}
+
+    def client(self, side: str) -> Client:
+        """The server of a side; started, and waited for, if it is not there.
+
+        Raises:
+            SetupError: it left, or was not ready in time; the error has the server's own words.
+        """
+        if side not in self._clients:
+            if self.one_at_a_time:
+                self._stop()
+            self._spawn(side)
+            self._clients[side] = self._wait(side)
+        return self._clients[side]
+
+    def close(self, *, keep_folder: bool = False) -> Path | None:
+        """Stops both: SIGTERM, time to close the device, SIGKILL; an interrupt meanwhile cuts that time short.
+
+        Returns:
+            the folder with the servers' state and logs, if it was to be kept.
+        """
+        self._stop()
+        if keep_folder:
+            return self._folder
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return None
+
+    def _spawn(self, side: str) -> None:
+        folder = self._folder / side
+        folder.mkdir()
+        own = {"host": "127.0.0.1", "port": "0", "engine": side, "state_dir": str(folder / "state"), "drain": "0"}
+        own |= {"fail_fast": "true"} if "fail_fast" in setting_names() else {}
+        command = [sys.executable, "-m", "demo_api", "serve", *self._flags]
+        command += [word for name, value in own.items() for word in (flag(name), value)]
+        unwanted = {variable(name) for name in OWN_SETTINGS}
+        environ = {name: value for name, value in self._settings.inherited.items() if name not in unwanted}
+        environ["DEMO_API_KEYS"] = self._key
+        with open(folder / "stdout.txt", "wb") as stdout, open(folder / "stderr.txt", "wb") as stderr:
+            # In a session of its own: the terminal's Ctrl-C is for us, who then stop it in order.
+            self._processes[side] = subprocess.Popen(
+                command, env=environ, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True
+            )
+
+    def _wait(self, side: str) -> Client:
+        process, client, problem = self._processes[side], None, "it did not tell its address"
+        deadline = time.monotonic() + self._settings.run_timeout
+        while time.monotonic() < deadline:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_LOOK_SECONDS)
+                raise SetupError(
+                    f"The {side} server did not start (exit code {process.returncode}).",
+                    next_step=self._words(side),
+                )
+            url = _URL.search((self._folder / side / "stdout.txt").read_text(encoding="utf-8", errors="replace"))
+            client = client or (Client(url[1], timeout=self._timeout, key=self._key) if url else None)
+            if client is not None:
+                found = client.not_ready()
+                if found is None:
+                    return client
+                problem = found
+        raise SetupError(
+            f"The {side} server was not ready within {self._settings.run_timeout:g} s: {problem}",
+            next_step=self._words(side),
+        )
+
+    def _words(self, side: str) -> str:
+        """The end of what a server said."""
+        stderr = (self._folder / side / "stderr.txt").read_text(encoding="utf-8", errors="replace")
+        return "\n".join(stderr.strip().splitlines()[-_SHOWN_LINES:]) or "It said nothing."
+
+    def _stop(self) -> None:
+        try:
+            for process in self._processes.values():
+                process.terminate()
+            deadline = time.monotonic() + self._settings.stop_grace + _STOP_SECONDS
+            for process in self._processes.values():
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, deadline - time.monotonic()))
+        finally:
+            for process in self._processes.values():
+                process.kill()
+            for process in self._processes.values():
+                process.wait()
+            self._processes.clear()
+            self._clients.clear()
+
+
+def interrupt_on_signals() -> None:
+    """From now on what would end this process at once is an interrupt instead, after which servers are stopped."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)

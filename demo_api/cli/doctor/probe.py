@@ -1,0 +1,150 @@
+"""Starts short-lived processes as the child is started, and hears what they say. They leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from demo_api.cli.doctor import source
+from demo_api.config import Settings
+from demo_api.demo import command, home
+from demo_api.demo.run_folder import RunFolder
+from demo_api.errors import SetupError
+from demo_api.process.child import Child
+
+PROBE_SECONDS = 60.0
+"""How long the child's interpreter may take to tell what it has: a cold disk is slow."""
+
+_PROBE_GRACE = 1.0
+_MOST_OUTPUT = 2**22
+_MOST_TOLD = 300  # characters
+_PROBE = Path(__file__).with_name("in_child.py")
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a process ended, and what it printed.
+
+    Attributes:
+        exit_code: negative for the signal that killed it.
+        stopped: ``timed_out``, ``output_too_large``, or None when it ended by itself.
+    """
+
+    exit_code: int
+    stopped: str | None
+    stdout: str
+    stderr: str
+
+    def last_words(self) -> str:
+        """The last line that it printed, on one line and without control characters."""
+        lines = [line for line in (self.stdout + "\n" + self.stderr).splitlines() if line.strip()]
+        return printable(lines[-1]) if lines else "it said nothing"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the child's interpreter has.
+
+    Attributes:
+        python: the interpreter.
+        version: its version, such as (3, 10, 12).
+        modules: versions by module, for those that the demo needs; None for one that is missing.
+        models: where ``models.tt_transformers`` is found; see ``in_child.models``.
+    """
+
+    python: Path
+    version: tuple[int, ...]
+    modules: Mapping[str, str | None]
+    models: Mapping[str, Any]
+
+
+def printable(text: str) -> str:
+    """What a process said, shortened, and safe to show on a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text.strip()[:_MOST_TOLD])
+
+
+@contextmanager
+def work_folder() -> Iterator[RunFolder]:
+    """A run's folder, outside of the state folder, that is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="demo-api-doctor-", ignore_cleanup_errors=True) as path:
+        yield RunFolder(Path(path))
+
+
+def listen(
+    argv: Sequence[str],
+    settings: Settings,
+    folder: RunFolder,
+    *,
+    seconds: float,
+    grace: float,
+    selection: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Said:
+    """Runs a command in the demo home, with the child's environment, until it and all that it started are gone.
+
+    Args:
+        seconds: after which it is stopped.
+        grace: seconds that it has after SIGINT.
+        selection: what selects the device.
+
+    Raises:
+        SetupError: it could not be started.
+    """
+    try:
+        child = Child(
+            argv,
+            cwd=settings.demo_home,
+            env=_environment(settings, selection or {}, folder),
+            stdout=folder.stdout,
+            stderr=folder.stderr,
+            mark=("DEMO_API_DOCTOR", folder.path.name),
+            pass_fds=pass_fds,
+            grace=grace,
+        )
+    except OSError as error:
+        raise SetupError(
+            f"{argv[0]} could not be started in {settings.demo_home}: {error.strerror}.",
+            next_step="Set DEMO_API_PYTHON to a Python that this machine can run.",
+        ) from None
+    ended = child.follow(timeout_s=seconds, max_output=_MOST_OUTPUT, on_output=lambda _stream, _chunk: None)
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in (folder.stdout, folder.stderr)]
+    return Said(ended.exit_code, ended.stopped, *texts)
+
+
+def probe(settings: Settings) -> Probe:
+    """Asks the child's interpreter what it has.
+
+    Raises:
+        SetupError: there is no interpreter, or it did not answer.
+    """
+    python = home.interpreter(settings)
+    names = source.imported(settings.demo_home / home.SCRIPT) - {"models"} | {"pytest", "loguru"}
+    names.add("xllamacpp" if settings.is_cpu_demo else "numpy")
+    with work_folder() as folder:
+        argv = [str(python), "-c", _PROBE.read_text(encoding="utf-8"), *sorted(names)]
+        said = listen(argv, settings, folder, seconds=PROBE_SECONDS, grace=_PROBE_GRACE)
+    try:
+        answer = json.loads(said.stdout.splitlines()[-1])
+        return Probe(python, tuple(answer["version"]), answer["modules"], answer["models"])
+    except (ValueError, IndexError, KeyError, TypeError):
+        how = f"no answer within {PROBE_SECONDS:g} s" if said.stopped else f"exit code {said.exit_code}"
+        raise SetupError(
+            f"The child's interpreter {python} cannot tell what it has: {how}, {said.last_words()}",
+            next_step=f"Try `{python} -c 'print(1)'`; set DEMO_API_PYTHON to the Python that tt-metal uses.",
+        ) from None
+
+
+def _environment(settings: Settings, selection: Mapping[str, str], folder: RunFolder) -> dict[str, str]:
+    try:
+        environment = command.environment(settings, selection, folder)
+    except (SetupError, RuntimeError):
+        # A missing model has its own line, and must not hide what else is wrong: so there is one for each demo home.
+        (folder.path / "none.gguf").touch()
+        stand_in = settings.model_copy(update={"llama_dir": folder.path, "hf_model": "none"})
+        environment = command.environment(stand_in, selection, folder)
+    return environment | {"PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,0 +1,1 @@
+"""Tests the demo with a few prompts, for CI."""

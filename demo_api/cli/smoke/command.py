@@ -1,0 +1,195 @@
+"""Tests the demo with a few prompts, for CI."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from demo_api.cli.options import OF_SERVERS, flags_of
+from demo_api.cli.smoke import junit
+from demo_api.cli.smoke.asking import Deadline, ask_demo, ask_server
+from demo_api.cli.smoke.checks import (
+    COULD_NOT_RUN,
+    DEFAULT_PROMPTS,
+    EXIT_COULD_NOT_RUN,
+    FAILED,
+    PASSED,
+    Check,
+    Entry,
+    exit_code,
+    read_prompts,
+)
+from demo_api.config import Settings, flag, flag_names
+from demo_api.devices.local_run import LocalRun
+from demo_api.errors import BadRequest, DemoApiError
+from demo_api.messages import Event, Request, check_request
+from demo_api.web import server
+
+logger = logging.getLogger(__name__)
+
+_SETTINGS = [name for name in flag_names() if name not in (*OF_SERVERS, "engine", "slots", "fail_fast")]
+_EXIT_INTERRUPTED = 130
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_SHOWN_CHARACTERS = 120
+# CI systems obey ##[...], ##vso[...] and ##teamcity[...] in what a job prints.
+_CI_COMMAND = re.compile(r"##(?=\w*\[)")
+
+
+@click.command()
+@click.option("--prompts", type=_FILE, default=DEFAULT_PROMPTS, help="Prompt file; default: prompts/smoke.json.")
+@click.option("--url", help="Ask this server instead of running the demo here, such as http://127.0.0.1:8080.")
+@click.option("--junit-xml", type=_FILE, help="Write a JUnit report here.")
+@click.option("--json", "json_file", type=_FILE, help="Write all that is known here, as JSON.")
+@click.option(
+    "--max-seconds",
+    type=click.IntRange(1, 604_800),
+    default=1800,
+    show_default=True,
+    help="What has not ended by then fails as timed out.",
+)
+@click.option("--max-tokens", type=int, default=64, show_default=True, help="Most tokens of an answer (1 to 2048).")
+@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 answers the same every time.")
+@flags_of(_SETTINGS)
+@click.pass_context
+def smoke(ctx: click.Context, /, junit_xml: Path | None, json_file: Path | None, **options: Any) -> None:
+    """Test the demo with a few prompts, for CI.
+
+    Exit code 0: all passed; 1: the demo is broken; 2: it could not be run (device, set-up, wrong use).
+    """
+    logging.basicConfig(level=logging.ERROR, format="demo-api: %(message)s")
+    begun = time.monotonic()
+    try:
+        _make_room(junit_xml, json_file)
+        checks, code = _run(options)
+        seconds = time.monotonic() - begun
+        _write(junit_xml, json_file, checks, code, seconds)
+    except DemoApiError as error:
+        click.echo(f"demo-api: {error}\n{error.next_step}", err=True)
+        ctx.exit(EXIT_COULD_NOT_RUN)
+    except Exception as error:
+        # The usual exit code for this is 1, which is a verdict on the demo.
+        logger.error("the smoke test itself failed: %s", error, exc_info=not isinstance(error, OSError))
+        ctx.exit(EXIT_COULD_NOT_RUN)
+    counts = Counter(check.status for check in checks)
+    told = ", ".join(f"{counts[status]} {status}" for status in (PASSED, FAILED, COULD_NOT_RUN) if counts[status])
+    click.echo(f"{told}, in {seconds:.1f} s")
+    ctx.exit(code)
+
+
+def _run(options: dict[str, Any]) -> tuple[list[Check], int]:
+    path, url, max_seconds = (options.pop(name) for name in ("prompts", "url", "max_seconds"))
+    sampling = {name: options.pop(name) for name in ("max_tokens", "temperature")}
+    given = [flag(name) for name, value in options.items() if value is not None]
+    if url and given:
+        raise BadRequest(f"{', '.join(given)} cannot be used with --url.", next_step="The server has its own settings.")
+    entries = read_prompts(path, max_tokens=sampling["max_tokens"])
+    asked = [check_request({"prompt": entry.prompt, **sampling}) for entry in entries]
+    deadline, interrupted = Deadline(max_seconds), threading.Event()
+    if url:
+        server.stop_on_signals(interrupted.set, lambda: None)
+        checks = _tell(ask_server(entries, asked, url, deadline, interrupted, key=Settings.load().key))
+    else:
+        checks = _tell(_ask_here(Settings.load(options), entries, asked, deadline, interrupted))
+    ordered = sorted(checks, key=lambda check: entries.index(check.entry))  # batches need not be in the file's order
+    return ordered, _EXIT_INTERRUPTED if interrupted.is_set() else exit_code(ordered)
+
+
+def _ask_here(
+    settings: Settings,
+    entries: Sequence[Entry],
+    asked: Sequence[Request],
+    deadline: Deadline,
+    interrupted: threading.Event,
+) -> Iterator[Check]:
+    demo = LocalRun(settings)
+
+    def stop() -> None:
+        interrupted.set()
+        demo.stop()
+
+    server.stop_on_signals(stop, demo.hurry)
+    with Console(stderr=True).status("waiting for the device") as status:
+
+        def tell(event: Event) -> None:
+            if event.kind == "phase":
+                status.update(Text(str(event.data["phase"])))
+
+        yield from ask_demo(entries, asked, demo, deadline, tell)
+
+
+def _tell(checks: Iterable[Check]) -> list[Check]:
+    """Prints a line for each, as soon as it is known."""
+    told = []
+    for check in checks:
+        click.echo(f"{check.status:13}  {_shown(_line(check))}")
+        told.append(check)
+    return told
+
+
+def _line(check: Check) -> str:
+    prompt, reply = _shortened(check.entry.prompt), check.reply
+    if reply.response is None:
+        return f"{prompt}  {' '.join(check.reasons)}"
+    figures = [
+        f"{value:g} {unit}"
+        for value, unit in (
+            (reply.tokens_generated, "tokens"),
+            (reply.timing.ttft_ms, "ms to the first"),
+            (reply.timing.decode_tokens_per_second, "tokens/s"),
+        )
+        if value is not None
+    ]
+    return "  ".join([prompt, *check.reasons, f"[{', '.join(figures)}]", _shortened(reply.response)])
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+
+
+def _shown(text: str) -> str:
+    """The text on one line, with whatever a terminal or a CI system might obey shown as Python writes it."""
+    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+    return _CI_COMMAND.sub(r"#\\x23", text)
+
+
+def _make_room(*reports: Path | None) -> None:
+    """So that a report that cannot be written is told at once, and an old one is never taken for this one's."""
+    for path in filter(None, reports):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.is_symlink() and (path.is_file() or not path.exists()):  # /dev/stdout is not ours to remove
+                path.write_bytes(b"")
+                path.unlink()
+        except OSError as error:
+            sentence = f"No report can be written to {path}: {error.strerror}."
+            raise BadRequest(sentence, next_step="Name a file that can be made.") from None
+
+
+def _write(junit_xml: Path | None, json_file: Path | None, checks: Sequence[Check], code: int, seconds: float) -> None:
+    if junit_xml:
+        junit.write(junit_xml, "demo-api smoke", [_case(check) for check in checks], seconds=seconds)
+    if json_file:
+        report = {"exit_code": code, "seconds": round(seconds, 3), "prompts": [check.as_dict() for check in checks]}
+        json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="ascii")
+
+
+def _case(check: Check) -> junit.Case:
+    reason = " ".join(check.reasons)
+    return junit.Case(
+        name=_shortened(check.entry.prompt.replace("\n", " ")),
+        seconds=check.reply.time_seconds or 0.0,
+        failure=reason if check.status == FAILED else None,
+        error=reason if check.status == COULD_NOT_RUN else None,
+        output=check.reply.response or "",
+    )

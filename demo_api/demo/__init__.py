@@ -1,0 +1,1 @@
+"""What is known of the demo: where it is, how it is started, and what its end means."""

@@ -1,0 +1,1 @@
+"""Who owns the devices of this host, and what runs on them."""

@@ -1,0 +1,244 @@
+"""A device and its locks: at most one child holds it, whoever started it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from types import TracebackType
+
+STATES = ("free", "busy", "suspect", "resetting", "failed")
+"""What a device can be. ``suspect``: a child did not close it in order; ``failed``: a reset did not help."""
+
+_LOOK_AGAIN_SECONDS = 0.1
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+
+class DeviceBusy(Exception):
+    """Somebody else held the device for all of the time that we were ready to wait."""
+
+
+class DeviceLock:
+    """One process's hold of a device.
+
+    The lock is an ``flock`` on an open file: it is free only when every process that inherited the descriptor is gone.
+    So the device stays taken while the child lives, even when the server was killed.
+
+    Attributes:
+        fd: the descriptor that the child inherits; None when the child alone has it.
+        others_serve: whether another server that is alive has not finished its batch on this device. Its child is
+            gone, but it may still be cleaning up, or be suspended: the ledger's lease decides.
+    """
+
+    def __init__(self, fd: int | None, server_fd: int, *, others_serve: bool, keeps_share: bool) -> None:
+        self.fd = fd
+        self.others_serve = others_serve
+        self._server_fd: int | None = server_fd
+        self._to_the_end = keeps_share
+
+    def hand_to_child(self) -> None:
+        """Keeps no share of the lock that the child has inherited, unless the hold is one to the end.
+
+        So a suspended server does not hold a device that nobody uses. That no other server takes it before this one has
+        cleaned up is seen to by the server's lock and the ledger, which knows the batch.
+        """
+        if not self._to_the_end:
+            self._release()
+
+    def _release(self) -> None:
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
+    def __enter__(self) -> DeviceLock:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._release()
+        if self._server_fd is not None:
+            os.close(self._server_fd)
+            self._server_fd = None
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device of this host.
+
+    Attributes:
+        name: its name in the ledger, and of its lock files.
+        folder: where the lock files are. Servers that share a device must share this folder.
+        environment: what selects it, such as ``TT_VISIBLE_DEVICES``.
+    """
+
+    name: str
+    folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def mark(self) -> str:
+        """What no other device has, of no other state folder on this host either."""
+        return str(self.folder / self.name)
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder / f"{self.name}.lock"
+
+    @property
+    def _server_lock(self) -> Path:
+        return self.folder / f"{self.name}.server.lock"
+
+    @property
+    def _waiting(self) -> Path:
+        return self.folder / f"{self.name}.waiting"
+
+    def try_lock(self, *, keeps_share: bool = False) -> DeviceLock | None:
+        """Takes the device if no child has it.
+
+        Args:
+            keeps_share: keep it after ``hand_to_child`` too, for a caller whose batch no ledger knows.
+
+        Raises:
+            OSError: the lock files cannot be made.
+        """
+        fd = _locked(self._lock)
+        if fd is None:
+            return None
+        try:
+            others_serve = self.has_server()
+            return DeviceLock(fd, _shared(self._server_lock), others_serve=others_serve, keeps_share=keeps_share)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def share(self) -> DeviceLock:
+        """A hold for a server whose own child has the device already: others then know that it is served.
+
+        Raises:
+            OSError: the lock file cannot be made.
+        """
+        others_serve = self.has_server()
+        return DeviceLock(None, _shared(self._server_lock), others_serve=others_serve, keeps_share=False)
+
+    def note_waiting(self, batch_id: str) -> None:
+        """Says that the child with this mark has the device and waits for a batch. Only who held the device may say so.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        new = self._waiting.with_suffix(".new")
+        new.write_text(batch_id, encoding="ascii")
+        new.replace(self._waiting)  # it is there whole or not at all
+
+    def waiting(self) -> str | None:
+        """The mark of the child that has the device and waits for a batch; None where none does."""
+        try:
+            return self._waiting.read_text(encoding="ascii", errors="replace")  # what is no mark is nobody's
+        except OSError:
+            return None
+
+    def take_waiting(self) -> bool:
+        """Takes the child that waits, to use it or to end it. Of all who try this one succeeds."""
+        try:
+            self._waiting.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def wait_for_lock(
+        self, *, seconds: float, given_up: Event, make_way: Callable[[], object] = lambda: None
+    ) -> DeviceLock:
+        """Takes the device, to the end, when nobody has it any more.
+
+        Args:
+            given_up: set from another thread, ends the wait.
+            make_way: called before every look.
+
+        Raises:
+            DeviceBusy: it was not free in time, or the wait was given up.
+        """
+        deadline = time.monotonic() + seconds
+        while True:  # flock has no timeout, so look again and again: the usual case is one look
+            make_way()
+            hold = self.try_lock(keeps_share=True)
+            if hold is not None and not hold.others_serve:
+                return hold
+            if hold is not None:
+                hold.__exit__(None, None, None)
+            if time.monotonic() >= deadline or given_up.wait(_LOOK_AGAIN_SECONDS):
+                raise DeviceBusy
+
+    def has_child(self) -> bool:
+        """Whether some process has inherited the device, or is about to give it to a child."""
+        return _is_locked(self._lock)
+
+    def has_server(self) -> bool:
+        """Whether a process that is alive serves the device now."""
+        return _is_locked(self._server_lock)
+
+
+def parse_devices(text: str, folder: Path) -> list[Device]:
+    """Reads ``DEMO_API_DEVICES``: ``name NAME=VALUE ...; name NAME=VALUE ...``, quoted as for a shell.
+
+    Raises:
+        ValueError: a name is wrong or there twice, or a word is no ``NAME=VALUE``.
+    """
+    devices = [_parse_device(shlex.split(part), folder) for part in text.split(";") if part.strip()]
+    names = [device.name for device in devices]
+    if not names or len(set(names)) < len(names):
+        raise ValueError("name at least one device, and each once")
+    return devices
+
+
+def _parse_device(words: list[str], folder: Path) -> Device:
+    name, *pairs = words
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a device: 1 to 32 letters, digits, '_' or '-'")
+    for pair in pairs:
+        if not re.fullmatch(r"[A-Za-z_]\w*=.*", pair, re.DOTALL):
+            raise ValueError(f"{pair!r} is not NAME=VALUE")
+    return Device(name, folder, dict(pair.split("=", 1) for pair in pairs))
+
+
+def _locked(path: Path) -> int | None:
+    """A new descriptor that holds the lock; None when somebody else has it."""
+    fd = _open(path)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _shared(path: Path) -> int:
+    """A new descriptor that shares the lock: several servers are there when one of them was suspended."""
+    fd = _open(path)
+    fcntl.flock(fd, fcntl.LOCK_SH)  # does not block: nobody has it alone for longer than one look takes
+    return fd
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # nobody has made it yet, or nobody could
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

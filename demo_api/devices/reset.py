@@ -1,0 +1,142 @@
+"""One run of the user's reset command, and who would lose a device under its feet by it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from demo_api.process.child import Child, Ended
+
+MARK = "DEMO_API_RESET"
+"""The environment variable that marks the processes of a reset with ``Device.mark``."""
+
+_GRACE_S = 5.0
+_MOST_OUTPUT = 2**20
+_MOST_TOLD = 200  # characters
+
+
+class Reset:
+    """The command that resets a device, and then the one that checks it: ``tt-smi -r`` can exit 0 on failure.
+
+    Args:
+        commands: what is run, one after another; a shell's quoting, no shell.
+        mark: what marks the processes.
+        timeout_s: for all of them together.
+        environment: the whole environment.
+        lock: a file descriptor that they inherit, so that the device stays taken even when the server is killed.
+    """
+
+    def __init__(
+        self,
+        commands: Sequence[str],
+        *,
+        mark: str,
+        timeout_s: float,
+        environment: Mapping[str, str],
+        lock: int | None = None,
+    ) -> None:
+        self._commands = commands
+        self._mark = mark
+        self._timeout_s = timeout_s
+        self._environment = environment
+        self._lock_fds = () if lock is None else (lock,)
+        self._lock = threading.Lock()
+        self._child: Child | None = None
+        self._stopped = False
+
+    def run(self) -> str | None:
+        """Runs the commands, up to the first that fails.
+
+        Returns:
+            what went wrong, a sentence; None if nothing did.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        with tempfile.TemporaryDirectory(prefix="demo-api-reset-") as folder:
+            for number, command in enumerate(self._commands):
+                problem = self._run(command, Path(folder) / str(number), deadline)
+                if problem is not None:
+                    return problem
+        return None
+
+    def stop(self) -> None:
+        """Breaks it off. Returns at once, from any thread."""
+        with self._lock:
+            self._stopped = True
+            if self._child is not None:
+                self._child.stop("stopped")
+
+    def _run(self, command: str, folder: Path, deadline: float) -> str | None:
+        folder.mkdir()
+        said: list[bytes] = []
+        try:
+            child = self._spawn(command, folder)
+            ended = child.follow(
+                timeout_s=deadline - time.monotonic(),
+                max_output=_MOST_OUTPUT,
+                on_output=lambda _, chunk: said.append(chunk),
+            )
+        except OSError as error:
+            return f"`{command}` could not be run: {error.strerror}."
+        finally:
+            with self._lock:
+                self._child = None
+        return self._problem(command, ended, b"".join(said))
+
+    def _spawn(self, command: str, folder: Path) -> Child:
+        child = Child(
+            shlex.split(command),
+            cwd=folder,
+            env=self._environment,
+            stdout=folder / "stdout.txt",
+            stderr=folder / "stderr.txt",
+            mark=(MARK, self._mark),
+            pass_fds=self._lock_fds,
+            grace=_GRACE_S,
+        )
+        with self._lock:
+            self._child = child
+            if self._stopped:
+                child.stop("stopped")
+        return child
+
+    def _problem(self, command: str, ended: Ended, said: bytes) -> str | None:
+        if ended.stopped == "timed_out":
+            return f"`{command}` was stopped: reset and check took longer than {self._timeout_s:g} s."
+        if ended.stopped is not None:
+            return f"`{command}` was stopped: {ended.stopped.replace('_', ' ')}."
+        if ended.exit_code == 0:
+            return None
+        lines = said.decode("utf-8", "backslashreplace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        printable = "".join(character if character.isprintable() else "?" for character in last[-_MOST_TOLD:])
+        return f"`{command}` ended with exit code {ended.exit_code}: {printable}"
+
+
+def holders(folder: Path = Path("/dev/tenstorrent")) -> list[str]:
+    """Every process, as far as one may look, that has a file of this folder open, such as ``1234 (python)``."""
+    return [_name(pid) for pid in psutil.pids() if pid != os.getpid() and _has_open(pid, f"{folder}/")]
+
+
+def _has_open(pid: int, prefix: str) -> bool:
+    # Not psutil's open_files(), which tells of regular files only. Where there is no /proc, there is no such device.
+    with suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if str(descriptor.readlink()).startswith(prefix):
+                    return True
+    return False
+
+
+def _name(pid: int) -> str:
+    try:
+        return f"{pid} ({psutil.Process(pid).name()})"
+    except psutil.Error:
+        return str(pid)

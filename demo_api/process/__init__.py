@@ -1,0 +1,1 @@
+"""One process tree: spawned, followed, stopped."""

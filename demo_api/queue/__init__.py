@@ -1,0 +1,30 @@
+"""Every accepted run, in a database."""
+
+from demo_api.config import Settings
+from demo_api.queue.database import Database
+from demo_api.queue.device_states import DeviceState, DeviceStates
+from demo_api.queue.history import History
+from demo_api.queue.rows import new_id
+from demo_api.queue.run_queue import RunQueue
+
+__all__ = ["Database", "DeviceState", "DeviceStates", "History", "Ledger", "RunQueue", "new_id"]
+
+
+class Ledger:
+    """The database, by what is asked of it.
+
+    Raises:
+        SetupError: the database cannot be opened, is damaged, or was written by a newer version.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._database = Database(settings.ledger_url)
+        self.queue = RunQueue(
+            self._database, max_queue=settings.max_queue, max_batch=settings.max_batch, lease=settings.lease
+        )
+        self.history = History(self._database, keep_runs=settings.keep_runs, keep_days=settings.keep_days)
+        self.devices = DeviceStates(self._database)
+
+    def close(self) -> None:
+        """Closes the connections of this process."""
+        self._database.close()

@@ -1,0 +1,61 @@
+"""Whether the line has room, and when it will have."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+from sqlalchemy import Connection, func, select
+
+from demo_api.errors import QueueFull
+from demo_api.queue.database import Database
+from demo_api.queue.schema import batches, runs
+
+_REMEMBERED_BATCHES = 20
+
+
+def count(connection: Connection, status: str) -> int:
+    """How many runs have this status."""
+    counted = select(func.count()).select_from(runs).where(runs.c.status == status)
+    return int(connection.execute(counted).scalar_one())
+
+
+class Capacity:
+    """The bound of the line."""
+
+    def __init__(self, database: Database, *, max_queue: int, max_batch: int) -> None:
+        self._database = database
+        self._max_queue = max_queue
+        self._max_batch = max_batch
+
+    def check(self, connection: Connection, wanted: int) -> None:
+        """Raises QueueFull unless so many more runs may wait."""
+        waiting = count(connection, "queued")
+        if waiting + wanted > self._max_queue:
+            raise QueueFull(
+                f"{waiting} runs are waiting, and {self._max_queue} may.", retry_after=self._retry_after(connection)
+            )
+
+    def _retry_after(self, connection: Connection) -> int:
+        """Whole seconds until the line, as it stands, has been taken by children.
+
+        The median of the measured batches, for each batch ahead of the last one in the line, and what is left of the
+        one that runs. Before any has ended, the time that the running one has taken so far is all that is known.
+        """
+        # By their runs' numbers: the host's clock may have begun anew.
+        measured = select(batches.c.seconds).where(batches.c.seconds.is_not(None))
+        ended = measured.join(runs, runs.c.batch_id == batches.c.batch_id).group_by(batches.c.batch_id)
+        latest = ended.order_by(func.max(runs.c.number).desc()).limit(_REMEMBERED_BATCHES)
+        seconds: list[float] = list(connection.execute(latest).scalars())
+        began = connection.execute(select(func.min(batches.c.started_clock)).where(batches.c.state == "open")).scalar()
+        elapsed: float = max(0.0, self._database.clock(connection) - began) if began is not None else 0.0
+        if not seconds:
+            return max(1, math.ceil(elapsed))
+        median = statistics.median(seconds)
+        rest = max(0.0, median - elapsed) if began is not None else 0.0
+        return max(1, math.ceil(rest + median * max(0, self._batches_waiting(connection) - 1)))
+
+    def _batches_waiting(self, connection: Connection) -> int:
+        alike = select(func.count()).where(runs.c.status == "queued").group_by(runs.c.alike)
+        counts: list[int] = list(connection.execute(alike).scalars())
+        return sum(math.ceil(each / self._max_batch) for each in counts)

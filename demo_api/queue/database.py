@@ -1,0 +1,291 @@
+"""Connections, transactions, the clock, and the version of the schema."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event, extract, func, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from demo_api.errors import LedgerUnavailable, SetupError, StorageFull
+from demo_api.queue.schema import VERSION
+from demo_api.queue.schema import line as queue_lock
+
+BUSY_SECONDS = 15
+"""How long a statement waits for another process that holds SQLite's lock."""
+
+_CONNECTIONS = 8
+_MIGRATING = 20261122  # the number of a lock of PostgreSQL's
+
+
+class Database:
+    """SQLite or PostgreSQL, with the tables as this version wants them.
+
+    Args:
+        url: SQLAlchemy's.
+
+    Raises:
+        SetupError: it cannot be opened, is damaged, or was written by a newer version.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = _checked(url)
+        self._is_sqlite = self._url.get_backend_name() == "sqlite"
+        # SQLite's own waiting for its lock is unfair and wakes up late; so the writers of one process line up here.
+        self._writing = threading.Lock()
+        options: dict[str, Any] = {"pool_size": _CONNECTIONS, "max_overflow": 0, "pool_timeout": BUSY_SECONDS}
+        if self._is_sqlite:
+            options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+        else:
+            options["pool_pre_ping"] = True  # a database server may have been restarted
+        self._engine = create_engine(self._url, **options)
+        if self._is_sqlite:
+            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self._engine, "connect", _prepare_postgresql)
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        # A connection must not be shared between processes; gunicorn may fork after the application was made.
+        os.register_at_fork(after_in_child=self._forget_connections)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads: one consistent view.
+
+        Raises:
+            LedgerUnavailable: the database cannot be read now.
+        """
+        with _told(), self._engine.connect() as connection:
+            if not self._is_sqlite:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that writes; it is on the disk when the block has ended.
+
+        On SQLite it is the only one that writes, from its first statement on (BEGIN IMMEDIATE).
+
+        Raises:
+            StorageFull: there is no room on the disk; nothing was written.
+            LedgerUnavailable: the database cannot be written now; nothing was written.
+        """
+        with _told():
+            if not self._is_sqlite:
+                with self._engine.begin() as connection:
+                    yield connection
+                return
+            with self._one_writer(), self._engine.connect() as connection:
+                writes = connection.execution_options(demo_api_writes=True)
+                with writes.begin():
+                    yield writes
+
+    @contextmanager
+    def _one_writer(self) -> Iterator[None]:
+        if not self._writing.acquire(timeout=BUSY_SECONDS):
+            raise LedgerUnavailable("The ledger is too busy.")
+        try:
+            yield
+        finally:
+            self._writing.release()
+
+    def lock_queue(self, connection: Connection) -> None:
+        """Until the transaction ends nobody else comes past here. On SQLite that is so anyway."""
+        connection.execute(select(queue_lock.c.id).with_for_update())
+
+    def clock(self, connection: Connection) -> float:
+        """Seconds on a clock that all servers of this database share, and that nobody sets.
+
+        SQLite is for one host, whose monotonic clock all processes share (it begins anew with the host). PostgreSQL may
+        have servers on many hosts, so it is PostgreSQL's own.
+        """
+        if self._is_sqlite:
+            return time.monotonic()
+        return float(connection.execute(select(extract("epoch", func.clock_timestamp()))).scalar_one())
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._engine.dispose()
+
+    def _forget_connections(self) -> None:
+        self._writing = threading.Lock()
+        self._engine.dispose(close=False)
+
+    def _open(self) -> None:
+        if self._is_sqlite:
+            _make_private(self._url)
+            _check_sqlite(self._url)
+        try:
+            with self._engine.connect() as connection:
+                version = _version(connection)
+            if version != VERSION:
+                self._migrate()
+        except SQLAlchemyError as error:
+            raise _cannot_open(self._url, error) from None
+
+    def _migrate(self) -> None:
+        from alembic import command  # here, because it takes long to import and is seldom needed
+        from alembic.config import Config
+        from alembic.script import ScriptDirectory
+
+        config = Config()
+        config.set_main_option("script_location", "demo_api.queue:migrations")
+        config.set_main_option("path_separator", "os")
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        with self.write() as connection:
+            if not self._is_sqlite:
+                connection.execute(select(func.pg_advisory_xact_lock(_MIGRATING)))
+            version = _version(connection)  # another server may have been first
+            if version is not None and version not in known:
+                raise SetupError(
+                    f"The ledger {_named(self._url)} was written by a newer demo_api (version {version} of its "
+                    "tables).",
+                    next_step="Use that newer demo_api, or another --state-dir or DEMO_API_DATABASE_URL.",
+                )
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+
+def _checked(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise ArgumentError("it is neither sqlite nor postgresql")
+        if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+            raise ArgumentError("a ledger in memory would not survive anything")
+        if "@" in (parsed.host or ""):
+            raise ArgumentError("the special characters of its password must be written as %40 and so on")
+        parsed.get_dialect().import_dbapi()
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
+        raise SetupError(
+            f"The ledger's address cannot be used: {str(error).rstrip('.')}.",
+            next_step="Set DEMO_API_DATABASE_URL to sqlite:////a/path/ledger.db, or to postgresql://user:password@host/"
+            "name with demo-api[postgres] installed, or leave it out.",
+        ) from None
+    return parsed
+
+
+def _make_private(url: URL) -> None:
+    # It holds prompts. SQLite gives the files that it puts beside this one the same permissions.
+    path = Path(str(url.database))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise SetupError(
+            f"The ledger {path} cannot be opened: {error.strerror}.",
+            next_step="Set --state-dir (DEMO_API_STATE_DIR) to a folder that can be written into.",
+        ) from None
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the sqlite3 module begins no transactions of its own: _begin_sqlite does
+    _choose_wal(connection)
+    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _choose_wal(connection: Any) -> None:
+    # The file keeps it. SQLite waits for no lock here, and servers may make a ledger at the same moment.
+    until, pause = time.monotonic() + BUSY_SECONDS, threading.Event()
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() >= until:
+                raise
+        pause.wait(0.02)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads first and then writes can only fail when another one has written in between.
+    writes = connection.get_execution_options().get("demo_api_writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = {int(BUSY_SECONDS * 1000)}")
+        # A server that is suspended within a transaction must not keep its locks.
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {int(BUSY_SECONDS * 1000)}")
+    connection.commit()
+
+
+def _check_sqlite(url: URL) -> None:
+    if sqlite3.sqlite_version_info < (3, 35):  # it knows no RETURNING
+        raise SetupError(
+            f"This Python's SQLite {sqlite3.sqlite_version} is too old: the ledger needs 3.35 or later.",
+            next_step="Use a newer Python or system, or PostgreSQL: DEMO_API_DATABASE_URL.",
+        )
+    # Read-only: whoever closes a database last puts into its file what a killed server had left beside it.
+    address = f"{Path(str(url.database)).absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as connection:
+            connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
+            (told,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        told = str(error)
+        if isinstance(error, sqlite3.OperationalError) and "decode" not in told:
+            return  # it is locked, or cannot be opened: which is told by who needs it
+    if told != "ok":
+        raise SetupError(
+            f"The ledger {url.database} is damaged: {' '.join(told.split())}.",
+            next_step="Nothing was changed. Restore it from a backup, or move it away (with its -wal and -shm files) "
+            "to begin a new one without the runs that it holds.",
+        )
+
+
+def _named(url: URL) -> str:
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+def _version(connection: Connection) -> str | None:
+    from sqlalchemy import inspect, text
+
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _cannot_open(url: URL, error: SQLAlchemyError) -> SetupError:
+    reason = _reason(error)
+    return SetupError(
+        f"The ledger {_named(url)} cannot be opened: {reason}.",
+        next_step="Make it reachable, or set DEMO_API_DATABASE_URL to another.",
+    )
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except PoolTimeout:
+        raise LedgerUnavailable("The ledger is too busy.") from None
+    except DBAPIError as error:
+        if _is_full(error):
+            raise StorageFull("There is no room left on the disk of the ledger.") from error
+        raise LedgerUnavailable(f"The ledger cannot be used now: {_reason(error)}.") from error
+
+
+def _is_full(error: DBAPIError) -> bool:
+    # 53100: PostgreSQL's disk_full. SQLite's own code is there from Python 3.11 on only.
+    return getattr(error.orig, "sqlstate", None) == "53100" or "disk is full" in str(error.orig)
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    whole = str(getattr(error, "orig", None) or error)
+    return " ".join(whole.split()).rstrip(".")[:300]

@@ -1,0 +1,71 @@
+"""What is known of each device, for all servers and through all restarts."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from demo_api.messages import Outcome
+from demo_api.queue.database import Database
+from demo_api.queue.schema import devices
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """The state of a device that no child holds.
+
+    Attributes:
+        state: ``free``, ``suspect``, ``resetting`` or ``failed``.
+        reason: a sentence; None for ``free``.
+        since: Unix seconds; None for a device that was always free.
+    """
+
+    state: str = "free"
+    reason: str | None = None
+    since: float | None = None
+
+
+class DeviceStates:
+    """The states of the devices, by their names."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, name: str) -> DeviceState:
+        """The state of a device; free when nothing is known."""
+        with self._database.read() as connection:
+            return _state(connection, name)
+
+    def set(self, name: str, state: str, reason: str | None = None) -> None:
+        """Sets the state, unless it is this one already."""
+        if self.get(name).state == state:
+            return
+        with self._database.write() as connection:
+            self._database.lock_queue(connection)  # or two insert the same device
+            new = {"state": state, "reason": reason, "since": time.time()}
+            changed = connection.execute(devices.update().where(devices.c.name == name).values(new))
+            if not changed.rowcount:
+                connection.execute(devices.insert().values(name=name, **new))
+
+    def settle(self, name: str, outcome: Outcome) -> None:
+        """Notes what a batch has shown of the device: a run that succeeded proves that it is well, whatever was."""
+        if any(result.failure is None for result in outcome.results):
+            self.set(name, "free")
+        elif outcome.suspect:
+            self.suspect(name, outcome.suspect)
+
+    def suspect(self, name: str, reason: str) -> None:
+        """Puts the device in doubt; one that has failed is beyond that."""
+        logger.warning("device %s: %s", name, reason)
+        if self.get(name).state != "failed":
+            self.set(name, "suspect", reason)
+
+
+def _state(connection: Connection, name: str) -> DeviceState:
+    row = connection.execute(select(devices).where(devices.c.name == name)).mappings().first()
+    return DeviceState(row["state"], row["reason"], row["since"]) if row else DeviceState()

@@ -1,0 +1,105 @@
+"""What the ledger tells of runs, and what it forgets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from demo_api.errors import BadRequest, NoSuchRun
+from demo_api.messages import Event, Run
+from demo_api.queue import rows
+from demo_api.queue.database import Database
+from demo_api.queue.schema import batches, events, runs
+
+JUST_ENDED_SECONDS = 60
+"""What has just ended is not forgotten, however little is to be kept: somebody may be about to read it."""
+
+_SECONDS_A_DAY = 86_400
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """How far a run is: all that somebody who waits must look at."""
+
+    status: str
+    last_event: int
+
+
+class History:
+    """All that only reads runs, and the forgetting of old ones."""
+
+    def __init__(self, database: Database, *, keep_runs: int, keep_days: float) -> None:
+        self._database = database
+        self._keep_runs = keep_runs
+        self._keep_days = keep_days
+
+    def get(self, run_id: str) -> Run:
+        """One run.
+
+        Raises:
+            NoSuchRun: it is not there, or no longer.
+        """
+        with self._database.read() as connection:
+            row = connection.execute(select(runs).where(rows.named(run_id))).mappings().first()
+            if row is None:
+                raise NoSuchRun(f"There is no run {run_id}.")
+            waits = row["status"] == "queued"
+            return rows.to_run(row, rows.position(connection, row["number"]) if waits else None)
+
+    def page(self, *, statuses: Collection[str] = (), before: str | None = None, limit: int = 50) -> list[Run]:
+        """Runs, the newest first.
+
+        Args:
+            statuses: only those; empty for all.
+            before: a run's id; only older ones.
+
+        Raises:
+            BadRequest: there is no run ``before``.
+        """
+        wanted: list[ColumnElement[bool]] = [runs.c.status.in_(list(statuses))] if statuses else []
+        with self._database.read() as connection:
+            if before is not None:
+                number = connection.execute(select(runs.c.number).where(rows.named(before))).scalar()
+                if number is None:
+                    raise BadRequest(
+                        f"There is no run {before} to list older ones of.",
+                        next_step="Begin anew without 'before'.",
+                        field="before",
+                    )
+                wanted.append(runs.c.number < number)
+            newest = select(runs).where(*wanted).order_by(runs.c.number.desc()).limit(limit)
+            line = select(runs.c.number).where(runs.c.status == "queued").order_by(runs.c.number)
+            places = {number: place for place, number in enumerate(connection.execute(line).scalars(), 1)}
+            return [rows.to_run(row, places.get(row["number"])) for row in connection.execute(newest).mappings()]
+
+    def events(self, run_id: str, after: int = 0) -> list[tuple[int, Event]]:
+        """A run's events with their numbers, from the one after ``after``."""
+        own = select(events).join(runs).where(rows.named(run_id), events.c.number > after)
+        with self._database.read() as connection:
+            told = connection.execute(own.order_by(events.c.number)).mappings()
+            return [(row["number"], Event(row["kind"], row["at"], row["data"])) for row in told]
+
+    def progress_of(self, run_ids: Sequence[str]) -> dict[str, RunProgress]:
+        """How far these runs are; those that are not there are missing."""
+        wanted = select(runs.c.run_id, runs.c.status, runs.c.last_event).where(runs.c.run_id.in_(run_ids))
+        with self._database.read() as connection:
+            return {row.run_id: RunProgress(row.status, row.last_event) for row in connection.execute(wanted)}
+
+    def tidy(self) -> None:
+        """Forgets the runs that ended too long ago, and the oldest of those that are too many."""
+        now = time.time()
+        ended = runs.c.finished_at < now - JUST_ENDED_SECONDS
+        oldest_kept = select(runs.c.number).where(ended).order_by(runs.c.number.desc()).offset(self._keep_runs - 1)
+        with self._database.read() as connection:
+            number = connection.execute(oldest_kept.limit(1)).scalar() or 0
+            old = ended & ((runs.c.number < number) | (runs.c.finished_at < now - self._keep_days * _SECONDS_A_DAY))
+            if connection.execute(select(runs.c.number).where(old).limit(1)).first() is None:
+                return
+        with self._database.write() as connection:
+            connection.execute(delete(runs).where(old))
+            used = select(runs.c.batch_id).where(runs.c.batch_id.is_not(None))
+            connection.execute(delete(batches).where(batches.c.state == "closed", batches.c.batch_id.not_in(used)))

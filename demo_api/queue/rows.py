@@ -1,0 +1,118 @@
+"""Between rows and what travels."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import ColumnElement, Connection, RowMapping, false, func, select, update
+
+from demo_api import bodies
+from demo_api.messages import Event, Request, Result, Run
+from demo_api.queue.schema import events, runs
+
+_RESULT = TypeAdapter(Result)
+
+
+def new_id() -> str:
+    """Of a run or a batch: sorts by time, and is a safe name of a folder."""
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(4)
+
+
+def named(run_id: str) -> ColumnElement[bool]:
+    """Selects the run with this id. PostgreSQL's texts cannot even be asked for a NUL, and no id has one."""
+    return false() if "\0" in run_id else runs.c.run_id == run_id
+
+
+def alike(request: Request, demo: Mapping[str, str | None]) -> str:
+    """Equal for requests that differ in their prompts only, so that one child can take them together."""
+    return json.dumps([request.model_dump(exclude={"prompt"}), dict(demo)], sort_keys=True)
+
+
+def to_run(row: RowMapping, position: int | None = None) -> Run:
+    """A run from its row."""
+    return Run(
+        run_id=row["run_id"],
+        request=Request(**row["request"]),
+        demo=row["demo"],
+        status=row["status"],
+        position=position,
+        accepted_at=row["accepted_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        waited_seconds=row["waited_seconds"],
+        time_seconds=row["time_seconds"],
+        attempts=row["attempts"],
+        batch_id=row["batch_id"],
+        result=_RESULT.validate_python(row["result"]) if row["result"] else None,
+        last_event=row["last_event"],
+    )
+
+
+def from_result(result: Result) -> dict[str, Any]:
+    """A result, ready for JSON."""
+    dumped: dict[str, Any] = _RESULT.dump_python(result, mode="json")
+    return dumped
+
+
+def elapsed(row: RowMapping, now_at: float, now_clock: float) -> float | None:
+    """Seconds since the run was accepted; None where the host's clock was set, or the host began anew, meanwhile."""
+    by_wall: float = now_at - row["accepted_at"]
+    by_clock: float = now_clock - row["accepted_clock"]
+    if by_clock < 0 or abs(by_wall - by_clock) > max(1.0, by_clock / 100):
+        return None
+    return round(by_clock, 3)
+
+
+def add_events(connection: Connection, told: Iterable[tuple[int, Event]]) -> None:
+    """Numbers events of runs, each after the run's latest one, and keeps them.
+
+    Args:
+        told: a run's number, and the event; in the order of the runs' numbers, so that nobody locks them crosswise.
+    """
+    rows = []
+    for number, event in told:
+        counted = update(runs).where(runs.c.number == number).values(last_event=runs.c.last_event + 1)
+        latest = connection.execute(counted.returning(runs.c.last_event)).scalar_one_or_none()
+        if latest is not None:  # otherwise the run was forgotten
+            rows.append(
+                {"run_number": number, "number": latest, "kind": event.kind, "at": event.at, "data": event.data}
+            )
+    if rows:
+        connection.execute(events.insert(), rows)
+
+
+def end(connection: Connection, row: RowMapping, result: Result, at: float, clock: float) -> Run:
+    """Gives a run its terminal value and its last event. Returns it as it is then."""
+    seconds = elapsed(row, at, clock)
+    ended = (
+        update(runs)
+        .where(runs.c.number == row["number"])
+        .values(
+            status=_status(result),
+            finished_at=at,
+            time_seconds=seconds,
+            announced_position=None,
+            result=from_result(result),
+        )
+    )
+    fresh = connection.execute(ended.returning(*runs.c)).mappings().one()
+    run = to_run(fresh)
+    add_events(connection, [(row["number"], Event("done", at, bodies.done(run)))])
+    return run
+
+
+def _status(result: Result) -> str:
+    if result.failure is None:
+        return "succeeded"
+    return result.failure.code if result.failure.code in ("cancelled", "timed_out") else "failed"
+
+
+def position(connection: Connection, number: int) -> int:
+    """The place in the line of the waiting run with this number; 1 is the next."""
+    ahead = select(func.count()).select_from(runs).where(runs.c.status == "queued", runs.c.number <= number)
+    return int(connection.execute(ahead).scalar_one())

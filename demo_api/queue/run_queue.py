@@ -1,0 +1,340 @@
+"""The line of runs: accepted, given to a child in batches, and brought to their one end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from sqlalchemy import Connection, RowMapping, select, update
+
+from demo_api.errors import IdempotencyConflict, NoSuchRun, RunEnded
+from demo_api.messages import Batch, Event, Failure, Request, Result, Run
+from demo_api.queue import rows
+from demo_api.queue.capacity import Capacity, count
+from demo_api.queue.database import Database
+from demo_api.queue.schema import batches, runs
+from demo_api.shapes import Queue
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3
+"""How often a run is given to a child before it is given up as ``child_lost``."""
+
+Choose = Callable[[Sequence[Run]], list[Run]]
+"""Which of these runs, oldest first and alike in all but their prompts, one child can take; the first always."""
+
+
+class RunQueue:
+    """All that changes a run. Every method is one transaction, and may be called from any thread of any process."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        max_queue: int,
+        max_batch: int,
+        lease: float,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._room = Capacity(database, max_queue=max_queue, max_batch=max_batch)
+        self._max_queue = max_queue
+        self._max_batch = max_batch
+        self._lease = lease
+        self._wall_clock = wall_clock
+        self.on_end: Callable[[Run], None] = lambda run: None
+        """Is called with every run that is brought to its end here, when that is on the disk."""
+
+    def submit(
+        self, requests: Sequence[Request], demo: Mapping[str, str | None], idempotency_key: str | None = None
+    ) -> list[Run]:
+        """Accepts all of the requests, or none.
+
+        Returns:
+            the runs; those of the first time when the key was used before for the same requests.
+
+        Raises:
+            QueueFull: more would wait than may; ``fields["retry_after"]`` is in seconds.
+            IdempotencyConflict: the key was used for other requests.
+        """
+        if idempotency_key is None:
+            with self._database.read() as connection:  # who is refused need not wait for those who write
+                self._room.check(connection, len(requests))
+        with self._database.write() as connection:
+            self._database.lock_queue(connection)
+            if idempotency_key is not None:
+                first_time = self._submitted(connection, idempotency_key)
+                if first_time:
+                    return _same(first_time, requests)
+            self._room.check(connection, len(requests))
+            at, clock = self._wall_clock(), self._database.clock(connection)
+            waiting = count(connection, "queued")
+            return [
+                self._insert(connection, request, demo, at, clock, (idempotency_key, place), waiting + place + 1)
+                for place, request in enumerate(requests)
+            ]
+
+    def claim(self, device: str, choose: Choose, batch_id: str | None = None) -> Batch | None:
+        """Takes the oldest waiting run, and those like it that one child can take with it; None when nobody waits.
+
+        Args:
+            batch_id: of the batch, where a child waits for it already; default: a new one.
+        """
+        waiting = select(runs).where(runs.c.status == "queued").order_by(runs.c.number)
+        with self._database.write() as connection:
+            head = connection.execute(waiting.limit(1).with_for_update(skip_locked=True)).mappings().first()
+            if head is None:
+                return None
+            alike = waiting.where(runs.c.alike == head["alike"])
+            # On its last attempt a run is alone: if it is the one that brings its servers down, it takes none with it.
+            if head["attempts"] == MAX_ATTEMPTS - 1:
+                alike = alike.where(runs.c.number == head["number"])
+            else:
+                alike = alike.where(runs.c.attempts < MAX_ATTEMPTS - 1).limit(self._max_batch)
+            found = connection.execute(alike.with_for_update(skip_locked=True)).mappings().all()
+            by_id = {row["run_id"]: row for row in found}
+            chosen = choose([rows.to_run(row) for row in found])
+            claimed = [by_id[run.run_id] for run in chosen]
+            return self._start(connection, device, claimed, batch_id or rows.new_id())
+
+    def beat(self, batch_id: str) -> bool:
+        """Prolongs the lease. False: the batch is no longer the caller's, and its results will count for nothing."""
+        with self._database.write() as connection:
+            until = self._database.clock(connection) + self._lease
+            mine = update(batches).where(batches.c.batch_id == batch_id, batches.c.state == "open")
+            return bool(connection.execute(mine.values(lease_until=until)).rowcount)
+
+    def is_wanted(self, batch_id: str) -> bool:
+        """Whether anybody still wants a result of the batch: not when all of its runs are cancelled."""
+        running = select(runs.c.number).where(runs.c.batch_id == batch_id, runs.c.status == "running").limit(1)
+        with self._database.read() as connection:
+            return connection.execute(running).first() is not None
+
+    def tell(self, batch_id: str, told: Mapping[str, Sequence[Event]]) -> None:
+        """Keeps events of the batch's runs, by their ids; those of runs that are no longer its own are dropped."""
+        with self._database.write() as connection:
+            for row in self._running(connection, batch_id):
+                rows.add_events(connection, [(row["number"], event) for event in told.get(row["run_id"], ())])
+
+    def finish(self, batch_id: str, results: Sequence[Result], seconds: float | None) -> bool:
+        """Ends the batch's runs. Those that were cancelled meanwhile stay cancelled.
+
+        Args:
+            seconds: how long the batch took; None where no child was started.
+
+        Returns:
+            False: the batch was lost to another server, and nothing was changed.
+        """
+        with self._database.write() as connection:
+            if not self._leave(connection, batch_id, "closed", seconds):
+                return False
+            at, clock = self._wall_clock(), self._database.clock(connection)
+            by_id = {result.run_id: result for result in results}
+            ended = [
+                rows.end(connection, row, by_id[row["run_id"]], at, clock)
+                for row in self._running(connection, batch_id)
+            ]
+        self._tell_ended(ended)
+        return True
+
+    def give_back(self, batch_id: str) -> bool:
+        """Puts the batch's runs back into the line, where they stood; the attempt does not count.
+
+        Returns:
+            False: the batch was lost to another server, and nothing was changed.
+        """
+        with self._database.write() as connection:
+            if not self._leave(connection, batch_id, "closed"):
+                return False
+            for row in self._running(connection, batch_id):
+                self._put_back(connection, row, attempts=row["attempts"] - 1)
+            return True
+
+    def batches(self, device: str, state: str) -> list[str]:
+        """The device's batches in this state: ``open``, or ``lost``: its server is, and it may have left processes."""
+        wanted = select(batches.c.batch_id).where(batches.c.state == state, batches.c.device == device)
+        with self._database.read() as connection:
+            return list(connection.execute(wanted).scalars())
+
+    def forget_lost(self, device: str) -> None:
+        """Says that nothing is left on the device of its lost batches."""
+        if self.batches(device, "lost"):
+            lost = update(batches).where(batches.c.state == "lost", batches.c.device == device)
+            with self._database.write() as connection:
+                connection.execute(lost.values(state="closed"))
+
+    def recover(self, gone: Collection[str] = ()) -> list[str]:
+        """Puts the runs of lost batches back into the line; those that were tried often enough end as ``child_lost``.
+
+        Args:
+            gone: batches whose server is known to be gone. The others are lost when their lease is over.
+
+        Returns:
+            the batches that were lost now.
+        """
+        with self._database.read() as connection:
+            if not self._overdue(connection, gone):
+                return []
+        with self._database.write() as connection:
+            lost = [batch for batch in self._overdue(connection, gone) if self._leave(connection, batch, "lost")]
+            at, clock = self._wall_clock(), self._database.clock(connection)
+            ended = []
+            for batch in lost:
+                for row in self._running(connection, batch):
+                    if row["attempts"] < MAX_ATTEMPTS:
+                        self._put_back(connection, row, attempts=row["attempts"])
+                    else:
+                        ended.append(rows.end(connection, row, _child_lost(row), at, clock))
+        self._tell_ended(ended)
+        return lost
+
+    def cancel(self, run_id: str) -> Run:
+        """Ends a run that waits or runs, at once; who runs it stops its child when no other run needs that.
+
+        Raises:
+            NoSuchRun: it is not there.
+            RunEnded: it has ended, and not by being cancelled.
+        """
+        with self._database.write() as connection:
+            wanted = select(runs).where(rows.named(run_id)).with_for_update()
+            row = connection.execute(wanted).mappings().first()
+            if row is None:
+                raise NoSuchRun(f"There is no run {run_id}.")
+            ended = []
+            if row["status"] in ("queued", "running"):
+                result = Result(run_id, failure=Failure("cancelled", "The run was cancelled."))
+                ended.append(rows.end(connection, row, result, self._wall_clock(), self._database.clock(connection)))
+            elif row["status"] != "cancelled":
+                raise RunEnded(f"The run has ended already: {row['status']}.", run_id=run_id)
+            fresh = connection.execute(wanted).mappings().one()
+        self._tell_ended(ended)
+        return rows.to_run(fresh)
+
+    def announce_positions(self) -> None:
+        """Tells each waiting run its place in the line when that has changed."""
+        waiting = (
+            select(runs.c.number, runs.c.announced_position).where(runs.c.status == "queued").order_by(runs.c.number)
+        )
+        with self._database.read() as connection:
+            if not _moved(connection.execute(waiting).mappings().all()):
+                return
+        with self._database.write() as connection:
+            self._database.lock_queue(connection)
+            at = self._wall_clock()
+            for number, place in _moved(connection.execute(waiting).mappings().all()):
+                told = update(runs).where(runs.c.number == number, runs.c.status == "queued")
+                if connection.execute(told.values(announced_position=place)).rowcount:
+                    rows.add_events(connection, [(number, Event("queued", at, {"position": place}))])
+
+    def describe(self) -> Queue:
+        """How many runs wait and run, and how many may wait."""
+        with self._database.read() as connection:
+            waiting, running = count(connection, "queued"), count(connection, "running")
+        return {"waiting": waiting, "running": running, "limit": self._max_queue}
+
+    def _submitted(self, connection: Connection, key: str) -> list[Run]:
+        earlier = select(runs).where(runs.c.idempotency_key == key).order_by(runs.c.idempotency_place)
+        return [
+            rows.to_run(row, rows.position(connection, row["number"]) if row["status"] == "queued" else None)
+            for row in connection.execute(earlier).mappings()
+        ]
+
+    def _insert(
+        self,
+        connection: Connection,
+        request: Request,
+        demo: Mapping[str, str | None],
+        at: float,
+        clock: float,
+        idempotency: tuple[str | None, int],
+        position: int,
+    ) -> Run:
+        values = {
+            "run_id": rows.new_id(),
+            "status": "queued",
+            "request": request.model_dump(),
+            "demo": dict(demo),
+            "alike": rows.alike(request, demo),
+            "idempotency_key": idempotency[0],
+            "idempotency_place": None if idempotency[0] is None else idempotency[1],
+            "accepted_at": at,
+            "accepted_clock": clock,
+            "announced_position": position,
+        }
+        number = connection.execute(runs.insert().values(values).returning(runs.c.number)).scalar_one()
+        rows.add_events(connection, [(number, Event("queued", at, {"position": position}))])
+        row = connection.execute(select(runs).where(runs.c.number == number)).mappings().one()
+        return rows.to_run(row, position)
+
+    def _start(self, connection: Connection, device: str, claimed: Sequence[RowMapping], batch_id: str) -> Batch:
+        at, clock = self._wall_clock(), self._database.clock(connection)
+        connection.execute(
+            batches.insert().values(
+                batch_id=batch_id, device=device, started_clock=clock, lease_until=clock + self._lease, state="open"
+            )
+        )
+        taken = []
+        for row in claimed:
+            started = (
+                update(runs)
+                .where(runs.c.number == row["number"])
+                .values(
+                    status="running",
+                    started_at=at,
+                    waited_seconds=rows.elapsed(row, at, clock),
+                    attempts=row["attempts"] + 1,
+                    batch_id=batch_id,
+                    announced_position=None,
+                )
+            )
+            data = {"attempt": row["attempts"] + 1, "batch_size": len(claimed), "device": device}
+            rows.add_events(connection, [(row["number"], Event("started", at, data))])
+            taken.append(rows.to_run(connection.execute(started.returning(*runs.c)).mappings().one()))
+        return Batch(batch_id, taken)
+
+    def _running(self, connection: Connection, batch_id: str) -> Sequence[RowMapping]:
+        own = select(runs).where(runs.c.batch_id == batch_id, runs.c.status == "running").order_by(runs.c.number)
+        return connection.execute(own.with_for_update()).mappings().all()
+
+    def _tell_ended(self, ended: Sequence[Run]) -> None:
+        for run in ended:
+            self.on_end(run)
+
+    def _leave(self, connection: Connection, batch_id: str, state: str, seconds: float | None = None) -> bool:
+        mine = update(batches).where(batches.c.batch_id == batch_id, batches.c.state == "open")
+        return bool(connection.execute(mine.values(state=state, seconds=seconds)).rowcount)
+
+    def _put_back(self, connection: Connection, row: RowMapping, *, attempts: int) -> None:
+        place = rows.position(connection, row["number"]) + 1
+        back = (
+            update(runs)
+            .where(runs.c.number == row["number"])
+            .values(status="queued", attempts=attempts, started_at=None, waited_seconds=None, announced_position=place)
+        )
+        connection.execute(back)
+        again: dict[str, object] = {"position": place, "again": True}
+        rows.add_events(connection, [(row["number"], Event("queued", self._wall_clock(), again))])
+
+    def _overdue(self, connection: Connection, gone: Collection[str]) -> list[str]:
+        over = batches.c.lease_until < self._database.clock(connection)
+        # A lease longer than any that is given was written before the host's clock began anew.
+        over |= batches.c.lease_until > self._database.clock(connection) + 10 * self._lease + 3600
+        late = select(batches.c.batch_id).where(batches.c.state == "open", over | batches.c.batch_id.in_(list(gone)))
+        return list(connection.execute(late).scalars())
+
+
+def _same(first_time: list[Run], requests: Sequence[Request]) -> list[Run]:
+    if [run.request for run in first_time] != list(requests):
+        raise IdempotencyConflict("The Idempotency-Key was used before, for another request.")
+    return first_time
+
+
+def _child_lost(row: RowMapping) -> Result:
+    sentence = f"The run was tried {row['attempts']} times, and each time the server was lost that ran it."
+    return Result(row["run_id"], failure=Failure("child_lost", sentence))
+
+
+def _moved(waiting: Sequence[RowMapping]) -> list[tuple[int, int]]:
+    places = [(row["number"], place, row["announced_position"]) for place, row in enumerate(waiting, 1)]
+    return [(number, place) for number, place, told in places if place != told]

@@ -1,0 +1,87 @@
+"""The tables. A change here needs a migration beside the others in ``migrations/versions``; a test compares the two."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+VERSION = "0002"
+"""The newest migration."""
+
+metadata = MetaData()
+
+runs = Table(
+    "runs",
+    metadata,
+    # The order of arrival. SQLite gives a number of its own to INTEGER only.
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("run_id", Text, nullable=False, unique=True),
+    Column("status", Text, nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("demo", JSON, nullable=False),
+    Column("alike", Text, nullable=False),  # equal for runs that one child can take together
+    Column("idempotency_key", Text),
+    Column("idempotency_place", Integer),
+    Column("accepted_at", Float(53), nullable=False),  # Unix seconds, for people
+    Column("accepted_clock", Float(53), nullable=False),  # Database.clock, for durations
+    Column("started_at", Float(53)),
+    Column("finished_at", Float(53)),
+    Column("waited_seconds", Float(53)),
+    Column("time_seconds", Float(53)),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("batch_id", Text),
+    Column("announced_position", Integer),
+    Column("last_event", Integer, nullable=False, default=0),
+    Column("result", JSON(none_as_null=True)),
+    UniqueConstraint("idempotency_key", "idempotency_place", name="runs_idempotency"),
+    Index("runs_line", "status", "number"),
+    Index("runs_batch", "batch_id"),
+    sqlite_autoincrement=True,  # a number is never given twice, not even that of a run that is forgotten
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("batch_id", Text, primary_key=True),
+    Column("device", Text, nullable=False),
+    Column("started_clock", Float(53), nullable=False),
+    Column("lease_until", Float(53), nullable=False),  # Database.clock
+    Column("state", Text, nullable=False),  # open; lost, until what it left on the device is ended; closed
+    Column("seconds", Float(53)),  # null where it was not finished
+    Index("batches_state", "state", "device"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("run_number", ForeignKey("runs.number", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("at", Float(53)),
+    Column("data", JSON, nullable=False),
+    PrimaryKeyConstraint("run_number", "number"),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("since", Float(53), nullable=False),
+)
+
+# One row, which is locked where the whole line must hold still: PostgreSQL has no BEGIN IMMEDIATE.
+line = Table("line", metadata, Column("id", Integer, primary_key=True, autoincrement=False))

@@ -1,0 +1,236 @@
+"""The demo_log of one run, told by the messages of the demo's own logger: phases, iterations, answers, figures.
+
+The wording is that of ``models/tt_transformers/demo/simple_text_demo.py`` in tt-metal, July 2025 and after November
+2025. Every message is matched whole or by its exact beginning, because the same words occur inside answers.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from demo_api.messages import PHASES, Answer, Event, Metrics
+
+DECODING_OVER = "Finished decoding, printing the final outputs..."
+ANSWER_MARK = "\n==REPEAT BATCH 0\n"  # only in the first batch is user i's prompt the i-th prompt
+
+_PHASES = PHASES[1:]  # the log begins with the test
+_PHASE_OF_MESSAGE = {
+    "Reading inputs...": "load",
+    "Starting prefill warmup...": "prefill_compile",
+    "Starting prefill...": "prefill",
+    "Starting decode loop...": "decode_compile",
+    DECODING_OVER: "output",
+}
+# stop_at_eos=0: end-of-sequence tokens are dropped in silence and decoding goes on, so the log has no counts.
+_NO_STOPS = ("The decode generation will only stop at the max_generated_tokens limit", "Please note that 'stop_at_eos'")
+# A stop token that comes first of all is not taken for one: the demo prints it and goes on, and the count is undefined.
+_STOP_TOKENS = ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>", "</s>")
+
+_NUMBER = r"(-?\d[\d.]{0,30}(?:e[+-]?\d{1,3})?|inf|nan)"
+_ITERATION = re.compile(rf"Iteration (\d{{1,9}}): {_NUMBER}ms @ {_NUMBER} tok/s/user \({_NUMBER} tok/s throughput\)")
+_USER_STOPPED = re.compile(r"\[User (\d{1,9})\] Finished decoding at iteration (\d{1,9})")
+_USER_TAIL = re.compile(r"\[User (\d{1,9})\] (.*)", re.DOTALL)
+_TARGETS = re.compile(r"Model (\S{1,200}) does not have prefill targets set for device (\S{1,200})")
+_FIGURES = (
+    (re.compile(rf"Prefill compile time: {_NUMBER}s"), ("prefill_compile_s",)),
+    (re.compile(rf"Decode compile time: {_NUMBER}s"), ("decode_compile_s",)),
+    (re.compile(rf"Average Time to First Token \(TTFT\): {_NUMBER}ms"), ("ttft_ms",)),
+    (
+        re.compile(rf"Average speed: {_NUMBER}ms @ {_NUMBER} tok/s/user \({_NUMBER} tok/s throughput\)"),
+        ("decode_ms_per_token", "tokens_per_second_per_user", "tokens_per_second"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the run.
+
+    Attributes:
+        name: ``load``, ``prefill_compile``, ``prefill``, ``decode_compile``, ``decode`` or ``output``.
+        at: when it began, Unix seconds on the child's clock; None where the log has no such time (plain text).
+    """
+
+    name: str
+    at: float | None
+
+
+def answer_header(user: int, prompt: str) -> str:
+    """What the message with the answer of this user begins with: it quotes a prompt of over 200 characters in part."""
+    short = prompt if len(prompt) <= 200 else f"{prompt[:100]}\n<long prompt not printed in full>\n{prompt[-100:]}"
+    return f"{ANSWER_MARK}==USER {user} - PROMPT\n{short} \n==USER {user} - OUTPUT\n"
+
+
+@dataclass
+class _Decoding:
+    """The decode loop of one batch: what is needed to know how many tokens each user got."""
+
+    iterations: int = 0
+    whole: bool = True  # every iteration from 0 on was seen
+    stops: dict[int, int] = field(default_factory=dict)  # user -> the iteration in which the stop token came
+    tails: dict[int, str] = field(default_factory=dict)  # user -> the end of the text, as last shown
+    still: set[int] = field(default_factory=set)  # users to whose text the last iteration added nothing
+
+    def iterate(self, number: int) -> None:
+        self.whole = self.whole and number == self.iterations
+        self.iterations += 1
+
+    def show(self, user: int, tail: str) -> None:
+        self.still.discard(user)
+        if self.tails.get(user) == tail and not _may_hide_growth(tail):
+            self.still.add(user)
+        self.tails[user] = tail
+
+    def tokens(self, user: int, stops_are_shown: bool) -> int | None:
+        """How many tokens the user got; the first comes from the prefill, so N iterations without a stop make N+1."""
+        if user in self.stops:
+            return self.stops[user] + 1
+        return self.iterations + 1 if stops_are_shown else None
+
+
+def _may_hide_growth(tail: str) -> bool:
+    """Whether one more token may leave this tail (``...`` and 97 characters) as it is: a loop, or half a character."""
+    last = tail[3:]
+    return tail.endswith("\ufffd") or (len(last) == 97 and any(last[n:] == last[:-n] for n in range(1, 34)))
+
+
+class DemoLog:
+    """Follows one run message by message.
+
+    Attributes:
+        phases: those that began, in order.
+        texts: user -> the answer as logged.
+        damaged: something of the log was lost, so what was not seen may have been there: no counts.
+        serialised: the log has one JSON object a line; the runner that asks for this also asks for TRACE records.
+        waiting_at: when a child that was started ahead began to wait, Unix seconds on its clock; None if it did not.
+        model, device: from the line that says that no targets are known for them; None if it never came.
+    """
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        self.phases: list[Phase] = []
+        self.texts: dict[int, str] = {}
+        self.damaged = False
+        self.serialised = False
+        self.waiting_at: float | None = None
+        self.model: str | None = None
+        self.device: str | None = None
+        self._headers = [answer_header(user, prompt) for user, prompt in enumerate(prompts)]
+        self._decoding = _Decoding()
+        self._figures: dict[str, float | None] = {}
+        self._trace_seen = False
+        self._stops_unknown = False
+
+    @property
+    def iterations(self) -> int:
+        """Decode iterations seen in the first batch."""
+        return self._decoding.iterations
+
+    @property
+    def metrics(self) -> Metrics:
+        """The figures as printed."""
+        return Metrics(**self._figures)
+
+    def answers(self) -> list[Answer]:
+        """The answers of users 0, 1, ... up to the first whose answer is missing."""
+        answers = []
+        for user in range(len(self._headers)):
+            if user not in self.texts:
+                break
+            answers.append(Answer(self.texts[user], self._tokens(user)))
+        return answers
+
+    def begin(self, name: str, at: float | None) -> list[Event]:
+        """A phase begins, unless it or a later one has begun before (a second test or batch, a cut log)."""
+        latest = _PHASES.index(self.phases[-1].name) if self.phases else -1
+        if _PHASES.index(name) <= latest:
+            return []
+        self.phases.append(Phase(name, at))
+        return [Event("phase", at, {"phase": name})]
+
+    def hear(self, message: str, at: float | None, traced: bool = False) -> list[Event]:
+        """Takes in one message of the demo's logger.
+
+        Args:
+            message: the whole message.
+            at: Unix seconds on the child's clock, None where unknown.
+            traced: whether it is a TRACE record.
+        """
+        self._trace_seen = self._trace_seen or traced
+        if message.startswith(ANSWER_MARK):
+            self._hear_answer(message)
+        elif message.startswith("Iteration "):
+            return self._hear_iteration(message, at)
+        elif message.startswith("[User "):
+            return self._hear_user(message, at, traced)
+        elif message.rstrip("\n") in _PHASE_OF_MESSAGE:
+            return self._hear_phase(_PHASE_OF_MESSAGE[message.rstrip("\n")], at)
+        else:
+            self._hear_figures(message)
+        return []
+
+    def _hear_phase(self, name: str, at: float | None) -> list[Event]:
+        if name == "decode_compile" and not self._over():
+            self._decoding = _Decoding()  # an earlier test may have failed in the middle of its own
+        return self.begin(name, at)
+
+    def _hear_iteration(self, message: str, at: float | None) -> list[Event]:
+        match = _ITERATION.fullmatch(message)
+        if not match or self._over():
+            return []
+        number = int(match[1])
+        self._decoding.iterate(number)
+        began = self.begin("decode", at) if number == 0 else []
+        data: dict[str, object] = {"iteration": number, "tokens_per_second_per_user": _finite(match[3])}
+        return [*began, Event("progress", at, data)]
+
+    def _hear_user(self, message: str, at: float | None, traced: bool) -> list[Event]:
+        if self._over():
+            return []
+        stopped = _USER_STOPPED.fullmatch(message) if traced else None
+        if stopped:
+            self._decoding.stops.setdefault(int(stopped[1]), int(stopped[2]))
+            return []
+        match = _USER_TAIL.fullmatch(message)
+        if not match:
+            return []
+        self._decoding.show(int(match[1]), match[2])
+        return [Event("text", at, {"user": int(match[1]), "tail": match[2]})]
+
+    def _hear_answer(self, message: str) -> None:
+        for user, header in enumerate(self._headers):
+            if message.startswith(header) and message.endswith("\n") and len(message) > len(header):
+                self.texts.setdefault(user, message[len(header) : -1])
+
+    def _hear_figures(self, message: str) -> None:
+        self._stops_unknown = self._stops_unknown or message.startswith(_NO_STOPS)
+        targets = _TARGETS.fullmatch(message)
+        if targets and self.model is None:
+            self.model, self.device = targets[1], targets[2]
+        for pattern, names in _FIGURES:
+            match = pattern.fullmatch(message)
+            for name, text in zip(names, match.groups(), strict=True) if match else ():
+                self._figures.setdefault(name, _finite(text))
+
+    def _over(self) -> bool:
+        """Whether the decode loop of the first batch is over: what comes later belongs to another batch or test."""
+        return bool(self.phases) and self.phases[-1].name == "output"
+
+    def _tokens(self, user: int) -> int | None:
+        """The user's count, where the log settles it."""
+        decoding = self._decoding
+        lost = self.damaged or not decoding.whole or decoding.iterations == 0
+        if lost or self._stops_unknown or self.texts[user].startswith(_STOP_TOKENS):
+            return None
+        presumed = self.serialised and user not in decoding.still
+        return decoding.tokens(user, stops_are_shown=self._trace_seen or presumed)
+
+
+def _finite(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

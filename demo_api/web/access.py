@@ -1,0 +1,98 @@
+"""Who may ask, under which name, and how often: looked at before every request."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from flask import Flask, Response, g, request
+from flask_limiter import Limiter, RequestLimit
+
+from demo_api.config import Settings
+from demo_api.errors import KeysNeeded, RateLimited, Unauthorized, WrongHost
+from demo_api.web.hosts import is_loopback, is_ours
+from demo_api.web.keys import Keys
+
+PUBLIC = {"/", "/livez", "/readyz", "/health", "/openapi.json", "/docs"}
+"""Routes that need no key. ``/health`` and ``/readyz`` say less without one."""
+
+PUBLIC_BELOW = ("/static/",)
+"""So do routes that begin like this: files that ship in the package."""
+
+UNCOUNTED = {"/livez", "/readyz", "/health", "/metrics"}
+"""Routes that the limit of requests does not count, wrong keys excepted: programs ask for them again and again."""
+
+
+def add_access(app: Flask, settings: Settings) -> None:
+    """From now on who may not ask is refused. The order matters: each looks at what the one before has let through.
+
+    Raises:
+        SetupError: the file of keys cannot be used.
+    """
+    keys = Keys(settings.keys, settings.keys_file)
+    names = settings.host_names
+    # On loopback a browser is the only way in for others: a page elsewhere whose name is made to mean 127.0.0.1.
+    checks_host = is_loopback(settings.host) or bool(names)
+
+    @app.before_request
+    def check_host() -> None:
+        host = request.environ.get("HTTP_HOST")
+        if checks_host and host is not None and not is_ours(host, names):  # no browser leaves it out
+            raise WrongHost(f"This server is not {host[:100]!r}.")
+
+    @app.before_request
+    def check_client() -> None:
+        # `serve` would not have started. Here it is another web server, which has its own address.
+        client = request.remote_addr
+        if not keys.are_needed and not settings.insecure and client and not is_loopback(client):
+            raise KeysNeeded("This server has no keys, so it answers its own machine only.")
+
+    @app.before_request
+    def name_key() -> None:
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        g.key = keys.name(key.strip()) if keys.are_needed and scheme.lower() == "bearer" else None
+        g.knows_all = g.key is not None or not keys.are_needed
+        g.key_is_wrong = not g.knows_all and "Authorization" in request.headers
+
+    if settings.rate_limit is not None:
+        _add_limit(app, settings.rate_limit)  # who sends wrong keys is limited too, by address
+
+    @app.before_request
+    def check_key() -> None:
+        if not g.knows_all and not _is_public():
+            given = "is not one of this server's" if g.key_is_wrong else "is missing"
+            raise Unauthorized(f"The key {given}.")
+
+    @app.after_request
+    def ask_for_key(response: Response) -> Response:
+        if response.status_code == Unauthorized.status_code:
+            response.headers["WWW-Authenticate"] = "Bearer"
+        return response
+
+
+def _is_public() -> bool:
+    # OPTIONS tells methods only, and a browser that asks for leave sends no key with it.
+    rule = request.url_rule.rule if request.url_rule else ""
+    return request.method == "OPTIONS" or rule in PUBLIC or rule.startswith(PUBLIC_BELOW)
+
+
+def _add_limit(app: Flask, per_minute: int) -> None:
+    def refuse(limit: RequestLimit) -> None:
+        seconds = max(1, math.ceil(limit.window.reset_time - time.time()))
+        raise RateLimited(f"More than {per_minute} requests were sent within a minute.", retry_after=seconds)
+
+    limiter = Limiter(
+        lambda: f"key {g.key}" if g.key else f"address {request.remote_addr}",
+        app=app,
+        application_limits=[f"{per_minute} per minute"],
+        strategy="moving-window",
+        storage_uri="memory://",  # of this process
+        on_breach=refuse,
+        # What is not there counts too: every answer but that to OPTIONS tells whether a key is right.
+        request_identifier=lambda: request.endpoint or "nothing",
+    )
+
+    @limiter.request_filter
+    def is_uncounted() -> bool:
+        rule = request.url_rule.rule if request.url_rule else ""
+        return request.method == "OPTIONS" or (rule in UNCOUNTED and not g.key_is_wrong)

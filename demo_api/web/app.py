@@ -1,0 +1,52 @@
+"""Puts the HTTP door together: checks, routes and headers around one engine."""
+
+from __future__ import annotations
+
+import atexit
+
+from flask import Flask
+
+from demo_api.config import Settings
+from demo_api.devices.demo_engine import DemoEngine as Door
+from demo_api.web.access import add_access
+from demo_api.web.chat import add_chat, add_health
+from demo_api.web.cors import add_cors
+from demo_api.web.docs import add_docs
+from demo_api.web.engine import Engine
+from demo_api.web.error_handlers import add_error_handlers
+from demo_api.web.metrics_route import add_metrics
+from demo_api.web.openai import add_openai
+from demo_api.web.page import add_page, add_security_headers
+from demo_api.web.request import WaitSlots
+from demo_api.web.request_log import add_request_ids
+from demo_api.web.runs import add_runs
+
+
+def make_app(settings: Settings, engine: Engine) -> Flask:
+    """The application around an engine, which starts with the first request.
+
+    Raises:
+        SetupError: the file of keys cannot be used.
+    """
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.extensions["demo_api"] = engine
+    atexit.register(engine.close)
+    # Not now: a server that forks workers after it made the application would keep no thread.
+    app.before_request(engine.start)
+    slots = WaitSlots(settings.max_waiting)
+    add_request_ids(app, settings)
+    add_security_headers(app)
+    add_cors(app, settings.cors_origin_list)
+    add_error_handlers(app)
+    add_metrics(app, engine, settings)
+    add_access(app, settings)
+    add_page(app)
+    add_health(app, engine)
+    add_chat(app, engine, settings, slots)
+    add_openai(app, engine, settings, slots)
+    if isinstance(engine, Door):
+        add_runs(app, engine, slots)
+    add_docs(app, engine)
+    return app

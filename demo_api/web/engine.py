@@ -1,0 +1,81 @@
+"""What the HTTP door needs of whatever answers behind it: the door of the demo engine, or the direct engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Protocol
+
+from demo_api.direct.model import Question
+from demo_api.messages import Event, Run
+from demo_api.shapes import EngineHealth
+
+
+class PendingRun(Protocol):
+    """One accepted request, for the client that waits for it.
+
+    Attributes:
+        run_id: the run's.
+    """
+
+    run_id: str
+
+    def wait(self, is_gone: Callable[[], bool]) -> Run:
+        """Waits for the run's end.
+
+        Args:
+            is_gone: whether the client has hung up; then the run is cancelled.
+
+        Raises:
+            ShuttingDown: the server stops before that.
+        """
+
+    def events(self) -> Generator[tuple[int, Event] | None]:
+        """The run's events with their numbers, as they come, up to ``done``; None while none comes.
+
+        Events of kind ``text`` have ``added``: what they add to the text.
+        """
+
+    def leave(self) -> None:
+        """The client has hung up from the events."""
+
+    def output(self, run: Run) -> str | None:
+        """All that was printed for the run, which has ended; None where nothing prints."""
+
+
+class Engine(Protocol):
+    """Answers requests. All methods may be called from any thread.
+
+    Attributes:
+        engine_name: ``demo`` or ``direct``.
+    """
+
+    engine_name: str
+
+    def start(self) -> None:
+        """Begins to work, once."""
+
+    def listen(self, on_end: Callable[[Run], None]) -> None:
+        """From now on this is called with every run that this process brings to its end, after that."""
+
+    def check(self) -> None:
+        """Raises what keeps ``begin`` from accepting anything now, a full line excepted."""
+
+    def begin(self, question: Question, idempotency_key: str | None = None) -> PendingRun:
+        """Accepts a request.
+
+        Raises:
+            DemoApiError: it is not accepted.
+        """
+
+    def describe(self) -> EngineHealth:
+        """What ``/health`` says beside the status."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+
+    def close(self) -> None:
+        """Takes no more requests, gives those that run their time to end, and returns when nothing is left."""
+
+    def hurry(self) -> None:
+        """Cuts that time short."""

@@ -1,0 +1,64 @@
+"""Every error as JSON, with the next step. No traceback ever reaches a client."""
+
+from __future__ import annotations
+
+import logging
+
+from flask import Flask, Response, g, jsonify, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from demo_api.error_shapes import ErrorBody, Problem
+from demo_api.errors import DemoApiError
+from demo_api.web import openai_api
+
+logger = logging.getLogger(__name__)
+
+HTTP_ERRORS = {
+    404: ("not_found", "Use one of the available endpoints."),
+    405: ("method_not_allowed", "Use one of the methods in the Allow header."),
+    413: ("payload_too_large", "Send at most DEMO_API_MAX_BODY bytes."),
+    415: ("unsupported_media_type", 'Send JSON, and say so with the header "Content-Type: application/json".'),
+}
+
+
+def endpoints(app: Flask) -> list[str]:
+    """Every route, such as ``POST /chat``; the files of the page are not meant to be asked for one by one."""
+    rules = [rule for rule in app.url_map.iter_rules() if rule.endpoint != "static"]
+    return sorted(f"{method} {rule.rule}" for rule in rules for method in (rule.methods or set()) - {"HEAD", "OPTIONS"})
+
+
+def add_error_handlers(app: Flask) -> None:
+    """From now on every error of the application is told as JSON."""
+
+    @app.errorhandler(DemoApiError)
+    def refuse(error: DemoApiError) -> Response:
+        response = _error(error.status_code, error.body())
+        if "retry_after" in error.fields:
+            response.headers["Retry-After"] = str(error.fields["retry_after"])
+        return response
+
+    @app.errorhandler(HTTPException)
+    def refuse_http(error: HTTPException) -> Response:
+        status = error.code or 500
+        code, next_step = HTTP_ERRORS.get(status, ("bad_request", "Correct the request and send it again."))
+        next_step = next_step.replace("DEMO_API_MAX_BODY", str(app.config["MAX_CONTENT_LENGTH"]))
+        sentence = f"{error.name}: {request.method} {request.path}."
+        body: Problem = {"success": False, "error": sentence, "code": code, "next_step": next_step}
+        if status == 404:
+            body["available_endpoints"] = endpoints(app)
+        response = _error(status, body)
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        return response
+
+    @app.errorhandler(Exception)
+    def fail(error: Exception) -> Response:
+        logger.exception("request %s failed", g.request_id, extra={"request_id": g.request_id})
+        return _error(500, DemoApiError("The server failed to answer.").body())
+
+
+def _error(status: int, problem: Problem) -> Response:
+    body: ErrorBody = {**problem, "request_id": g.request_id}
+    response = jsonify(openai_api.error(body, status) if request.path.startswith("/v1/") else body)
+    response.status_code = status
+    return response

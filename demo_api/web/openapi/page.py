@@ -1,0 +1,170 @@
+"""The OpenAPI document as a page for people."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from demo_api.web.openapi.operations import JSON, STREAM
+from demo_api.web.openapi.schemas import JsonObject
+
+RUN_ID = "RUN_ID"
+"""What stands for a run's id in the commands."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One operation, ready to be shown."""
+
+    method: str
+    path: str
+    operation: Mapping[str, Any]
+    command: str
+
+    @property
+    def anchor(self) -> str:
+        """Its name within the page."""
+        return str(self.operation["operationId"])
+
+
+def render(document: JsonObject, url: str) -> str:
+    """The page.
+
+    Args:
+        url: of the server, for the commands.
+    """
+    entries = list(_entries(document, url))
+    return (
+        _environment()
+        .get_template("docs.html")
+        .render(
+            document=document,
+            sections=[
+                (tag, [each for each in entries if tag["name"] in each.operation["tags"]]) for tag in document["tags"]
+            ],
+            url=url,
+            schemas=document["components"]["schemas"],
+            resolve=lambda node: _resolve(document, node),
+            JSON=JSON,
+            STREAM=STREAM,
+        )
+    )
+
+
+def _entries(document: JsonObject, url: str) -> Iterator[Entry]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield Entry(method.upper(), path, operation, command(url, method.upper(), path, operation))
+
+
+def command(url: str, method: str, path: str, operation: Mapping[str, Any]) -> str:
+    """A curl command for an operation, from its examples; ``RUN_ID`` stands for a run's id."""
+    query = [
+        (each["name"], each["example"])
+        for each in operation["parameters"]
+        if each.get("in") == "query" and "example" in each
+    ]
+    target = url + re.sub(r"\{(\w+)\}", lambda name: name[1].upper(), path)
+    if query:
+        target += f"?{urlencode(query, doseq=True)}"
+    words = ["curl", *(["-N"] if _streams(operation) else []), *(["-X", method] if method != "GET" else []), target]
+    if "requestBody" in operation:
+        content = operation["requestBody"]["content"][JSON]
+        example = next(iter(content["examples"].values()))["value"]
+        words += ["-H", f"Content-Type: {JSON}", "-d", json.dumps(example)]
+    return shlex.join(words)
+
+
+def _streams(operation: Mapping[str, Any]) -> bool:
+    answers = operation["responses"].get("200", {}).get("content", {})
+    return list(answers) == [STREAM]
+
+
+def _resolve(document: JsonObject, node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a reference stands for; anything else as it is."""
+    if "$ref" not in node:
+        return node
+    found: Any = document
+    for part in node["$ref"].removeprefix("#/").split("/"):
+        found = found[part]
+    return dict(found)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("demo_api", "web/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(codes=codes, kind=kind, pretty=pretty, prose=prose, rows=rows)
+    return environment
+
+
+def prose(text: str) -> Markup:
+    """A description: `code` and lines that begin with a dash are marked up, everything else is text."""
+    lines = [re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(line))) for line in text.split("\n")]
+    parts = [f"<li>{line[2:]}</li>" if line.startswith("- ") else line for line in lines]
+    return Markup(re.sub(r"((?:<li>.*?</li>\n?)+)", r"<ul>\1</ul>", "\n".join(parts)))  # noqa: S704 (escaped above) # nosec B704
+
+
+def rows(schema: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], bool]]:
+    """The fields of a shape, and whether they are always there; those first."""
+    required = schema.get("required", [])
+    fields = [(name, described, name in required) for name, described in schema["properties"].items()]
+    return sorted(fields, key=lambda field: not field[2])
+
+
+def pretty(value: object) -> str:
+    """An example: text as it is, the rest as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def codes(response: Mapping[str, Any]) -> list[str]:
+    """The codes of the errors that are answered with this status."""
+    properties = response["content"][JSON]["schema"].get("properties", {})
+    if "error" in properties:  # OpenAI's shape
+        properties = properties["error"]["properties"]
+    return list(properties.get("code", {}).get("enum", []))
+
+
+def kind(schema: Mapping[str, Any]) -> Markup:
+    """What values a schema allows, in a few words; other shapes are linked."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return Markup('<a href="#shape-{0}">{0}</a>').format(name)
+    if "anyOf" in schema:
+        return Markup(" or ").join(kind(each) for each in schema["anyOf"])
+    if "const" in schema:
+        return Markup("<code>{}</code>").format(json.dumps(schema["const"]))
+    if "enum" in schema:
+        return Markup(", ").join(Markup("<code>{}</code>").format(json.dumps(each)) for each in schema["enum"])
+    if schema.get("type") == "array":
+        return Markup("list of ") + kind(schema["items"])
+    types = schema.get("type", "anything")
+    words = " or ".join(types) if isinstance(types, list) else types
+    return escape(f"{words}{_bounds(schema)}")
+
+
+def _bounds(schema: Mapping[str, Any]) -> str:
+    least = schema.get("minimum", schema.get("minLength", schema.get("minItems")))
+    most = schema.get("maximum", schema.get("maxLength", schema.get("maxItems")))
+    if "exclusiveMinimum" in schema:
+        return f", over {_number(schema['exclusiveMinimum'])} to {_number(most)}"
+    if least is None and most is None:
+        return ""
+    unit = " characters" if "maxLength" in schema else ""
+    return f", {_number(least)} to {_number(most)}{unit}" if most is not None else f", at least {_number(least)}{unit}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,}".removesuffix(".0")

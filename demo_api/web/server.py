@@ -1,0 +1,124 @@
+"""Serves the application with waitress, and stops it so that the device is closed first.
+
+Waitress: one process, threads, no limit on how long an answer may take, and it reads slow bodies without a thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import waitress
+from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.trigger import trigger
+
+from demo_api.config import Settings
+from demo_api.errors import SetupError
+from demo_api.web.hosts import is_loopback
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+logger = logging.getLogger(__name__)
+
+_SPARE_THREADS = 8
+_SPARE_CONNECTIONS = 1000
+_MAX_BODY = 16 * 2**20
+"""Of all that is read; DEMO_API_MAX_BODY may be as much."""
+
+_FLUSH_SECONDS = 2.0
+
+
+class HttpServer:
+    """An application on a port.
+
+    Args:
+        app: the WSGI application.
+        settings: ``host``, ``port`` and ``max_waiting`` are used.
+
+    Raises:
+        SetupError: the address cannot be used, or others could reach it and nothing keeps them out. The port is bound
+            from now on, but nothing is answered before ``run``.
+    """
+
+    def __init__(self, app: WSGIApplication, settings: Settings) -> None:
+        check_exposure(settings)
+        threads = settings.max_waiting + _SPARE_THREADS  # the others answer /health
+        self._sockets: dict[int, Any] = {}  # waitress keeps all that its loop looks at in here
+        try:
+            self._waitress = waitress.create_server(
+                app,
+                map=self._sockets,
+                host=settings.host,
+                port=settings.port,
+                threads=threads,
+                connection_limit=threads + _SPARE_CONNECTIONS,
+                max_request_body_size=_MAX_BODY,  # a longer one is refused unread, and not by the application
+                asyncore_use_poll=True,  # select() knows no descriptor over 1023
+                ident=None,
+                clear_untrusted_proxy_headers=True,
+                # Looking for what a client sends while it waits is the only way to see that it has hung up. But one
+                # that has only ended its sending, as netcat does, would then be taken for gone.
+                channel_request_lookahead=int(settings.cancel_on_disconnect),
+            )
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            raise SetupError(
+                f"The address {settings.host}:{settings.port} cannot be used: {reason}.",
+                next_step="Stop the program that uses it, or choose another with --host and --port.",
+            ) from None
+
+    @property
+    def url(self) -> str:
+        """Where it listens; the first address where a name has several."""
+        listeners = getattr(self._waitress, "effective_listen", None)
+        host, port = listeners[0] if listeners else (self._waitress.effective_host, self._waitress.effective_port)
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def run(self) -> None:
+        """Answers requests until ``close``."""
+        self._waitress.run()
+
+    def close(self) -> None:
+        """Lets the answers that were just given leave, and ends ``run``, which is on another thread."""
+        tick = threading.Event()
+        for _ in range(int(_FLUSH_SECONDS / 0.02)):
+            channels = [each for each in list(self._sockets.values()) if isinstance(each, HTTPChannel)]
+            if not any(channel.requests or channel.total_outbufs_len for channel in channels):
+                break
+            tick.wait(0.02)
+        self._waitress.task_dispatcher.shutdown()
+        waker = next(each for each in list(self._sockets.values()) if isinstance(each, trigger))
+        waker.pull_trigger(partial(wasyncore.close_all, self._sockets))  # in the loop's thread, and the loop ends
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raises SetupError if others could reach the server and nothing keeps them out."""
+    if not (is_loopback(settings.host) or settings.keys or settings.keys_file or settings.insecure):
+        raise SetupError(
+            f"Other machines could reach {settings.host}, and no keys are set.",
+            next_step="Set DEMO_API_KEYS or --keys-file, or let everybody in with --insecure.",
+        )
+
+
+def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> None:
+    """From now on SIGINT and SIGTERM call ``stop``, and a second one ``hurry``, on other threads than the main one."""
+    # Not in the signal handler itself: it may have interrupted a holder of the locks that closing needs.
+    stoppers = iter([threading.Thread(target=stop, name="stopper")])
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stopper = next(stoppers, None)
+        if stopper is None:
+            threading.Thread(target=hurry, name="hurry").start()
+        else:
+            logger.info("stopping; what runs may end, and the device is closed (once more to hurry)")
+            stopper.start()
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)

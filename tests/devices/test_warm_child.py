@@ -1,0 +1,469 @@
+"""Children that are started ahead and held, through HTTP: what a client sees of them, and what is left of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event as Signal
+
+import psutil
+import pytest
+import requests
+from support.demo_homes import CHILDREN, SCRIPT
+from support.real_server import Site, pause
+from support.serving import Server
+from support.waiting import until
+
+from demo_api import runner
+from demo_api.config import Settings
+from demo_api.demo.run_folder import RunFolder
+from demo_api.process.child import Child
+from demo_api.process.tree import survivors
+
+Serve = Callable[..., Server]
+ChildSettings = Callable[..., Settings]
+
+
+def folder_of_waiting(state_dir: Path) -> Path | None:
+    """The folder of the child that has collected the tests and waits, if there is one."""
+    name = state_dir / "device.waiting"
+    folder = state_dir / "runs" / name.read_text() if name.exists() else None
+    log = folder / "stderr.txt" if folder else None
+    return folder if log and log.exists() and '"message": "waiting"' in log.read_text() else None
+
+
+def wait_for_child(state_dir: Path) -> psutil.Process:
+    """The child, when it waits."""
+    until(lambda: folder_of_waiting(state_dir) is not None)
+    folder = folder_of_waiting(state_dir)
+    assert folder is not None
+    (process,) = survivors("DEMO_API_RUN", {folder.name})
+    return process
+
+
+def is_held(server: Server) -> bool:
+    return bool(server.get("/health").json()["device"]["held"])
+
+
+def answer(response: requests.Response) -> dict[str, object]:
+    assert response.status_code == 200, response.text
+    body: dict[str, object] = response.json()
+    return body
+
+
+def timing(response: requests.Response) -> dict[str, object]:
+    found = answer(response)["timing"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_waiting_child_answers_and_the_next_one_is_started(serve: Serve, child_settings: ChildSettings) -> None:
+    server = serve(child_settings("passes", hold="on"))
+    first = wait_for_child(server.settings.state_dir)
+    assert is_held(server)
+    assert server.get("/health").json()["device"]["state"] == "free"
+    told = timing(server.chat())
+    assert told["held"] is True
+    startup, ahead = told["startup_seconds"], told["startup_ahead_seconds"]
+    assert isinstance(startup, float)
+    assert isinstance(ahead, float)
+    assert startup < ahead
+    assert wait_for_child(server.settings.state_dir) != first
+    assert not first.is_running()
+    assert timing(server.chat("again"))["held"] is True
+
+
+def test_the_demo_sees_the_same_around_itself_as_in_a_child_that_was_not_held(
+    serve: Serve, child_settings: ChildSettings
+) -> None:
+    cold_settings = child_settings("shows_environment")
+    held_settings = cold_settings.model_copy(
+        update={"hold": "on", "state_dir": cold_settings.state_dir.with_name("held")}
+    )
+    facts = []
+    for settings in (cold_settings, held_settings):
+        server = serve(settings)
+        if settings.holds:
+            wait_for_child(settings.state_dir)
+        response = server.chat("caf\u00e9 \u2603", max_tokens=64, temperature=0.3, top_p=0.5)
+        facts.append(json.loads(str(answer(response)["response"])))
+    for seen in facts:
+        seen["open_fds"] = len(seen["open_fds"])
+        seen["sigint"] = seen["sigint"].split()[1]
+        del seen["argv"]  # the options are compared as the demo reads them
+        del seen["environ"]["DEMO_API_CHILD"], seen["environ"]["DEMO_API_RUN"], seen["environ"]["PYTEST_CURRENT_TEST"]
+    cold, held = facts
+    assert held == cold
+    assert cold["options"] == {"max_seq_len": 1024, "max_generated_tokens": 63, "batch_size": 1, "instruct": 1}
+    assert cold["sampling_params"]["temperature"] == 0.3
+    assert cold["stdin"] == ""
+
+
+def test_a_batch_goes_to_a_waiting_child(serve: Serve, child_settings: ChildSettings) -> None:
+    server = serve(child_settings("passes", hold="on"))
+    wait_for_child(server.settings.state_dir)
+    body = {"prompts": ["one", "two", "three"]}
+    runs = requests.post(f"{server.url}/runs", json=body, timeout=10).json()["runs"]
+    records = []
+    for run in runs:
+        until(lambda run=run: server.get(f"/runs/{run['run_id']}").json()["status"] == "succeeded")  # type: ignore[misc]
+        records.append(server.get(f"/runs/{run['run_id']}").json())
+    assert [record["response"] for record in records] == ["ok: one", "ok: two", "ok: three"]
+    assert {record["timing"]["held"] for record in records} == {True}
+
+
+CHANGES = {
+    "the_demo": SCRIPT,
+    "what_it_imports": Path("demo_lines.py"),
+    "conftest": Path("conftest.py"),
+    "pytest_ini": Path("pytest.ini"),
+}
+
+
+@pytest.mark.parametrize("changed", CHANGES)
+def test_a_child_that_was_started_with_files_that_changed_since_is_not_used(
+    serve: Serve, child_settings: ChildSettings, changed: str
+) -> None:
+    server = serve(child_settings("passes", hold="on"))
+    child = wait_for_child(server.settings.state_dir)
+    path = server.settings.demo_home / CHANGES[changed]
+    if changed == "the_demo":
+        path.write_text(path.read_text().replace("ok: ", "new: "))
+    else:
+        path.write_text(path.read_text() + "\n")
+    body = answer(server.chat())
+    assert body["response"] == ("new: Hello" if changed == "the_demo" else "ok: Hello")
+    assert body["timing"]["held"] is False  # type: ignore[index]
+    assert not child.is_running()
+    assert is_held(server) or wait_for_child(server.settings.state_dir)
+    assert timing(server.chat())["held"] is True
+
+
+def test_a_file_that_changed_while_the_child_started_counts_as_changed(tmp_path: Path) -> None:
+    # The child cannot know whether it was read before or after that.
+    home, folder = tmp_path / "home", tmp_path / "run"
+    late = "import os, pathlib\npathlib.Path(__file__).touch()\n\ndef test_a():\n    pass\n"
+    home.mkdir()
+    (home / "test_late.py").write_text(late)
+    ended, log = _tell(home, folder, b'{"options": {}}\n')
+    assert "collected" not in log
+    assert ended == 0
+
+
+def test_a_module_that_is_loaded_at_its_first_use_is_not_loaded_by_the_look_at_its_file(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "lazy.py").write_text("raise RuntimeError('nobody used it')\n")
+    lines = """
+import importlib.util, sys
+
+def make():
+    spec = importlib.util.find_spec("lazy")
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    sys.modules["lazy"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+make()
+
+def test_a():
+    open("ran", "w").close()
+"""
+    (home / "test_it.py").write_text(lines)
+    ended, log = _tell(home, tmp_path / "run", b'{"options": {}}\n')
+    assert (ended, (home / "ran").exists()) == (0, True), log
+
+
+@pytest.mark.parametrize("line", [b"", b'{"options": '], ids=["end_of_input", "half_a_line"])
+def test_at_the_end_of_input_a_child_leaves_at_once_and_runs_nothing(tmp_path: Path, line: bytes) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "test_it.py").write_text("def test_a():\n    open('ran', 'w').close()\n")
+    ended, log = _tell(home, tmp_path / "run", line)
+    assert (ended, (home / "ran").exists()) == (0, False)
+    assert '"message": "waiting"' in log
+    assert "collected" not in log
+
+
+def _tell(home: Path, folder: Path, line: bytes) -> tuple[int, str]:
+    """Starts pytest with the plugin in a held child, tells it a line, and returns its exit code and log."""
+    folder.mkdir(mode=0o700)
+    run = RunFolder(folder)
+    run.write_order({"parent_pid": os.getpid(), "held": True})
+    plugin = Path(sys.modules["demo_api"].__path__[0]) / "demo/plugin"
+    child = Child(
+        [sys.executable, "-m", "pytest", "-s", "-p", "demo_api_child"],
+        cwd=home,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(plugin), "DEMO_API_CHILD": str(run.order)},
+        stdout=run.stdout,
+        stderr=run.stderr,
+        mark=("DEMO_API_RUN", str(folder)),
+        waits=True,
+    )
+    child.tell(line)
+    ended = child.follow(timeout_s=60, max_output=2**20, on_output=lambda stream, chunk: None)
+    assert ended.stopped is None
+    return ended.exit_code, run.stderr.read_text()
+
+
+def test_a_run_with_another_model_is_not_told_to_a_child_that_waits_for_this_one(
+    serve: Serve, child_settings: ChildSettings, tmp_path: Path
+) -> None:
+    holding = serve(child_settings("shows_environment", hold="on"))
+    wait_for_child(holding.settings.state_dir)
+    other = tmp_path / "another-model"
+    other.mkdir()
+    asking = serve(holding.settings.model_copy(update={"hold": "off", "llama_dir": other}))
+    body = answer(asking.chat())
+    assert json.loads(str(body["response"]))["environ"]["LLAMA_DIR"] == str(other)
+    assert body["timing"]["held"] is False  # type: ignore[index]
+
+
+def test_a_run_accepted_by_another_server_is_told_to_the_child_that_waits(
+    serve: Serve, child_settings: ChildSettings
+) -> None:
+    holding = serve(child_settings("passes", hold="on"))
+    wait_for_child(holding.settings.state_dir)
+    asking = serve(holding.settings.model_copy(update={"hold": "off"}))
+    assert asking.get("/health").json()["device"]["state"] == "free"
+    assert timing(asking.chat())["held"] is True
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_a_child_that_dies_while_it_waits_costs_time_only(
+    serve: Serve, child_settings: ChildSettings, number: signal.Signals
+) -> None:
+    server = serve(child_settings("passes", hold="on"))
+    child = wait_for_child(server.settings.state_dir)
+    child.send_signal(number)
+    told = timing(server.chat())  # the server may have seen it, or not
+    assert told["held"] in (True, False)
+    assert not child.is_running()
+    until(lambda: server.get("/health").json()["device"]["state"] == "free")
+    assert server.leftovers() == []
+
+
+def test_a_child_that_was_killed_while_it_waited_leaves_the_device_in_doubt(
+    serve: Serve, child_settings: ChildSettings
+) -> None:
+    server = serve(child_settings("passes", hold="on"))
+    wait_for_child(server.settings.state_dir).kill()
+    until(lambda: server.get("/health").json()["device"]["state"] == "suspect")
+    assert not server.get("/health").json()["device"]["held"]
+    assert timing(server.chat())["held"] is False
+    wait_for_child(server.settings.state_dir)
+    assert is_held(server)
+
+
+def test_a_run_that_waits_for_a_child_that_hangs_is_run_cold(serve: Serve, child_settings: ChildSettings) -> None:
+    server = serve(child_settings("hangs_at_collection_if_held", hold="on", run_timeout=4))
+    until(lambda: is_held(server))
+    body = answer(server.chat())
+    assert body["response"] == "ok: Hello"
+    assert body["timing"]["held"] is False  # type: ignore[index]
+    assert answer(server.chat("again"))["response"] == "ok: again"
+    assert server.leftovers() == []
+
+
+def test_a_child_that_hangs_while_nobody_asks_is_ended(serve: Serve, child_settings: ChildSettings) -> None:
+    server = serve(child_settings("hangs_at_collection_if_held", hold="on", run_timeout=1))
+    until(lambda: is_held(server))
+    until(lambda: not is_held(server) and server.batches() == [])
+
+
+def test_a_damaged_note_of_the_child_that_waits_costs_time_only(serve: Serve, child_settings: ChildSettings) -> None:
+    server = serve(child_settings("passes", hold="on"))
+    child = wait_for_child(server.settings.state_dir)
+    (server.settings.state_dir / "device.waiting").write_bytes(b"\xbe\0\xff")
+    assert answer(server.chat())["response"] == "ok: Hello"
+    assert not child.is_running()
+
+
+def test_children_that_cannot_be_held_are_not_started_again_and_again(
+    serve: Serve, child_settings: ChildSettings
+) -> None:
+    server = serve(child_settings("exits_at_collection_if_held", hold="on"))
+    for prompt in ("one", "two", "three"):
+        assert answer(server.chat(prompt))["response"] == f"ok: {prompt}"
+    assert (server.settings.demo_home / "attempts").read_text() == "held\nheld\n"
+
+
+def test_children_that_do_not_go_on_waiting_are_not_started_again_and_again(
+    serve: Serve, child_settings: ChildSettings
+) -> None:
+    server = serve(child_settings("leaves_while_it_waits", hold="on"))
+    pause(7)
+    assert (server.settings.demo_home / "attempts").read_text() == "held\nheld\n"
+
+
+def test_a_child_that_was_ready_and_does_not_begin_is_not_waited_for_as_if_it_were_starting(
+    serve: Serve, child_settings: ChildSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_ANSWER_S", 1.0)
+    server = serve(child_settings("passes", hold="on", run_timeout=60))
+    wait_for_child(server.settings.state_dir).suspend()
+    begun = time.monotonic()
+    assert timing(server.chat())["held"] is False
+    assert time.monotonic() - begun < 15
+
+
+def test_a_child_that_begins_when_it_is_given_up_is_not_the_run_s_affair(
+    serve: Serve, child_settings: ChildSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHILD_PAUSE", "3")
+    monkeypatch.setattr(runner, "_ANSWER_S", 1.0)
+    server = serve(child_settings("deaf_if_held", hold="on", run_timeout=4, stop_grace=10))
+    until(lambda: is_held(server))
+    pause(0.7)  # it is deaf by now
+    assert answer(server.chat())["response"] == "ok: Hello"
+
+
+def test_a_run_that_could_not_be_told_leaves_the_doubt_about_its_child(
+    serve: Serve, child_settings: ChildSettings
+) -> None:
+    server = serve(child_settings("deaf_if_held", hold="on", stop_grace=0.5))
+    until(lambda: is_held(server))
+    pause(1.5)  # it is deaf by now
+    (folder,) = (server.settings.state_dir / "runs").iterdir()
+    shutil.rmtree(folder)
+    assert server.chat().json()["code"] == "internal_error"
+    assert server.get("/health").json()["device"]["state"] == "suspect"
+
+
+def test_a_device_that_falls_into_doubt_while_a_child_waits_is_reset(
+    serve: Serve, child_settings: ChildSettings
+) -> None:
+    server = serve(child_settings("passes", hold="on", reset_command="true"))
+    child = wait_for_child(server.settings.state_dir)
+    server.service.ledger.devices.suspect("device", "A server that was suspended told it late.")  # type: ignore[union-attr]
+    until(lambda: server.get("/health").json()["device"]["state"] == "free")
+    assert not child.is_running()
+    wait_for_child(server.settings.state_dir)
+
+
+def test_after_a_while_without_a_request_the_child_is_let_go(serve: Serve, child_settings: ChildSettings) -> None:
+    server = serve(child_settings("passes", hold="on", hold_idle=0.2))
+    until(lambda: is_held(server))
+    until(lambda: not is_held(server) and server.batches() == [])
+    server.settings.device_list[0].wait_for_lock(seconds=1, given_up=Signal()).__exit__(None, None, None)
+    assert answer(server.chat())["response"] == "ok: Hello"
+
+
+def test_a_cancelled_run_does_not_wait_for_the_child_to_get_ready(serve: Serve, child_settings: ChildSettings) -> None:
+    server = serve(child_settings("hangs_at_collection_if_held", hold="on", run_timeout=600))
+    until(lambda: is_held(server))
+    run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10).json()["run_id"]
+    until(lambda: server.get(f"/runs/{run_id}").json()["status"] == "running")
+    requests.post(f"{server.url}/runs/{run_id}/cancel", timeout=10)
+    until(lambda: server.leftovers() == [])
+    assert server.get(f"/runs/{run_id}").json()["status"] == "cancelled"
+
+
+def test_a_run_in_a_held_child_can_be_cancelled(serve: Serve, child_settings: ChildSettings) -> None:
+    server = serve(child_settings("hangs", hold="on"))
+    wait_for_child(server.settings.state_dir)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(server.chat)
+        until(lambda: server.get("/health").json()["device"]["state"] == "busy")
+        run_id = server.get("/runs").json()["runs"][0]["run_id"]
+        requests.post(f"{server.url}/runs/{run_id}/cancel", timeout=10)
+        assert waiting.result().json()["code"] == "cancelled"
+    until(lambda: server.leftovers() == [])
+
+
+def test_who_needs_the_device_without_a_server_gets_it(
+    serve: Serve, child_settings: ChildSettings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = serve(child_settings("passes", hold="on"))
+    child = wait_for_child(server.settings.state_dir)
+    settings = server.settings
+    command = [sys.executable, "-m", "demo_api", "run", "Hello", "--state-dir", str(settings.state_dir)]
+    flags = ["--demo-home", str(settings.demo_home), "--llama-dir", str(settings.llama_dir), "--run-timeout", "60"]
+    done = subprocess.run([*command, *flags], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "ok: Hello\n"), done.stderr
+    assert not child.is_running()
+    assert answer(server.chat())["response"] == "ok: Hello"
+
+
+def test_who_waits_for_a_run_to_end_is_not_kept_from_the_device_by_the_next_child(
+    serve: Serve, child_settings: ChildSettings
+) -> None:
+    server = serve(child_settings("hangs", hold="on"))
+    wait_for_child(server.settings.state_dir)
+    settings = server.settings
+    run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10).json()["run_id"]
+    until(lambda: server.get("/health").json()["device"]["state"] == "busy")
+    command = [sys.executable, "-m", "demo_api", "run", "Hello", "--state-dir", str(settings.state_dir)]
+    flags = ["--demo-home", str(settings.demo_home), "--llama-dir", str(settings.llama_dir), "--run-timeout", "20"]
+    with subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        pause(3)  # it waits by now
+        shutil.copyfile(CHILDREN / "passes.py", settings.demo_home / SCRIPT)
+        requests.post(f"{server.url}/runs/{run_id}/cancel", timeout=10)
+        said, complained = process.communicate()
+    assert (process.returncode, said) == (0, "ok: Hello\n"), complained
+
+
+def test_a_reset_by_hand_ends_the_child_that_waits(serve: Serve, child_settings: ChildSettings) -> None:
+    server = serve(child_settings("passes", hold="on"))
+    child = wait_for_child(server.settings.state_dir)
+    state = str(server.settings.state_dir)
+    command = [sys.executable, "-m", "demo_api", "device", "reset", "--state-dir", state, "--reset-command", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "device: free\n"), done.stderr
+    assert not child.is_running()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["told_to_stop", "killed"])
+def test_a_server_that_ends_takes_its_child_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    site = Site(tmp_path)
+    with site.serving(hold="on") as server:
+        child = wait_for_child(site.state)
+        server.process.send_signal(number)
+        server.process.wait(20)
+        child.wait(20)
+    assert site.processes() == []
+    with site.serving(hold="on") as server:
+        assert server.chat("Hello").status_code == 200
+        assert not server.device()["reason"]
+
+
+def test_the_child_of_a_frozen_server_keeps_nobody_from_the_device(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    with site.serving(hold="on") as frozen, site.serving(hold="off", stop_grace=1) as other:
+        child = wait_for_child(site.state)
+        frozen.freeze(site.ledger)
+        assert timing(other.chat("Hello"))["held"] is False
+        assert child.status() == psutil.STATUS_ZOMBIE  # it is the frozen server's to reap
+        frozen.thaw()
+        assert answer(frozen.chat("again"))["success"]
+    assert site.overlaps() == ""
+
+
+def test_a_child_that_is_killed_together_with_its_server_leaves_the_device_in_doubt(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    with site.serving(hold="on") as server:
+        child = wait_for_child(site.state)
+        server.freeze(site.ledger)  # so that it sees nothing
+        child.kill()
+        server.kill()
+        with site.serving(hold="off") as other:
+            assert answer(other.chat("Hello"))["success"]
+            assert "was killed together with its server" in other.log()
+
+
+def test_a_child_of_a_killed_server_that_has_to_be_killed_too_leaves_the_device_in_doubt(tmp_path: Path) -> None:
+    site = Site(tmp_path, "deaf_if_held")
+    with site.serving(hold="on") as server:
+        until(lambda: len(site.processes()) == 1)
+        pause(1.5)  # it is deaf by now
+        server.kill()
+        with site.serving(hold="off", stop_grace=1) as other:
+            assert answer(other.chat("Hello"))["success"]
+            assert "did not leave at SIGINT" in other.log()

@@ -1,0 +1,324 @@
+"""The direct engine over HTTP: with a hand-written model, and with the real one against the demo's own answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from support.command_line import serving
+from support.echo_model import EchoModel
+from support.serving import Server, clean_environ
+from support.waiting import until
+
+from demo_api.config import Settings
+from demo_api.direct import DirectEngine
+
+Make = Callable[..., tuple[Server, EchoModel]]
+
+
+@pytest.fixture
+def make(serve: Callable[..., Server], settings: Callable[..., Settings]) -> Make:
+    """Starts a server with a hand-written model."""
+
+    def start(model: EchoModel | None = None, **flags: object) -> tuple[Server, EchoModel]:
+        used = model or EchoModel()
+        chosen = settings(engine="direct", **flags)
+        server = serve(chosen, DirectEngine(used, chosen))
+        until(lambda: server.get("/readyz").status_code == 200 or not used.let_load.is_set() or not used._loads)
+        return server, used
+
+    return start
+
+
+def stream(server: Server, path: str = "/chat/stream", **fields: object) -> requests.Response:
+    return requests.post(f"{server.url}{path}", json={"prompt": "one two three", **fields}, stream=True, timeout=60)
+
+
+def events(answer: requests.Response) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The kind and the data of each event."""
+    kind = ""
+    for line in answer.iter_lines(decode_unicode=True):
+        if line.startswith("event: "):
+            kind = line[len("event: ") :]
+        elif line.startswith("data: "):
+            yield kind, json.loads(line[len("data: ") :])
+
+
+def test_chat_answers_with_the_fields_of_the_demos_answer(make: Make) -> None:
+    server, _ = make()
+    body = server.chat("one two three").json()
+    assert (body["success"], body["response"], body["engine"], body["model"]) == (
+        True,
+        "one two three",
+        "direct",
+        "echo",
+    )
+    assert (body["tokens_generated"], body["finish_reason"], body["output"]) == (3, "stop", None)
+    seconds = body["time_seconds"]  # often too short for its three decimals
+    assert body["tokens_per_second"] == (pytest.approx(3 / seconds, abs=1) if seconds else None)
+    assert body["timing"]["ttft_ms"] == 1.5
+    assert body["timing"]["load_seconds"] is None
+    assert server.chat("one two three", max_tokens=2).json()["finish_reason"] == "length"
+
+
+def test_the_port_answers_while_the_model_is_loaded(make: Make) -> None:
+    model = EchoModel()
+    model.let_load.clear()
+    server, _ = make(model)
+    ready = server.get("/readyz")
+    assert (ready.status_code, ready.json()["code"], ready.json()["phase"]) == (503, "starting", "load")
+    assert ready.headers["Retry-After"]
+    health = server.get("/health").json()
+    assert (health["status"], health["model_loaded"]) == ("starting", False)
+    assert server.chat().json()["code"] == "starting"
+    assert server.get("/livez").status_code == 200
+    model.let_load.set()
+    until(lambda: server.get("/readyz").status_code == 200)
+    health = server.get("/health").json()
+    assert (health["status"], health["model_loaded"], health["model"]) == ("healthy", True, "echo")
+    assert server.chat().status_code == 200
+
+
+def test_a_model_that_cannot_be_loaded_is_told_everywhere(make: Make) -> None:
+    server, _ = make(EchoModel(loads=False))
+    until(lambda: server.get("/health").json()["status"] == "unhealthy")
+    assert server.get("/health").json()["note"] == "The model is broken. Get another."
+    for answer in (server.get("/readyz"), server.chat()):
+        assert (answer.status_code, answer.json()["code"], answer.json()["error"]) == (
+            503,
+            "not_set_up",
+            "The model is broken.",
+        )
+
+
+def test_as_many_as_there_are_slots_are_answered_at_once_and_the_others_wait(make: Make) -> None:
+    server, model = make(EchoModel(slots=2, hold=True), max_queue=3)
+    with ThreadPoolExecutor(6) as pool:
+        answers = [pool.submit(server.chat, f"number {number}") for number in range(5)]
+        queue = {"waiting": 3, "running": 2, "limit": 3, "slots": 2}
+        until(lambda: server.get("/health").json()["queue"] == queue)
+        assert server.get("/health").json()["device"]["state"] == "busy"
+        refused = server.chat("one too many")
+        assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
+        assert int(refused.headers["Retry-After"]) >= 1
+        model.let_go.set()
+        assert [answer.result().json()["response"] for answer in answers] == [f"number {n}" for n in range(5)]
+    assert model.most_at_once == 2
+    assert server.chat("again").status_code == 200
+
+
+REFUSED = {
+    "what the model refuses at once": ("refuse this", 400, "bad_request"),
+    "what does not fit": ("too long", 400, "bad_request"),
+    "what breaks the engine": ("break", 500, "internal_error"),
+}
+
+
+@pytest.mark.parametrize(("prompt", "status", "code"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_answered_is_told_and_the_next_is_answered(
+    make: Make, prompt: str, status: int, code: str
+) -> None:
+    server, _ = make()
+    answer = server.chat(prompt)
+    assert (answer.status_code, answer.json()["code"], answer.json()["success"]) == (status, code, False)
+    assert answer.json()["next_step"]
+    assert "Traceback" not in answer.text
+    assert server.chat("next").json()["response"] == "next"
+
+
+def test_an_answer_that_takes_too_long_is_stopped(make: Make) -> None:
+    server, model = make(EchoModel(hold=True), run_timeout=0.3)
+    answer = server.chat()
+    assert (answer.status_code, answer.json()["code"]) == (504, "timed_out")
+    assert "0.3 s" in answer.json()["error"]
+    until(lambda: model.at_once == 0)
+
+
+def test_a_stream_tells_each_token_as_it_comes(make: Make) -> None:
+    server, model = make(EchoModel(hold=True))
+    seen = events(stream(server))
+    assert [next(seen)[0], next(seen)[0]] == ["queued", "started"]
+    model.let_go.set()
+    rest = list(seen)
+    assert [data["added"] for kind, data in rest if kind == "text"] == ["one", " two", " three"]
+    kind, done = rest[-1]
+    assert (kind, done["status"], done["response"], done["tokens_generated"]) == (
+        "done",
+        "succeeded",
+        "one two three",
+        3,
+    )
+
+
+def test_a_stream_that_fails_ends_with_the_failure(make: Make) -> None:
+    server, _ = make()
+    kind, done = list(events(stream(server, prompt="break")))[-1]
+    assert (kind, done["status"], done["success"], done["code"]) == ("done", "failed", False, "internal_error")
+
+
+def test_a_client_that_leaves_a_stream_frees_its_slot(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "demo_api.web.event_stream.KEEP_ALIVE_SECONDS", 0.1
+    )  # who is gone is seen when something is sent
+    server, model = make(EchoModel(slots=1, hold=True))
+    answer = stream(server)
+    assert model.entered.acquire(timeout=10)
+    answer.close()
+    until(lambda: model.at_once == 0)
+    model.let_go.set()
+    assert server.chat("next").json()["response"] == "next"
+    assert model.words == 1
+
+
+def test_a_server_that_stops_breaks_off_what_runs_and_frees_the_model_once(make: Make) -> None:
+    server, model = make(EchoModel(hold=True), drain=0)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.chat)
+        assert model.entered.acquire(timeout=10)
+        server.service.close()
+        assert (answer.result().status_code, answer.result().json()["code"]) == (503, "shutting_down")
+    assert model.closed == 1
+    assert (server.chat().status_code, server.chat().json()["code"]) == (503, "shutting_down")
+
+
+def test_a_server_that_stops_gives_what_runs_its_time(make: Make) -> None:
+    server, model = make(EchoModel(hold=True), drain=30)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.chat)
+        assert model.entered.acquire(timeout=10)
+        threading.Timer(0.3, model.let_go.set).start()
+        server.service.close()
+        assert answer.result().status_code == 200
+    assert model.closed == 1
+
+
+def test_what_only_runs_have_is_refused(make: Make) -> None:
+    server, _ = make()
+    missing = server.get("/runs")
+    assert missing.status_code == 404
+    assert "POST /chat" in missing.json()["available_endpoints"]
+    key = {"Idempotency-Key": "a"}
+    keyed = requests.post(f"{server.url}/chat", json={"prompt": "a"}, headers=key, timeout=10)
+    assert (keyed.status_code, keyed.json()["field"]) == (400, "Idempotency-Key")
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Iterator[str]:
+    """The address of a real direct server, in a process of its own, with the real model."""
+    state = tmp_path_factory.mktemp("state")
+    flags = ["--engine", "direct", "--state-dir", str(state), "--llama-dir", str(model_dir)]
+    with serving(*flags, environ=clean_environ()) as server:
+        until(lambda: requests.get(f"{server.url}/readyz", timeout=10).status_code == 200)
+        yield server.url
+
+
+PROMPTS = [
+    "What is 2+2?",
+    "Name three primary colors.",
+    "Write a haiku about rain. ☔",
+    "  Say 'hello'.\n\n",
+    "if x < 3:",
+]
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 40])
+def test_greedy_answers_are_the_demos_to_the_byte(
+    real: str, serve: Callable[..., Server], settings: Callable[..., Settings], model_dir: Path, max_tokens: int
+) -> None:
+    demo = serve(settings(llama_dir=model_dir))
+    fields = {"max_tokens": max_tokens, "temperature": 0}
+    body = {"prompts": PROMPTS, **fields}
+    run_ids = [run["run_id"] for run in requests.post(f"{demo.url}/runs", json=body, timeout=10).json()["runs"]]
+    with ThreadPoolExecutor(len(PROMPTS)) as pool:  # all at once here too
+        ours = list(pool.map(lambda prompt: ask(real, prompt, **fields), PROMPTS))
+    for run_id, answer in zip(run_ids, ours, strict=True):
+        requests.get(f"{demo.url}/runs/{run_id}/events", timeout=100)  # until it has ended
+        theirs = demo.get(f"/runs/{run_id}").json()
+        names = ("response", "tokens_generated", "finish_reason")
+        assert [answer[name] for name in names] == [theirs[name] for name in names]
+
+
+def ask(url: str, prompt: str, **fields: object) -> dict[str, Any]:
+    answer: dict[str, Any] = requests.post(f"{url}/chat", json={"prompt": prompt, **fields}, timeout=100).json()
+    return answer
+
+
+def test_a_seed_repeats_a_sampled_answer(real: str) -> None:
+    one, other = (ask(real, "Tell me a story.", temperature=1.5, seed=7, max_tokens=24)["response"] for _ in range(2))
+    assert one == other
+    many = {ask(real, "Tell me a story.", temperature=1.5, max_tokens=24)["response"] for _ in range(4)}
+    assert len(many) > 1
+
+
+def test_the_figures_are_the_engines_own(real: str) -> None:
+    begun = time.monotonic()
+    body = ask(real, "Count to a hundred.", max_tokens=32)
+    seconds = time.monotonic() - begun
+    timing = body["timing"]
+    assert body["tokens_generated"] == 32
+    assert 0 < timing["prefill_seconds"] + timing["decode_seconds"] <= seconds
+    assert timing["ttft_ms"] == pytest.approx(1000 * timing["prefill_seconds"], rel=0.5, abs=200)
+    assert timing["decode_tokens_per_second"] == pytest.approx(31 / timing["decode_seconds"], rel=0.1)
+
+
+def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(real: str) -> None:
+    body = ask(real, "word " * 5000)
+    assert (body["code"], body["field"]) == ("bad_request", "prompt")
+    assert "2048" in body["error"]
+
+
+def test_what_leaves_a_real_stream_frees_its_slot_within_a_token(real: str) -> None:
+    answers = [
+        requests.post(f"{real}/chat/stream", json={"prompt": "Count.", "max_tokens": 2000}, stream=True, timeout=60)
+        for _ in range(8)
+    ]
+    for answer in answers:
+        assert next(answer.iter_lines())
+        answer.close()
+    until(lambda: requests.get(f"{real}/health", timeout=10).json()["queue"]["running"] == 0)
+
+
+def test_serve_leaves_when_the_model_cannot_be_loaded_if_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF but no model")
+    flags = ["--engine", "direct", "--llama-dir", str(tmp_path), "--state-dir", str(tmp_path / "state")]
+    with serving(*flags, "--fail-fast", "true", environ=clean_environ()) as server:
+        assert server.process.wait(30) == 3
+        assert server.process.stderr is not None
+        assert "could not be loaded" in server.process.stderr.read()
+    with serving(*flags, environ=clean_environ()) as server:
+        until(lambda: requests.get(f"{server.url}/health", timeout=10).json()["status"] == "unhealthy")
+        assert "could not be loaded" in requests.get(f"{server.url}/health", timeout=10).json()["note"]
+
+
+def test_a_long_temporary_path_does_not_matter(model_dir: Path, tmp_path: Path) -> None:
+    longer = tmp_path / ("long" * 25)
+    longer.mkdir()
+    flags = ["--engine", "direct", "--llama-dir", str(model_dir), "--state-dir", str(tmp_path / "state")]
+    with serving(*flags, environ=clean_environ() | {"TMPDIR": str(longer)}) as server:
+        until(lambda: requests.get(f"{server.url}/readyz", timeout=10).status_code == 200)
+
+
+def test_a_process_that_served_ends_without_being_told_to_close(tmp_path: Path) -> None:
+    """As a worker of gunicorn ends."""
+    script = """
+from support.echo_model import EchoModel
+from demo_api import create_app
+from demo_api.config import Settings
+from demo_api.direct import DirectEngine
+settings = Settings.load({"engine": "direct"})
+app = create_app(settings, DirectEngine(EchoModel(), settings))
+assert app.test_client().get("/livez").status_code == 200
+"""
+    environ = os.environ | {"DEMO_API_STATE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

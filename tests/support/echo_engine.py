@@ -1,0 +1,91 @@
+"""A hand-written engine for the tests of what stands above the engines."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from demo_api.devices.batch_runner import Listener
+from demo_api.devices.lock import Device, DeviceLock
+from demo_api.devices.warm_child import WarmChild
+from demo_api.errors import SetupError
+from demo_api.messages import Answer, Batch, Event, Failure, Outcome, Request, Result, Run
+
+
+class EchoEngine:
+    """Answers with the prompt; holds each batch until it is let go, or cancelled."""
+
+    name = "demo"
+
+    def __init__(self, folder: Path, *, hold: bool = False, device: str = "device") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.device = Device(device, folder)
+        self.let_go = threading.Event()
+        self.entered = threading.Event()
+        self.seen: list[list[str]] = []
+        self.cancelled: list[tuple[str, str]] = []
+        self.suspect: str | None = None
+        self.left_behind: str | None = None
+        self.hurried = False
+        self.held: WarmChild | None = None
+        self._now: str | None = None
+        if not hold:
+            self.let_go.set()
+
+    def check(self) -> None:
+        pass
+
+    def accept(self, request: Request) -> None:
+        pass
+
+    def demo(self) -> dict[str, str | None]:
+        return {}
+
+    def choose(self, runs: Sequence[Run]) -> list[Run]:
+        return list(runs)
+
+    def describe(self) -> dict[str, object]:
+        return {"model": "echo", "model_loaded": True}
+
+    def end_lost(self, batch_ids: Collection[str]) -> str | None:
+        return None
+
+    def clear_up(self) -> str | None:
+        left, self.left_behind = self.left_behind, None
+        return left
+
+    def start_warm_child(self, batch_id: str, hold: DeviceLock) -> None:
+        pass
+
+    def end_warm_child(self) -> str | None:
+        return None
+
+    def generate(self, batch: Batch, listener: Listener, hold: DeviceLock) -> Outcome:
+        self._now = batch.batch_id
+        prompts = [run.request.prompt for run in batch.runs]
+        self.seen.append(prompts)
+        self.entered.set()
+        for run in batch.runs:
+            listener(run.run_id, Event("phase", None, {"phase": "decode"}))
+        if "break" in prompts:
+            raise OSError(28, "No space left on device")
+        if "unplug" in prompts:
+            raise SetupError("The demo home is gone.")
+        self.let_go.wait()
+        reason = dict(self.cancelled).get(batch.batch_id)
+        if reason is not None:
+            failure = Failure(reason, "The batch was ended.")
+            return Outcome([Result(run.run_id, failure=failure) for run in batch.runs], self.suspect)
+        if "fail" in prompts:
+            failure = Failure("demo_failed", "It failed.")
+            return Outcome([Result(run.run_id, failure=failure) for run in batch.runs], self.suspect)
+        return Outcome([Result(run.run_id, answer=Answer(run.request.prompt, 1)) for run in batch.runs], self.suspect)
+
+    def cancel(self, batch_id: str, reason: str) -> None:
+        self.cancelled.append((batch_id, reason))
+        if batch_id == self._now:
+            self.let_go.set()
+
+    def hurry(self) -> None:
+        self.hurried = True

@@ -1,0 +1,110 @@
+"""Makes the pictures of the documentation: real servers with the small model, a real browser.
+
+``python tests/screenshots.py docs/images``
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+from playwright.sync_api import Browser
+from support.browser import Tab, chromium
+from support.waiting import until
+
+from demo_api import create_app
+from demo_api.config import Settings
+from demo_api.demo import small_model as weights
+from demo_api.web.server import HttpServer
+
+WIDE = {"width": 1200, "height": 900}
+NARROW = {"width": 360, "height": 780}
+LONG = {"Max tokens": "300", "Temperature": "0"}
+
+
+@contextmanager
+def serving(folder: Path, **flags: object) -> Iterator[str]:
+    """A server on a port of its own."""
+    settings = Settings.load({"state_dir": folder, "drain": 0, "port": 0, "stop_grace": 2, **flags})
+    app = create_app(settings)
+    service = app.extensions["demo_api"]
+    service.start()
+    http = HttpServer(app, settings)
+    thread = threading.Thread(target=http.run)
+    thread.start()
+    try:
+        until(lambda: requests.get(f"{http.url}/readyz", timeout=10).status_code == 200)
+        yield http.url
+    finally:
+        service.close()
+        http.close()
+        thread.join()
+
+
+def take(browser: Browser, here: str, there: str, folder: Path) -> None:
+    """All pictures."""
+
+    def tab(fragment: str = "", **options: object) -> Tab:
+        made = Tab(browser.new_context(**{"viewport": WIDE, "locale": "en-GB", **options}), here)  # type: ignore[arg-type]
+        made.context.set_default_timeout(90_000)  # on a machine that has other work, too
+        return made.open(fragment)
+
+    def save(shown: Tab, name: str) -> None:
+        shown.page.mouse.move(0, 0)
+        shown.page.wait_for_timeout(300)
+        shown.page.screenshot(path=folder / f"page-{name}.png")
+        shown.close(there)
+
+    light = tab()
+    light.ask("Write a short story about a curious robot.", **LONG)
+    light.page.wait_for_selector(".panel .answer:visible")
+    light.page.wait_for_timeout(400)
+    light.page.screenshot(path=folder / "page-running.png")
+    light.wait_for_end()
+    light.close()
+
+    light = tab()
+    light.ask("Name three primary colors.", **{"Max tokens": "32", "Temperature": "0"})
+    light.wait_for_end()
+    fragment = light.page.evaluate("location.hash")
+    save(light, "answer")
+
+    dark = tab(fragment, color_scheme="dark")
+    dark.wait_for_end()
+    dark.page.locator(".curl").scroll_into_view_if_needed()
+    save(dark, "dark")
+
+    compared = tab("#compare")
+    compared.field("The other server").fill(there)
+    compared.field("Prompt").fill("Write one sentence about the sea.")
+    compared.field("Temperature").fill("0.5")
+    compared.page.get_by_role("button", name="Compare").click()
+    compared.page.wait_for_selector(".verdict .card")
+    compared.page.locator(".verdict").scroll_into_view_if_needed()
+    compared.page.mouse.wheel(0, 600)
+    save(compared, "compare")
+
+    narrow = tab("#runs", viewport=NARROW)
+    narrow.page.wait_for_selector(".history li")
+    save(narrow, "narrow")
+
+
+def main() -> None:
+    """Starts what the pictures are of."""
+    model = weights.pull(Settings.load().model_dir)
+    with (
+        tempfile.TemporaryDirectory() as state,
+        serving(Path(state) / "demo", llama_dir=model) as here,
+        serving(Path(state) / "direct", llama_dir=model, engine="direct", cors_origins=here) as there,
+        chromium() as browser,
+    ):
+        take(browser, here, there, Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

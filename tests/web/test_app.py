@@ -1,0 +1,153 @@
+"""The HTTP door, one layer above the engine: a hand-written engine, a real server, a real port."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+
+import pytest
+import requests
+from support.echo_engine import EchoEngine
+from support.serving import Server
+
+from demo_api.config import Settings
+from demo_api.errors import SetupError
+
+FIELDS = {
+    "success", "prompt", "response", "output", "tokens_generated", "time_seconds", "tokens_per_second", "run_id",
+    "engine", "model", "device", "finish_reason", "note", "timing",
+}  # fmt: skip
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server], settings: Callable[..., Settings]) -> Server:
+    return serve(settings(), EchoEngine(settings().state_dir))
+
+
+def test_chat_answers_with_every_field(server: Server) -> None:
+    answer = server.chat("Hello")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert set(body) == FIELDS
+    assert (body["success"], body["response"], body["engine"]) == (True, "Hello", "demo")
+    assert body["tokens_generated"] == 1
+    assert body["model"] is None  # the engine did not say
+
+
+BAD = {
+    "no body": (b"", "application/json", 400, "bad_request"),
+    "not JSON": (b"{", "application/json", 400, "bad_request"),
+    "a list": (b"[]", "application/json", 400, "bad_request"),
+    "no prompt": (b"{}", "application/json", 400, "bad_request"),
+    "an unknown field": (b'{"prompt": "a", "n": 1}', "application/json", 400, "bad_request"),
+    "a form": (b"prompt=a", "application/x-www-form-urlencoded", 415, "unsupported_media_type"),
+    "over 1 MiB": (b" " * (2**20 + 1), "application/json", 413, "payload_too_large"),
+}
+
+
+@pytest.mark.parametrize(("body", "kind", "status", "code"), BAD.values(), ids=BAD)
+def test_a_bad_request_is_told_what_to_do(server: Server, body: bytes, kind: str, status: int, code: str) -> None:
+    answer = requests.post(f"{server.url}/chat", data=body, headers={"Content-Type": kind}, timeout=10)
+    assert answer.status_code == status
+    error = answer.json()
+    assert (error["success"], error["code"]) == (False, code)
+    assert error["error"]
+    assert error["next_step"]
+    assert error["request_id"] == answer.headers["X-Request-Id"]
+
+
+def test_an_unknown_path_lists_the_endpoints(server: Server) -> None:
+    answer = server.get("/nothing")
+    assert answer.status_code == 404
+    assert {"GET /health", "GET /runs/<run_id>/events", "POST /chat"} <= set(answer.json()["available_endpoints"])
+
+
+def test_a_wrong_method_names_the_right_one(server: Server) -> None:
+    answer = server.get("/chat")
+    assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+    assert "POST" in answer.headers["Allow"]
+
+
+@pytest.mark.parametrize("given", ["abc-123", "A" * 64])
+def test_a_request_id_is_given_back(server: Server, given: str) -> None:
+    answer = requests.get(f"{server.url}/health", headers={"X-Request-Id": given}, timeout=10)
+    assert answer.headers["X-Request-Id"] == given
+
+
+@pytest.mark.parametrize("given", ["a b", "A" * 65, "a\tb", "<script>", "\u00e9".encode().decode("latin-1")])
+def test_a_request_id_that_is_none_is_replaced(server: Server, given: str) -> None:
+    answer = requests.get(f"{server.url}/health", headers={"X-Request-Id": given.encode("latin-1")}, timeout=10)
+    assert answer.headers["X-Request-Id"] not in ("", given)
+
+
+def test_health_answers_while_every_place_in_the_line_is_taken(
+    serve: Callable[..., Server], settings: Callable[..., Settings]
+) -> None:
+    engine = EchoEngine(settings().state_dir, hold=True)
+    server = serve(settings(max_queue=3), engine)
+    statuses: list[int] = []
+    threads = [threading.Thread(target=lambda: statuses.append(server.chat("x").status_code)) for _ in range(4)]
+    threads[0].start()
+    engine.entered.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    wanted = {"waiting": 3, "running": 1, "limit": 3}
+    tick = threading.Event()
+    while (health := server.get("/health").json())["queue"] != wanted:
+        assert health["status"] == "healthy"
+        tick.wait(0.05)
+    assert health["device"]["state"] == "busy"
+    refused = server.chat("one too many")
+    assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
+    assert int(refused.headers["Retry-After"]) >= 1
+    engine.let_go.set()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 4
+    while server.get("/health").json()["device"]["state"] != "free":
+        tick.wait(0.05)
+
+
+class UnpluggedEngine(EchoEngine):
+    def check(self) -> None:
+        raise SetupError("The model is gone.", next_step="Bring it back.")
+
+
+def test_a_server_that_lost_its_model_is_unhealthy_and_refuses(
+    serve: Callable[..., Server], settings: Callable[..., Settings]
+) -> None:
+    server = serve(settings(), UnpluggedEngine(settings().state_dir))
+    health = server.get("/health").json()
+    assert (health["status"], health["note"]) == ("unhealthy", "The model is gone. Bring it back.")
+    answer = server.chat()
+    assert (answer.status_code, answer.json()["code"], answer.json()["next_step"]) == (
+        503,
+        "not_set_up",
+        "Bring it back.",
+    )
+
+
+class BrokenEngine(EchoEngine):
+    def describe(self) -> dict[str, object]:
+        raise RuntimeError("a secret of the server")
+
+
+def test_no_traceback_reaches_a_client(serve: Callable[..., Server], settings: Callable[..., Settings]) -> None:
+    answer = serve(settings(), BrokenEngine(settings().state_dir)).get("/health")
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+def test_a_body_that_comes_byte_by_byte_does_not_hold_the_others_up(server: Server) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    slow = [socket.create_connection((host, int(port))) for _ in range(150)]
+    for connection in slow:
+        connection.sendall(
+            b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+        )
+    assert server.get("/health").status_code == 200
+    assert server.chat("quick").status_code == 200
+    for connection in slow:
+        connection.close()

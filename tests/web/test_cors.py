@@ -1,0 +1,114 @@
+"""Which pages of other origins may read the answers, and what every answer tells a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import requests
+from support.echo_engine import EchoEngine
+from support.serving import Server
+
+from demo_api.config import Settings
+from demo_api.errors import SetupError
+
+FRIEND = "http://127.0.0.1:8081"
+IPV6_FRIEND = "http://[::1]:8081"
+PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server], settings: Callable[..., Settings]) -> Server:
+    made = settings(cors_origins=f"{FRIEND}, {IPV6_FRIEND},https://example.org")
+    return serve(made, EchoEngine(made.state_dir))
+
+
+ASKED = {
+    "a success": ("GET", "/health", 200),
+    "a wrong path": ("GET", "/nothing", 404),
+    "a wrong method": ("GET", "/chat", 405),
+    "a refusal": ("POST", "/chat", 415),
+    "the page": ("GET", "/", 200),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "status"), ASKED.values(), ids=ASKED)
+def test_a_named_origin_may_read_every_answer(server: Server, method: str, path: str, status: int) -> None:
+    for origin in (FRIEND, IPV6_FRIEND, "https://example.org"):
+        answer = requests.request(method, f"{server.url}{path}", headers={"Origin": origin}, timeout=10)
+        assert answer.status_code == status
+        assert answer.headers["Access-Control-Allow-Origin"] == origin
+        assert {"Retry-After", "X-Request-Id"} <= set(answer.headers["Access-Control-Expose-Headers"].split(", "))
+        assert "Origin" in answer.headers["Vary"]
+
+
+def test_a_named_origin_may_send_a_key_and_json(server: Server) -> None:
+    answer = requests.options(f"{server.url}/runs", headers={"Origin": FRIEND, **PREFLIGHT}, timeout=10)
+    assert answer.status_code == 204
+    assert answer.headers["Access-Control-Allow-Origin"] == FRIEND
+    assert "POST" in answer.headers["Access-Control-Allow-Methods"]
+    taken = set(answer.headers["Access-Control-Allow-Headers"].split(", "))
+    assert taken == {"Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"}
+
+
+STRANGERS = [
+    "http://127.0.0.1:8082", "https://127.0.0.1:8081", "http://127.0.0.1", "null", "http://example.org",
+    "https://example.org.evil.test", "https://EXAMPLE.org", "http://:8081", "http://1:8081",
+]  # fmt: skip
+
+
+def test_a_stranger_may_not(server: Server) -> None:
+    for origin in STRANGERS:
+        for answer in (
+            requests.get(f"{server.url}/health", headers={"Origin": origin}, timeout=10),
+            requests.options(f"{server.url}/runs", headers={"Origin": origin, **PREFLIGHT}, timeout=10),
+        ):
+            assert not [name for name in answer.headers if name.startswith("Access-Control")], origin
+            assert "Origin" in answer.headers["Vary"]
+
+
+def test_nobody_may_unless_somebody_was_named(serve: Callable[..., Server], settings: Callable[..., Settings]) -> None:
+    server = serve(settings(), EchoEngine(settings().state_dir))
+    for answer in (
+        requests.get(f"{server.url}/health", headers={"Origin": FRIEND}, timeout=10),
+        requests.options(f"{server.url}/runs", headers={"Origin": FRIEND, **PREFLIGHT}, timeout=10),
+    ):
+        assert not [name for name in answer.headers if name.startswith("Access-Control")]
+
+
+WRONG = [
+    "*", "127.0.0.1:8080", "http://127.0.0.1:8080/", "http://127.0.0.1:80", "https://host:443", "HTTP://host",
+    "http://Host", "http://user@host", "ftp://host", "null", "http://a, *", "http://host:0", "http://", "http://a b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_what_no_browser_would_send_is_refused_at_the_start(text: str) -> None:
+    with pytest.raises(SetupError, match="DEMO_API_CORS_ORIGINS or --cors-origins"):
+        Settings.load({}, {"DEMO_API_CORS_ORIGINS": text})
+
+
+@pytest.mark.parametrize(("method", "path", "status"), ASKED.values(), ids=ASKED)
+def test_every_answer_keeps_a_browser_from_mischief(server: Server, method: str, path: str, status: int) -> None:
+    answer = requests.request(method, f"{server.url}{path}", timeout=10)
+    assert answer.status_code == status
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; ")
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_the_files_of_the_page_are_served_and_nothing_else(server: Server) -> None:
+    script = server.get("/static/main.js")
+    assert script.headers["Content-Type"].startswith("text/javascript")
+    assert script.headers["Cache-Control"] == "no-cache"
+    again = requests.get(f"{server.url}/static/main.js", headers={"If-None-Match": script.headers["ETag"]}, timeout=10)
+    assert again.status_code == 304
+    for path in ("..%2findex.html", "../index.html", "%2e%2e/templates/compare.html", "nothing.js", "", "/etc/passwd"):
+        answer = server.get(f"/static/{path}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), path
+    endpoints = answer.json()["available_endpoints"]
+    assert "GET /" in endpoints
+    assert not [each for each in endpoints if "static" in each]

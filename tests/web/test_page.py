@@ -1,0 +1,767 @@
+"""The page at /, in a real browser, on real servers: what its users see, and what they never should."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from playwright.sync_api import Browser, expect
+from support.browser import Tab, browser
+from support.doc_pages import PAGES
+from support.echo_engine import EchoEngine
+from support.echo_model import EchoModel
+from support.serving import Server
+from support.waiting import until
+
+from demo_api.config import Settings
+from demo_api.devices.batch_runner import Listener
+from demo_api.devices.lock import DeviceLock
+from demo_api.direct import DirectEngine
+from demo_api.messages import Answer, Batch, Event, Failure, Outcome, Result, Timing
+
+__all__ = ["browser"]  # the fixture
+
+Serve = Callable[..., Server]
+Make = Callable[..., Settings]
+Open = Callable[..., Tab]
+
+WEB = Path(__file__).parents[2] / "demo_api" / "web"
+REFUSED = "Failed to load resource"  # what a browser says of every answer that is an error
+
+
+class TellingEngine(EchoEngine):
+    """Tells what a test has it tell, and answers what the test wants, when it wants that."""
+
+    response: str | None = None
+
+    def generate(self, batch: Batch, listener: Listener, hold: DeviceLock) -> Outcome:
+        self._now, self._batch, self._listener = batch.batch_id, batch, listener
+        self.entered.set()
+        self.let_go.wait()
+        self.entered.clear()
+        if batch.batch_id in dict(self.cancelled):
+            failure = Failure("cancelled", "It was cancelled.")
+            return Outcome([Result(run.run_id, failure=failure) for run in batch.runs])
+        results = []
+        for run in batch.runs:
+            answer = Answer(run.request.prompt if self.response is None else self.response, 7)
+            failed = Failure("demo_failed", "It failed.") if "fail" in run.request.prompt else None
+            timing = Timing(
+                held=True, queue_seconds=0.1, startup_seconds=0.0, startup_ahead_seconds=4.2, load_seconds=2.0,
+                decode_seconds=1.0, ttft_ms=80.1, decode_tokens_per_second=43.3,
+            )  # fmt: skip
+            results.append(Result(run.run_id, None if failed else answer, failed, timing, "echo", finish_reason="stop"))
+        return Outcome(results, self.suspect)
+
+    def tell(self, kind: str, **data: object) -> None:
+        assert self.entered.wait(10)
+        for run in self._batch.runs:
+            self._listener(run.run_id, Event(kind, time.time(), data))
+
+
+@pytest.fixture
+def open_tab(browser: Browser) -> Iterator[Open]:
+    """Opens tabs on servers; when the test ends their consoles must be empty and nobody else asked."""
+    tabs: list[tuple[Tab, tuple[str, ...]]] = []
+
+    def make(
+        url: str, fragment: str = "", *, others: tuple[str, ...] = (), expected: tuple[str, ...] = (), **options: Any
+    ) -> Tab:
+        tab = Tab(browser.new_context(**options), url, expected)
+        tabs.append((tab, others))
+        return tab.open(fragment)
+
+    yield make
+    for tab, others in tabs:
+        tab.close(*others)
+
+
+@pytest.fixture
+def engine(settings: Make) -> TellingEngine:
+    return TellingEngine(settings().state_dir)
+
+
+@pytest.fixture
+def slow(settings: Make) -> TellingEngine:
+    return TellingEngine(settings().state_dir, hold=True)
+
+
+@pytest.fixture
+def server(serve: Serve, settings: Make, engine: TellingEngine) -> Server:
+    return serve(settings(), engine)
+
+
+@pytest.fixture
+def slow_server(serve: Serve, settings: Make, slow: TellingEngine) -> Server:
+    return serve(settings(max_batch=1), slow)
+
+
+_IS_SEEN_IN_LOG = """mark => {
+  const [log, place] = [mark.closest("pre").getBoundingClientRect(), mark.getBoundingClientRect()];
+  return place.top >= log.top && place.bottom <= log.bottom;
+}"""
+
+
+# The whole way, with the real demo
+
+
+def test_a_prompt_is_answered_by_the_real_demo_and_its_phases_are_seen(
+    serve: Serve, settings: Make, model_dir: Path, open_tab: Open
+) -> None:
+    tab = open_tab(serve(settings(llama_dir=model_dir)).url)
+    tab.ask("What is 2+2?", **{"Max tokens": "32", "Temperature": "0"})
+    tab.page.wait_for_selector(".panel .chip[data-status=succeeded]", timeout=60_000)
+    assert "4" in tab.text(".panel .answer")
+    seen = tab.page.evaluate("window.shownAsNow")
+    assert [label for label in seen if label in ("Start-up", "Load", "Prefill", "Decode")] == [
+        "Start-up", "Load", "Prefill", "Decode",
+    ]  # fmt: skip
+    times = tab.text(".panel .times")
+    for label in ("In line", "Start-up", "Load", "Prefill compile", "Prefill", "Decode compile", "Decode", "Close"):
+        assert re.search(rf"{label}\s+\d+\.\d\d s", times), label
+    tab.page.locator("summary", has_text="All that was printed").click()
+    tab.page.get_by_label("Search").fill("prefill")
+    assert re.fullmatch(r"1 of \d+", tab.text(".log .tools .hint"))
+    assert tab.page.locator(".log mark.current").inner_text().lower() == "prefill"
+    tab.page.get_by_label("Search").fill("passed")  # far down
+    assert tab.page.locator(".log mark.current").evaluate(_IS_SEEN_IN_LOG)
+
+
+# Ask
+
+
+def test_phases_speed_and_text_are_shown_as_they_come(slow_server: Server, slow: TellingEngine, open_tab: Open) -> None:
+    tab = open_tab(slow_server.url)
+    tab.ask("Hello", **{"Max tokens": "9"})
+    now = tab.page.locator(".timeline li[data-state=now]")
+    for phase, label in {"startup": "Start-up", "load": "Load", "prefill": "Prefill", "decode": "Decode"}.items():
+        slow.tell("phase", phase=phase)
+        expect(now).to_contain_text(f"now: {label}")
+    slow.tell("progress", iteration=3, tokens_per_second_per_user=12.3)
+    slow.tell("text", user=0, tail="<|im_start|>assistant Good mor")
+    expect(tab.page.locator(".panel .facts")).to_have_text("12.3 tokens/s · token 3 of at most 9")
+    expect(tab.page.locator(".panel .answer")).to_contain_text("Good mor")
+    expect(tab.page.locator("#announcer")).to_have_text("Decode: writes the answer.")
+    slow.let_go.set()
+    tab.wait_for_end()
+    expect(tab.page.locator(".panel .answer")).to_have_text("Hello")
+    assert "Load" in tab.text(".shares")
+    assert "4.20 s of its start-up were over when the run came" in tab.text(".times")
+    expect(tab.page.locator("#announcer")).to_contain_text("Answered in")
+
+
+def test_who_waits_sees_the_place_in_the_line_and_cancels(
+    slow_server: Server, slow: TellingEngine, open_tab: Open
+) -> None:
+    first = open_tab(slow_server.url)
+    first.ask("first")
+    assert slow.entered.wait(10)
+    second = open_tab(slow_server.url)
+    second.ask("second")
+    expect(second.page.locator(".place-in-line")).to_have_text("Place 1 in the line")
+    second.page.get_by_role("button", name="Cancel").click()
+    second.wait_for_end("cancelled")
+    assert "The run was cancelled" in second.text(".panel .problem")
+    assert "Next step: Send the request again." in second.text(".panel .problem")
+    first.page.get_by_role("button", name="Cancel").click()
+    first.wait_for_end("cancelled")
+    until(lambda: slow.cancelled)
+
+
+def test_a_reload_finds_the_run_again(slow_server: Server, slow: TellingEngine, open_tab: Open) -> None:
+    tab = open_tab(slow_server.url)
+    tab.ask("Hello again")
+    slow.tell("phase", phase="load")
+    expect(tab.page).to_have_url(re.compile("#ask/"))
+    tab.page.reload()
+    expect(tab.page.locator(".timeline li[data-state=now]")).to_contain_text("Load")
+    assert tab.field("Prompt").input_value() == "Hello again"
+    slow.let_go.set()
+    tab.wait_for_end()
+    tab.page.reload()
+    tab.wait_for_end()
+    assert tab.text(".panel .answer") == "Hello again"
+
+
+def test_a_refused_request_says_what_to_do_at_the_field(server: Server, open_tab: Open) -> None:
+    tab = open_tab(server.url, expected=(REFUSED,))
+    tab.ask("Hello", Temperature="3")
+    problem = tab.page.locator("#ask-form .problem")
+    expect(problem).to_contain_text("The field 'temperature' is wrong")
+    expect(problem).to_contain_text("Next step: Correct the field")
+    expect(problem).to_contain_text("400 · bad_request · request ")
+    expect(tab.field("Temperature")).to_be_focused()
+    tab.ask("Hello", Temperature="warm")
+    expect(problem).to_contain_text("should be a valid number")
+
+
+def test_a_failed_run_says_what_to_do(server: Server, open_tab: Open) -> None:
+    tab = open_tab(server.url)
+    tab.ask("fail")
+    tab.wait_for_end("failed")
+    assert re.search(r"It failed\.\s+Next step: Mend what the error names", tab.text(".panel .problem"))
+
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31mred\x1b[0m \u202etxt.exe\r&amp; </pre>"
+
+
+def test_markup_script_and_escapes_show_as_typed(server: Server, open_tab: Open) -> None:
+    tab = open_tab(server.url)
+    dialogs: list[str] = []
+    tab.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    server.chat(HOSTILE)
+    shown = "<script>alert(1)</script><img src=x onerror=alert(2)>␛[31mred␛[0m ⟨U+202E⟩txt.exe␍&amp; </pre>"
+    tab.page.goto(f"{server.url}/#runs")
+    expect(tab.page.locator(".history .prompt")).to_have_text(shown)
+    tab.page.locator(".history .prompt").click()
+    tab.wait_for_end()
+    assert [tab.page.locator("#run .answer").nth(number).inner_text() for number in (0, 1)] == [shown, shown]
+    assert not dialogs
+    assert tab.page.locator("#run script, #run img").count() == 0
+
+
+def test_the_answer_is_copied_as_it_is(server: Server, open_tab: Open) -> None:
+    tab = open_tab(server.url, permissions=["clipboard-read", "clipboard-write"])
+    run = server.chat(HOSTILE).json()["run_id"]
+    tab.page.goto(f"{server.url}/#runs/{run}")
+    tab.page.get_by_role("button", name="Copy the answer").click()
+    expect(tab.page.get_by_role("button", name="Copy the answer")).to_have_text("Copied")
+    assert tab.page.evaluate("navigator.clipboard.readText()") == HOSTILE
+    tab.page.get_by_role("button", name="Run again").click()
+    tab.page.wait_for_selector("#ask .panel[data-ended]")
+    assert [run["prompt"] for run in server.get("/runs").json()["runs"]] == [HOSTILE, HOSTILE]
+
+
+TYPED = """It's "quoted" $HOME `id` \\ ! 50% @file
+ünïcödé 日本語 😀 <b>"""
+
+
+def test_the_curl_command_does_the_same(server: Server, open_tab: Open) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl on this machine")
+    tab = open_tab(server.url)
+    tab.ask(TYPED, Seed="7")
+    tab.wait_for_end()
+    commands = tab.page.locator(".curl pre")
+    assert commands.count() == 4
+    answers = []
+    for command in commands.all_inner_texts():
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=20, check=True)
+        answers.append(done.stdout)
+    chat, run = json.loads(answers[0]), json.loads(answers[1])
+    assert chat["prompt"] == chat["response"] == run["prompt"] == TYPED
+    assert run["seed"] == 7
+    assert "event: done" in answers[2]
+    assert json.loads(answers[3].split("\n", 1)[0])["prompt"] == TYPED
+
+
+def test_the_endpoints_are_one_link_away(server: Server, open_tab: Open) -> None:
+    tab = open_tab(server.url)
+    tab.page.get_by_role("link", name="API").click()
+    expect(tab.page.get_by_role("heading", level=1)).to_be_visible()
+    assert "POST" in tab.page.locator("body").inner_text()
+
+
+# Runs
+
+
+def test_the_history_is_filtered_opened_and_run_again(server: Server, engine: TellingEngine, open_tab: Open) -> None:
+    for prompt in ("apples", "pears", "fail"):
+        server.chat(prompt)
+    tab = open_tab(server.url, "#runs")
+    prompts = tab.page.locator(".history .prompt")
+    expect(prompts).to_have_text(["fail", "pears", "apples"])
+    assert "7 tokens" in tab.page.locator(".history .facts").nth(1).inner_text()
+    tab.page.get_by_label("Status").select_option("succeeded")
+    expect(prompts).to_have_text(["pears", "apples"])
+    tab.page.get_by_label("Prompt or answer contains").fill("APP")
+    expect(prompts).to_have_text(["apples"])
+    expect(tab.page.locator("#runs [role=status]")).to_have_text("1 of 2 runs")
+    prompts.first.click()
+    expect(tab.page.get_by_role("heading", name="Run", exact=True)).to_be_focused()
+    tab.wait_for_end()
+    assert tab.text(".panel .answer") == "apples"
+    tab.page.go_back()
+    expect(prompts).to_have_text(["apples"])
+    tab.page.get_by_role("button", name="Run again: apples").click()
+    expect(tab.page).to_have_url(re.compile("#ask/"))
+    tab.wait_for_end()
+    assert [run["prompt"] for run in server.get("/runs").json()["runs"]] == ["apples", "fail", "pears", "apples"]
+
+
+def test_older_runs_are_read_when_asked_for(serve: Serve, settings: Make, open_tab: Open) -> None:
+    server = serve(settings(max_queue=50), EchoEngine(settings().state_dir))
+    ids = []
+    for part in range(2):
+        body = {"prompts": [f"prompt {part}-{number}" for number in range(15)]}
+        answer = requests.post(f"{server.url}/runs", json=body, timeout=10)
+        ids += [run["run_id"] for run in answer.json()["runs"]]
+    until(lambda: server.get(f"/runs/{ids[-1]}").json()["status"] == "succeeded")
+    tab = open_tab(server.url, "#runs")
+    items = tab.page.locator(".history li")
+    expect(items).to_have_count(20)
+    expect(tab.page.locator("#runs [role=status]")).to_have_text("20 runs read so far")
+    tab.page.get_by_role("button", name="Older runs").click()
+    expect(items).to_have_count(30)
+    expect(tab.page.get_by_role("button", name="Older runs")).to_be_hidden()
+
+
+def test_a_run_that_is_not_kept_says_so(server: Server, open_tab: Open) -> None:
+    tab = open_tab(server.url, "#runs/20200101-000000-00000000", expected=(REFUSED,))
+    expect(tab.page.locator("#run .problem")).to_contain_text("GET /runs lists the runs that are kept.")
+
+
+def test_an_answer_that_is_no_json_is_told_as_such(server: Server, open_tab: Open) -> None:
+    tab = open_tab(server.url, "#runs/..")  # a browser makes / of /runs/..
+    expect(tab.page.locator("#run .problem")).to_contain_text(f"{server.url}/ does not answer in JSON.")
+
+
+# The direct engine, and Compare
+
+
+@pytest.fixture
+def model() -> EchoModel:
+    return EchoModel()
+
+
+@pytest.fixture
+def start_direct(serve: Serve, settings: Make) -> Callable[..., Server]:
+    def start(model: EchoModel, **flags: object) -> Server:
+        made = settings(engine="direct", **flags)
+        server = serve(made, DirectEngine(model, made))
+        until(lambda: server.get("/readyz").status_code == 200)
+        return server
+
+    return start
+
+
+def test_a_direct_server_answers_token_by_token_and_has_no_runs(
+    start_direct: Callable[..., Server], open_tab: Open
+) -> None:
+    model = EchoModel(hold=True)
+    tab = open_tab(start_direct(model).url)
+    expect(tab.page.get_by_role("link", name="Runs")).to_be_hidden()
+    tab.ask("one two three")
+    expect(tab.page.locator(".timeline li[data-state=now]")).to_contain_text("Answer")
+    model.let_go.set()
+    tab.wait_for_end()
+    assert tab.text(".panel .answer") == "one two three"
+    assert "chat/stream" in tab.page.locator(".curl pre").nth(1).inner_text()
+    assert tab.page.locator(".log").count() == 0
+    model.let_go.clear()
+    tab.ask("one two three")
+    tab.page.get_by_role("button", name="Cancel").click()
+    tab.wait_for_end("cancelled")
+    model.let_go.set()
+
+
+def test_two_servers_are_compared_word_by_word(
+    serve: Serve, settings: Make, engine: TellingEngine, start_direct: Callable[..., Server], open_tab: Open
+) -> None:
+    here = serve(settings(), engine)
+    there = start_direct(EchoModel(), cors_origins=f"http://example.org, {here.url}")
+    tab = open_tab(here.url, "#compare", others=(there.url,))
+    form = tab.page.locator("#compare-form")
+    form.get_by_label("The other server").fill(there.url)
+    form.get_by_label("Prompt").fill("the same in both")
+    form.get_by_role("button", name="Compare").click()
+    verdict = tab.page.locator(".verdict")
+    expect(verdict).to_contain_text("The answers are the same, to the character.")
+    engine.response = "the other in both cases"
+    form.get_by_role("button", name="Compare").click()
+    expect(verdict).to_contain_text("The answers differ, from word 2 on.")
+    marks = tab.page.locator("#comparison mark")
+    assert [mark.strip() for mark in marks.all_text_contents()] == [
+        "[only here:] other [end]", "[only here:] cases [end]", "[only here:] same [end]",
+    ]  # fmt: skip
+    answers = tab.page.locator("#comparison .answer").all_text_contents()
+    assert [re.sub(r" \[.*?\] ", "", answer) for answer in answers] == ["the other in both cases", "the same in both"]
+    assert "underline" in marks.first.evaluate("mark => getComputedStyle(mark).textDecorationLine")
+    assert re.search(r"This server\s+\d.*The other server\s+\d", tab.text(".verdict .timeline"), re.DOTALL)
+
+
+def test_a_server_that_does_not_let_the_page_ask_is_explained(
+    server: Server, start_direct: Callable[..., Server], open_tab: Open
+) -> None:
+    there = start_direct(EchoModel(), cors_origins="http://example.org")
+    tab = open_tab(server.url, "#compare", others=(there.url,), expected=(REFUSED, "blocked by CORS policy"))
+    form = tab.page.locator("#compare-form")
+    form.get_by_label("The other server").fill(there.url)
+    form.get_by_role("button", name="Compare").click()
+    expect(form.locator(".problem")).to_contain_text(f"--cors-origins {server.url}")
+    form.get_by_label("The other server").fill("javascript:alert(1)")
+    form.get_by_role("button", name="Compare").click()
+    expect(form.locator(".problem")).to_contain_text("This is no address of a server.")
+
+
+def test_a_comparison_is_stopped_and_its_run_with_it(
+    slow_server: Server, slow: TellingEngine, start_direct: Callable[..., Server], open_tab: Open
+) -> None:
+    there = start_direct(EchoModel(), cors_origins=slow_server.url)
+    tab = open_tab(slow_server.url, "#compare", others=(there.url,))
+    tab.field("The other server").fill(there.url)
+    tab.page.get_by_role("button", name="Compare").click()
+    slow.tell("phase", phase="load")
+    expect(tab.page.locator("#comparison .timeline li[data-state=now]")).to_contain_text("Load")
+    tab.page.get_by_role("button", name="Stop").click()
+    expect(tab.page.locator("#comparison")).to_have_text("Stopped.")
+    until(lambda: slow.cancelled)
+
+
+# Keys, health, lost connections
+
+
+KEY = "open-sesame-and-close-again"
+
+
+@pytest.fixture
+def guarded(serve: Serve, settings: Make, engine: TellingEngine) -> str:
+    """A server that answers only those who have the key; the page and a short /health are for all."""
+    return serve(settings(keys=KEY), engine).url
+
+
+def test_a_key_is_asked_for_once_and_sent_as_a_header(guarded: str, open_tab: Open) -> None:
+    tab = open_tab(guarded, expected=(REFUSED,))
+    dialog = tab.page.get_by_role("dialog")
+    expect(dialog).to_contain_text("A key is needed")
+    dialog.get_by_label("Key").fill("wrong")
+    dialog.get_by_label("Key").press("Enter")
+    expect(dialog).to_contain_text("refused the key (401)")
+    dialog.get_by_label("Key").fill(KEY)
+    dialog.get_by_label("Key").press("Enter")
+    expect(tab.page.locator("#standing")).to_contain_text("demo engine · echo")
+    tab.ask("Hello")
+    tab.wait_for_end()
+    assert tab.text(".panel .answer") == "Hello"
+    assert 'Authorization: Bearer $DEMO_API_KEY"' in tab.text(".curl")
+    assert KEY not in tab.page.content()
+    tab.page.reload()
+    tab.wait_for_end()
+    expect(dialog).to_be_hidden()
+    assert not any(KEY in url for url in tab.asked)
+
+
+def test_who_gives_no_key_is_asked_again_only_on_a_new_wish(guarded: str, open_tab: Open) -> None:
+    tab = open_tab(guarded, "#runs", expected=(REFUSED,))
+    dialog = tab.page.get_by_role("dialog")
+    expect(dialog).to_contain_text("A key is needed")
+    dialog.get_by_role("button", name="Not now").click()
+    expect(tab.page.locator("#runs .problem")).to_contain_text("The key is missing.")
+    expect(tab.page.locator("#runs [role=status]")).to_have_text("")  # nobody knows whether there are runs
+    tab.asked.clear()
+    with tab.page.expect_response(f"{guarded}/health"):
+        pass
+    assert {url.removeprefix(guarded) for url in tab.asked} == {"/health"}
+    expect(dialog).to_be_hidden()
+    expect(tab.page.locator("#standing")).to_contain_text("healthy · demo engine")
+    tab.page.get_by_role("link", name="Health").click()
+    dialog.get_by_label("Key").fill(KEY)
+    dialog.get_by_label("Key").press("Enter")
+    expect(tab.page.locator("#health .device")).to_contain_text("free")
+    tab.page.get_by_role("button", name="Forget the key").click()
+    expect(tab.page.locator("#health")).to_contain_text("With a key this says more.")
+    expect(dialog).to_be_hidden()
+
+
+def test_the_other_server_may_want_a_key_of_its_own(
+    server: Server, start_direct: Callable[..., Server], open_tab: Open
+) -> None:
+    there = start_direct(EchoModel(), cors_origins=server.url, keys=KEY)
+    tab = open_tab(server.url, "#compare", others=(there.url,), expected=(REFUSED,))
+    sent: dict[str, str | None] = {}
+    tab.page.on("request", lambda each: sent.update({each.url: each.headers.get("authorization")}))
+    tab.field("The other server").fill(there.url)
+    tab.page.get_by_role("button", name="Compare").click()
+    dialog = tab.page.get_by_role("dialog")
+    expect(dialog).to_contain_text(f"{there.url}/ answers only those who have a key (401).")
+    dialog.get_by_label("Key").fill(KEY)
+    dialog.get_by_label("Key").press("Enter")
+    expect(tab.page.locator(".verdict")).to_contain_text("The answers are the same")
+    assert sent[f"{there.url}/chat/stream"] == f"Bearer {KEY}"
+    assert sent[f"{server.url}/chat/stream"] is None
+
+
+def test_health_says_what_to_do_about_a_device_in_doubt(server: Server, engine: TellingEngine, open_tab: Open) -> None:
+    engine.suspect = "It had to be <killed>."
+    server.chat("fail")
+    tab = open_tab(server.url, "#health")
+    card = tab.page.locator(".device")
+    expect(card).to_contain_text("suspect")
+    expect(card).to_contain_text("It had to be <killed>.")
+    expect(card).to_contain_text("demo-api device reset")
+    expect(card).to_contain_text("No child waits on it.")
+    expect(card).to_contain_text(re.compile(r"Since\d+/\d+/20\d\d"))
+    expect(tab.page.locator("#standing")).to_contain_text("device suspect")
+
+
+def test_the_words_about_devices_are_those_of_the_documentation() -> None:
+    script = (WEB / "static" / "health.js").read_text()
+    for state, meaning in re.findall(r"^\| `(\w+)` \| (.*?) \|", PAGES["devices.md"], re.MULTILINE):
+        assert re.search(rf'  {state}: \[\s*"{re.escape(meaning)}"', script), state
+
+
+ADDRESSES = ["#%", "#constructor", "#__proto__/x", "#run/1", "#nothing", "#ask/", "#runs/"]
+
+
+def test_a_strange_address_shows_a_view(server: Server, open_tab: Open) -> None:
+    tab = open_tab(server.url, expected=(REFUSED,))
+    for fragment in ADDRESSES:
+        tab.page.goto("about:blank")
+        tab.open(fragment)
+        expect(tab.page.locator(".view:not([hidden]) h1")).to_have_text(re.compile("Ask|Runs"))
+
+
+class Cable:
+    """Between a browser and a server; it can be cut."""
+
+    def __init__(self, url: str) -> None:
+        self._port = int(url.rsplit(":", 1)[1])
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self.is_cut = threading.Event()
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def cut(self) -> None:
+        self.is_cut.set()
+        for connection in self._open:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.cut()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+        for connection in self._open:
+            connection.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                if self.is_cut.is_set():
+                    near.close()
+                    continue
+                far = socket.create_connection(("127.0.0.1", self._port))
+                self._open += [near, far]
+                for one, other in ((near, far), (far, near)):
+                    self._threads.append(threading.Thread(target=self._carry, args=(one, other)))
+                    self._threads[-1].start()
+
+    def _carry(self, one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while chunk := one.recv(65536):
+                other.sendall(chunk)
+        for each in (one, other):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def lay_cable() -> Iterator[Callable[[Server], Cable]]:
+    laid: list[Cable] = []
+
+    def lay(server: Server) -> Cable:
+        laid.append(Cable(server.url))
+        return laid[-1]
+
+    yield lay
+    for cable in laid:
+        cable.close()
+
+
+@pytest.fixture
+def cable(lay_cable: Callable[[Server], Cable], slow_server: Server) -> Cable:
+    return lay_cable(slow_server)
+
+
+def test_a_direct_answer_whose_connection_is_lost_is_lost_and_says_so(
+    start_direct: Callable[..., Server], lay_cable: Callable[[Server], Cable], open_tab: Open
+) -> None:
+    model = EchoModel(hold=True)
+    cable = lay_cable(start_direct(model))
+    tab = open_tab(cable.url, expected=(REFUSED, "ERR_"))
+    tab.ask("one two three")
+    expect(tab.page.locator(".timeline li[data-state=now]")).to_contain_text("Answer")
+    cable.cut()
+    problem = tab.page.locator(".panel .problem")
+    expect(problem).to_contain_text("The connection was lost before the answer was there.")
+    expect(problem).to_contain_text("The direct engine keeps nothing: ask again.")
+    expect(tab.page.get_by_role("button", name="Cancel")).to_have_count(0)
+    model.let_go.set()
+
+
+def test_a_lost_connection_is_made_again_and_nothing_is_missed(
+    slow: TellingEngine, cable: Cable, open_tab: Open
+) -> None:
+    tab = open_tab(cable.url, expected=(REFUSED,))
+    resumed: list[str] = []
+    tab.page.on("request", lambda request: resumed.append(request.headers.get("last-event-id", "")))
+    tab.ask("Hello")
+    slow.tell("phase", phase="load")
+    expect(tab.page.locator(".timeline li[data-state=now]")).to_contain_text("Load")
+    cable.cut()
+    expect(tab.page.locator(".panel .trouble")).to_contain_text("The connection was lost. The run goes on without it")
+    slow.tell("phase", phase="decode")
+    cable.is_cut.clear()
+    expect(tab.page.locator(".panel .trouble")).to_have_text("Connected again: nothing was missed.")
+    expect(tab.page.locator(".timeline li[data-state=now]")).to_contain_text("Decode")
+    assert any(number.isdigit() for number in resumed)
+    slow.let_go.set()
+    tab.wait_for_end()
+
+
+def test_a_request_that_may_have_arrived_is_sent_again_under_its_key(
+    slow: TellingEngine, slow_server: Server, cable: Cable, open_tab: Open
+) -> None:
+    tab = open_tab(cable.url, expected=(REFUSED,))
+    keys: list[str] = []
+    tab.page.on("request", lambda sent: keys.append(sent.headers.get("idempotency-key", "")))
+    cable.cut()
+    tab.ask("Hello")
+    expect(tab.page.locator("#ask-form .problem")).to_contain_text("does not answer.Next step: Is the server there?")
+    cable.is_cut.clear()
+    slow.let_go.set()
+    tab.page.get_by_role("button", name="Run", exact=True).click()
+    tab.wait_for_end()
+    used = [key for key in keys if key]
+    assert len(used) == 2
+    assert len(set(used)) == 1
+    tab.page.get_by_role("button", name="Run again").click()
+    until(lambda: len(slow_server.get("/runs").json()["runs"]) == 2)
+
+
+def test_who_asked_too_often_follows_a_run_later(slow_server: Server, slow: TellingEngine, open_tab: Open) -> None:
+    tab = open_tab(slow_server.url, expected=(REFUSED,))
+    refusal = {"success": False, "error": "Too many.", "code": "rate_limited", "next_step": "Wait."}
+    tab.page.route(
+        "**/events", lambda route: route.fulfill(status=429, headers={"Retry-After": "1"}, json=refusal), times=1
+    )
+    tab.ask("Hello")
+    expect(tab.page.locator(".panel .trouble")).to_contain_text("trying again in 1 s")
+    slow.let_go.set()
+    tab.wait_for_end()
+
+
+# For everybody
+
+
+def test_it_can_be_used_with_the_keyboard_alone(server: Server, open_tab: Open) -> None:
+    tab = open_tab(server.url)
+    press = tab.page.keyboard.press
+    press("Tab")
+    expect(tab.page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    press("Enter")
+    press("Tab")
+    prompt = tab.field("Prompt")
+    expect(prompt).to_be_focused()
+    assert prompt.evaluate("field => getComputedStyle(field).outlineStyle") == "solid"
+    press("Control+A")
+    tab.page.keyboard.type("by hand")
+    press("Control+Enter")
+    tab.wait_for_end()
+    assert tab.text(".panel .answer") == "by hand"
+    tab.page.get_by_role("link", name="Runs").focus()
+    press("Enter")
+    expect(tab.page.get_by_role("heading", name="Runs")).to_be_focused()
+    expect(tab.page.locator(".history .prompt")).to_be_visible()
+    for _ in range(3):
+        press("Tab")
+    expect(tab.page.locator(".history .prompt")).to_be_focused()
+    press("Enter")
+    tab.wait_for_end()
+
+
+VIEWS = ["#ask", "#runs", "#run", "#compare", "#health"]
+
+
+@pytest.fixture
+def furnished(
+    serve: Serve, settings: Make, engine: TellingEngine, start_direct: Callable[..., Server]
+) -> tuple[Server, Server, dict[str, str]]:
+    """Two servers, and the address of each view with something to see in it."""
+    here = serve(settings(), engine)
+    there = start_direct(EchoModel(), cors_origins=here.url)
+    engine.suspect = "It was killed."
+    ids = [here.chat(prompt).json()["run_id"] for prompt in ("W" * 400, "fail")]
+    return here, there, {"#ask": f"#ask/{ids[0]}", "#run": f"#runs/{ids[1]}"}
+
+
+def visit(tab: Tab, view: str, fragments: dict[str, str], other: str, engine: TellingEngine) -> None:
+    tab.open(fragments.get(view, view))
+    if view in ("#ask", "#run"):
+        tab.page.wait_for_selector(f"{view} .panel[data-ended]")
+    if view == "#compare":
+        engine.response = "something else"
+        tab.page.get_by_label("The other server").fill(other)
+        tab.page.get_by_role("button", name="Compare").click()
+        tab.page.wait_for_selector(".verdict .timeline")
+        engine.response = None
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_in_any_view(
+    furnished: tuple[Server, Server, dict[str, str]], engine: TellingEngine, open_tab: Open, scheme: str
+) -> None:
+    here, there, fragments = furnished
+    tab = open_tab(here.url, others=(there.url,), color_scheme=scheme, reduced_motion="reduce")
+    assert tab.serious() == []
+    for view in VIEWS:
+        visit(tab, view, fragments, there.url, engine)
+        assert tab.serious() == [], view
+
+
+def test_a_narrow_screen_needs_no_sideways_scrolling(
+    furnished: tuple[Server, Server, dict[str, str]], engine: TellingEngine, open_tab: Open
+) -> None:
+    here, there, fragments = furnished
+    tab = open_tab(here.url, others=(there.url,), viewport={"width": 320, "height": 640})
+    for view in VIEWS:
+        visit(tab, view, fragments, there.url, engine)
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= 320, view
+
+
+# What holds without a browser
+
+
+SCRIPTS = sorted((WEB / "static").glob("*.js"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_no_script_makes_markup_or_code_of_a_text(script: Path) -> None:
+    found = re.findall(
+        r"innerHTML|outerHTML|insertAdjacentHTML|createContextualFragment|DOMParser|srcdoc|eval\(|Function\(|"
+        r"document\.write|javascript:",
+        script.read_text(),
+    )
+    assert not found
+
+
+def test_the_page_has_nothing_inline_and_nothing_from_elsewhere() -> None:
+    page = (WEB / "index.html").read_text()
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", page)
+    assert not re.search(r"url\(|@import", (WEB / "static" / "style.css").read_text())
+    for file in [WEB / "index.html", *SCRIPTS]:
+        assert not re.search(r"(src|href)=\"(https?:)?//|from \"(?!\./)|import\(", file.read_text()), file.name
+
+
+def test_every_file_of_the_page_is_in_the_package() -> None:
+    listed = (WEB.parent.parent / "setup.cfg").read_text().split("[options.package_data]")[1].split("[")[0].split()
+    assert {
+        f"*{file.suffix}" for file in WEB.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")
+    } <= set(listed)
