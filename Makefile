@@ -32,7 +32,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/demo-api model pull
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/held.py
+	$(BIN)/python benchmarks/warm.py
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/direct.py
 

@@ -50,7 +50,7 @@ def main() -> None:
                 compare(url, their_url, clients, rounds)
             for name, process in (("direct", ours), ("llama-server", theirs)):
                 print(f"{name}: {psutil.Process(process.pid).memory_info().rss / 2**20:.0f} MiB resident")
-            demo, demo_url = start_server(Path(folder) / "demo", "--hold", "off")
+            demo, demo_url = start_server(Path(folder) / "demo", "--warm", "off")
             with stopped(demo):
                 against_the_demo(url, demo_url, rounds)
 

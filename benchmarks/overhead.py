@@ -32,7 +32,7 @@ def main() -> None:
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 10
     settings = Settings.load()
     with tempfile.TemporaryDirectory() as folder:
-        server, url = start_server(Path(folder), "--hold", "off")
+        server, url = start_server(Path(folder), "--warm", "off")
         try:
             compare(server, url, settings, Path(folder), pairs)
         finally:

@@ -41,7 +41,7 @@ def main() -> None:
 
 def many_at_once(folder: Path, rounds: int) -> None:
     settings = Settings.load()
-    server, url = start_server(folder, "--hold", "off")
+    server, url = start_server(folder, "--warm", "off")
     try:
         in_shell(*raw_command(settings, folder), settings)  # fills the page cache
         chat(url, PROMPTS[0])

@@ -171,12 +171,12 @@ class Settings(BaseModel):
     lease: float = Field(
         20, ge=1, allow_inf_nan=False, description="Seconds without a sign of a server, after which its runs are lost."
     )
-    hold: Literal["on", "off"] | None = Field(
+    warm: Literal["off", "imports"] | None = Field(
         None,
-        description="Whether a child is started ahead and held until a request comes; `on` for the CPU edition only.",
+        description="What a child has done before its request comes: `off`, or `imports`, the CPU edition's default.",
     )
-    hold_idle: float = Field(
-        300, gt=0, allow_inf_nan=False, description="Seconds without a request after which that child is let go."
+    warm_idle: float = Field(
+        300, gt=0, allow_inf_nan=False, description="Seconds without a request after which that child is ended."
     )
     reset_command: Command | None = Field(
         None, description="Resets a device that was not closed, such as `tt-smi -r`; no shell."
@@ -252,9 +252,9 @@ class Settings(BaseModel):
         return split_origins(self.cors_origins)
 
     @property
-    def holds(self) -> bool:
-        """Whether a child is started ahead. One of a tt-metal home would keep the device from others on the host."""
-        return self.is_cpu_demo if self.hold is None else self.hold == "on"
+    def starts_ahead(self) -> bool:
+        """Whether a child is started before its request. With a tt-metal home it keeps the device from other users."""
+        return self.is_cpu_demo if self.warm is None else self.warm == "imports"
 
     @property
     def is_cpu_demo(self) -> bool:

@@ -273,9 +273,9 @@ class Event:
 class Timing:
     """Where a run's time went. Seconds of wall time, except the demo's own two figures; null is "not known"."""
 
-    held: Annotated[
-        bool | None,
-        Field(description="Whether the child was started ahead and held until the run came; null where there is none."),
+    warm: Annotated[
+        str | None,
+        Field(description="What the child had done before the run came: `off` or `imports`; null without a child."),
     ] = None
     queue_seconds: Annotated[
         float | None, Field(description="Accepted to child spawned, or told; the wait for the device included.")
@@ -283,7 +283,7 @@ class Timing:
     startup_seconds: Annotated[
         float | None,
         Field(
-            description="Child spawned to tests collected: interpreter, imports, collection. Of a child that was held, "
+            description="Child spawned to tests collected: interpreter, imports, collection. Of a warm child, "
             "what was left of that when the run came."
         ),
     ] = None

@@ -131,7 +131,7 @@ class DemoRunner:
         folder = RunFolder.create(settings.state_dir / "runs", batch_id)
         try:
             # No prompts yet, but the file: as with any child, that it is still there tells that this one was killed.
-            folder.write([], {**command.order(self.device.name), "held": True, "prompts": str(folder.prompts)})
+            folder.write([], {**command.order(self.device.name), "waits": True, "prompts": str(folder.prompts)})
             way = self._way(settings, folder, {})
             self.device.note_waiting(batch_id)
             self.held = WarmChild(

@@ -172,7 +172,7 @@ class DeviceHealth(TypedDict):
     state: Annotated[str, Field(json_schema_extra={"enum": list(STATES)})]
     reason: Annotated[str | None, Field(description="Why it is in doubt, or has failed; null where it is well.")]
     since: Annotated[float | None, Field(description="Unix seconds; null where it was always so.")]
-    held: Annotated[bool, Field(description="Whether a child that was started ahead has it, and waits.")]
+    warm: Annotated[str, Field(description="What a waiting child has done: `imports`; `off` where none waits.")]
 
 
 class ModelPlace(TypedDict, total=False):

@@ -98,7 +98,7 @@ class End:
         waiting_at = self.reading.waiting_at
         ahead = before if waiting_at is None else min(waiting_at - spawned.wall, before)
         return Timing(
-            held=begun is not spawned,
+            warm="off" if begun is spawned else "imports",
             startup_ahead_seconds=round(ahead, 3),
             queue_seconds=waited and round(waited, 3),
             ttft_ms=metrics.ttft_ms,

@@ -240,7 +240,13 @@ class DemoEngine:
         known, held = self.ledger.devices.get(name), taken and engine.device.waiting() is not None
         busy = (taken and not held) or self.ledger.queue.batches(name, "open")
         state = "busy" if busy and known.state in ("free", "suspect") else known.state
-        return {"name": name, "state": state, "reason": known.reason, "since": known.since, "held": held}
+        return {
+            "name": name,
+            "state": state,
+            "reason": known.reason,
+            "since": known.since,
+            "warm": "imports" if held else "off",
+        }
 
 
 class _DemoRun:

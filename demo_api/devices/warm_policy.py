@@ -34,7 +34,7 @@ class WarmPolicy:
 
     def is_due(self) -> bool:
         """Whether a child should be started when the device is free."""
-        wanted = self._settings.holds and self._engine.held is None and not self._is_idle()
+        wanted = self._settings.starts_ahead and self._engine.held is None and not self._is_idle()
         return wanted and time.monotonic() >= self._not_before
 
     def tend(self) -> str | None:
@@ -74,4 +74,4 @@ class WarmPolicy:
         return min(otherwise, WAITING_SECONDS if held.is_ready else STARTING_SECONDS)
 
     def _is_idle(self) -> bool:
-        return time.monotonic() - self._asked_at >= self._settings.hold_idle
+        return time.monotonic() - self._asked_at >= self._settings.warm_idle

@@ -119,7 +119,7 @@ class DirectEngine:
             "state": state,
             "reason": None,
             "since": None,
-            "held": False,
+            "warm": "off",
         }
         _, path = home.model_variable(self._settings)
         return {

@@ -147,8 +147,8 @@ def _service(engine: Engine) -> Iterator[Metric]:
         for state in STATES:
             states.add_metric((str(device["name"]), state), float(device["state"] == state))
     yield states
-    held = sum(bool(device["held"]) for device in told["devices"])
-    yield GaugeMetricFamily("demo_api_held_children", "Children that wait for a batch.", value=held)
+    warm = sum(device["warm"] != "off" for device in told["devices"])
+    yield GaugeMetricFamily("demo_api_warm_children", "Children that wait for a batch.", value=warm)
 
 
 def _processes(processes: Iterable[psutil.Process]) -> Iterator[Metric]:

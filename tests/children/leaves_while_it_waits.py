@@ -8,7 +8,7 @@ from pathlib import Path
 import demo_lines
 from loguru import logger
 
-IS_HELD = bool(json.loads(Path(os.environ["DEMO_API_CHILD"]).read_text()).get("held"))
+IS_HELD = bool(json.loads(Path(os.environ["DEMO_API_CHILD"]).read_text()).get("waits"))
 if IS_HELD:
     with open("attempts", "a") as attempts:
         attempts.write("held\n")

@@ -50,7 +50,7 @@ def wait_for_child(state_dir: Path) -> psutil.Process:
 
 
 def is_held(server: Server) -> bool:
-    return bool(server.get("/health").json()["device"]["held"])
+    return bool(server.get("/health").json()["device"]["warm"] == "imports")
 
 
 def answer(response: requests.Response) -> dict[str, object]:
@@ -66,19 +66,19 @@ def timing(response: requests.Response) -> dict[str, object]:
 
 
 def test_a_waiting_child_answers_and_the_next_one_is_started(serve: Serve, child_settings: ChildSettings) -> None:
-    server = serve(child_settings("passes", hold="on"))
+    server = serve(child_settings("passes", warm="imports"))
     first = wait_for_child(server.settings.state_dir)
     assert is_held(server)
     assert server.get("/health").json()["device"]["state"] == "free"
     told = timing(server.chat())
-    assert told["held"] is True
+    assert told["warm"] == "imports"
     startup, ahead = told["startup_seconds"], told["startup_ahead_seconds"]
     assert isinstance(startup, float)
     assert isinstance(ahead, float)
     assert startup < ahead
     assert wait_for_child(server.settings.state_dir) != first
     assert not first.is_running()
-    assert timing(server.chat("again"))["held"] is True
+    assert timing(server.chat("again"))["warm"] == "imports"
 
 
 def test_the_demo_sees_the_same_around_itself_as_in_a_child_that_was_not_held(
@@ -86,12 +86,12 @@ def test_the_demo_sees_the_same_around_itself_as_in_a_child_that_was_not_held(
 ) -> None:
     cold_settings = child_settings("shows_environment")
     held_settings = cold_settings.model_copy(
-        update={"hold": "on", "state_dir": cold_settings.state_dir.with_name("held")}
+        update={"warm": "imports", "state_dir": cold_settings.state_dir.with_name("warm")}
     )
     facts = []
     for settings in (cold_settings, held_settings):
         server = serve(settings)
-        if settings.holds:
+        if settings.starts_ahead:
             wait_for_child(settings.state_dir)
         response = server.chat("caf\u00e9 \u2603", max_tokens=64, temperature=0.3, top_p=0.5)
         facts.append(json.loads(str(answer(response)["response"])))
@@ -108,7 +108,7 @@ def test_the_demo_sees_the_same_around_itself_as_in_a_child_that_was_not_held(
 
 
 def test_a_batch_goes_to_a_waiting_child(serve: Serve, child_settings: ChildSettings) -> None:
-    server = serve(child_settings("passes", hold="on"))
+    server = serve(child_settings("passes", warm="imports"))
     wait_for_child(server.settings.state_dir)
     body = {"prompts": ["one", "two", "three"]}
     runs = requests.post(f"{server.url}/runs", json=body, timeout=10).json()["runs"]
@@ -117,7 +117,7 @@ def test_a_batch_goes_to_a_waiting_child(serve: Serve, child_settings: ChildSett
         until(lambda run=run: server.get(f"/runs/{run['run_id']}").json()["status"] == "succeeded")  # type: ignore[misc]
         records.append(server.get(f"/runs/{run['run_id']}").json())
     assert [record["response"] for record in records] == ["ok: one", "ok: two", "ok: three"]
-    assert {record["timing"]["held"] for record in records} == {True}
+    assert {record["timing"]["warm"] for record in records} == {"imports"}
 
 
 CHANGES = {
@@ -132,7 +132,7 @@ CHANGES = {
 def test_a_child_that_was_started_with_files_that_changed_since_is_not_used(
     serve: Serve, child_settings: ChildSettings, changed: str
 ) -> None:
-    server = serve(child_settings("passes", hold="on"))
+    server = serve(child_settings("passes", warm="imports"))
     child = wait_for_child(server.settings.state_dir)
     path = server.settings.demo_home / CHANGES[changed]
     if changed == "the_demo":
@@ -141,10 +141,10 @@ def test_a_child_that_was_started_with_files_that_changed_since_is_not_used(
         path.write_text(path.read_text() + "\n")
     body = answer(server.chat())
     assert body["response"] == ("new: Hello" if changed == "the_demo" else "ok: Hello")
-    assert body["timing"]["held"] is False  # type: ignore[index]
+    assert body["timing"]["warm"] == "off"  # type: ignore[index]
     assert not child.is_running()
     assert is_held(server) or wait_for_child(server.settings.state_dir)
-    assert timing(server.chat())["held"] is True
+    assert timing(server.chat())["warm"] == "imports"
 
 
 def test_a_file_that_changed_while_the_child_started_counts_as_changed(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def _tell(home: Path, folder: Path, line: bytes) -> tuple[int, str]:
     """Starts pytest with the plugin in a held child, tells it a line, and returns its exit code and log."""
     folder.mkdir(mode=0o700)
     run = RunFolder(folder)
-    run.write_order({"parent_pid": os.getpid(), "held": True})
+    run.write_order({"parent_pid": os.getpid(), "waits": True})
     plugin = Path(sys.modules["demo_api"].__path__[0]) / "demo/plugin"
     child = Child(
         [sys.executable, "-m", "pytest", "-s", "-p", "demo_api_child"],
@@ -216,35 +216,35 @@ def _tell(home: Path, folder: Path, line: bytes) -> tuple[int, str]:
 def test_a_run_with_another_model_is_not_told_to_a_child_that_waits_for_this_one(
     serve: Serve, child_settings: ChildSettings, tmp_path: Path
 ) -> None:
-    holding = serve(child_settings("shows_environment", hold="on"))
+    holding = serve(child_settings("shows_environment", warm="imports"))
     wait_for_child(holding.settings.state_dir)
     other = tmp_path / "another-model"
     other.mkdir()
-    asking = serve(holding.settings.model_copy(update={"hold": "off", "llama_dir": other}))
+    asking = serve(holding.settings.model_copy(update={"warm": "off", "llama_dir": other}))
     body = answer(asking.chat())
     assert json.loads(str(body["response"]))["environ"]["LLAMA_DIR"] == str(other)
-    assert body["timing"]["held"] is False  # type: ignore[index]
+    assert body["timing"]["warm"] == "off"  # type: ignore[index]
 
 
 def test_a_run_accepted_by_another_server_is_told_to_the_child_that_waits(
     serve: Serve, child_settings: ChildSettings
 ) -> None:
-    holding = serve(child_settings("passes", hold="on"))
+    holding = serve(child_settings("passes", warm="imports"))
     wait_for_child(holding.settings.state_dir)
-    asking = serve(holding.settings.model_copy(update={"hold": "off"}))
+    asking = serve(holding.settings.model_copy(update={"warm": "off"}))
     assert asking.get("/health").json()["device"]["state"] == "free"
-    assert timing(asking.chat())["held"] is True
+    assert timing(asking.chat())["warm"] == "imports"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_a_child_that_dies_while_it_waits_costs_time_only(
     serve: Serve, child_settings: ChildSettings, number: signal.Signals
 ) -> None:
-    server = serve(child_settings("passes", hold="on"))
+    server = serve(child_settings("passes", warm="imports"))
     child = wait_for_child(server.settings.state_dir)
     child.send_signal(number)
     told = timing(server.chat())  # the server may have seen it, or not
-    assert told["held"] in (True, False)
+    assert told["warm"] in ("imports", "off")
     assert not child.is_running()
     until(lambda: server.get("/health").json()["device"]["state"] == "free")
     assert server.leftovers() == []
@@ -253,33 +253,33 @@ def test_a_child_that_dies_while_it_waits_costs_time_only(
 def test_a_child_that_was_killed_while_it_waited_leaves_the_device_in_doubt(
     serve: Serve, child_settings: ChildSettings
 ) -> None:
-    server = serve(child_settings("passes", hold="on"))
+    server = serve(child_settings("passes", warm="imports"))
     wait_for_child(server.settings.state_dir).kill()
     until(lambda: server.get("/health").json()["device"]["state"] == "suspect")
-    assert not server.get("/health").json()["device"]["held"]
-    assert timing(server.chat())["held"] is False
+    assert server.get("/health").json()["device"]["warm"] == "off"
+    assert timing(server.chat())["warm"] == "off"
     wait_for_child(server.settings.state_dir)
     assert is_held(server)
 
 
 def test_a_run_that_waits_for_a_child_that_hangs_is_run_cold(serve: Serve, child_settings: ChildSettings) -> None:
-    server = serve(child_settings("hangs_at_collection_if_held", hold="on", run_timeout=4))
+    server = serve(child_settings("hangs_at_collection_if_warm", warm="imports", run_timeout=4))
     until(lambda: is_held(server))
     body = answer(server.chat())
     assert body["response"] == "ok: Hello"
-    assert body["timing"]["held"] is False  # type: ignore[index]
+    assert body["timing"]["warm"] == "off"  # type: ignore[index]
     assert answer(server.chat("again"))["response"] == "ok: again"
     assert server.leftovers() == []
 
 
 def test_a_child_that_hangs_while_nobody_asks_is_ended(serve: Serve, child_settings: ChildSettings) -> None:
-    server = serve(child_settings("hangs_at_collection_if_held", hold="on", run_timeout=1))
+    server = serve(child_settings("hangs_at_collection_if_warm", warm="imports", run_timeout=1))
     until(lambda: is_held(server))
     until(lambda: not is_held(server) and server.batches() == [])
 
 
 def test_a_damaged_note_of_the_child_that_waits_costs_time_only(serve: Serve, child_settings: ChildSettings) -> None:
-    server = serve(child_settings("passes", hold="on"))
+    server = serve(child_settings("passes", warm="imports"))
     child = wait_for_child(server.settings.state_dir)
     (server.settings.state_dir / "device.waiting").write_bytes(b"\xbe\0\xff")
     assert answer(server.chat())["response"] == "ok: Hello"
@@ -289,7 +289,7 @@ def test_a_damaged_note_of_the_child_that_waits_costs_time_only(serve: Serve, ch
 def test_children_that_cannot_be_held_are_not_started_again_and_again(
     serve: Serve, child_settings: ChildSettings
 ) -> None:
-    server = serve(child_settings("exits_at_collection_if_held", hold="on"))
+    server = serve(child_settings("exits_at_collection_if_warm", warm="imports"))
     for prompt in ("one", "two", "three"):
         assert answer(server.chat(prompt))["response"] == f"ok: {prompt}"
     assert (server.settings.demo_home / "attempts").read_text() == "held\nheld\n"
@@ -298,7 +298,7 @@ def test_children_that_cannot_be_held_are_not_started_again_and_again(
 def test_children_that_do_not_go_on_waiting_are_not_started_again_and_again(
     serve: Serve, child_settings: ChildSettings
 ) -> None:
-    server = serve(child_settings("leaves_while_it_waits", hold="on"))
+    server = serve(child_settings("leaves_while_it_waits", warm="imports"))
     pause(7)
     assert (server.settings.demo_home / "attempts").read_text() == "held\nheld\n"
 
@@ -307,10 +307,10 @@ def test_a_child_that_was_ready_and_does_not_begin_is_not_waited_for_as_if_it_we
     serve: Serve, child_settings: ChildSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "_ANSWER_S", 1.0)
-    server = serve(child_settings("passes", hold="on", run_timeout=60))
+    server = serve(child_settings("passes", warm="imports", run_timeout=60))
     wait_for_child(server.settings.state_dir).suspend()
     begun = time.monotonic()
-    assert timing(server.chat())["held"] is False
+    assert timing(server.chat())["warm"] == "off"
     assert time.monotonic() - begun < 15
 
 
@@ -319,7 +319,7 @@ def test_a_child_that_begins_when_it_is_given_up_is_not_the_run_s_affair(
 ) -> None:
     monkeypatch.setenv("CHILD_PAUSE", "3")
     monkeypatch.setattr(runner, "_ANSWER_S", 1.0)
-    server = serve(child_settings("deaf_if_held", hold="on", run_timeout=4, stop_grace=10))
+    server = serve(child_settings("deaf_if_warm", warm="imports", run_timeout=4, stop_grace=10))
     until(lambda: is_held(server))
     pause(0.7)  # it is deaf by now
     assert answer(server.chat())["response"] == "ok: Hello"
@@ -328,7 +328,7 @@ def test_a_child_that_begins_when_it_is_given_up_is_not_the_run_s_affair(
 def test_a_run_that_could_not_be_told_leaves_the_doubt_about_its_child(
     serve: Serve, child_settings: ChildSettings
 ) -> None:
-    server = serve(child_settings("deaf_if_held", hold="on", stop_grace=0.5))
+    server = serve(child_settings("deaf_if_warm", warm="imports", stop_grace=0.5))
     until(lambda: is_held(server))
     pause(1.5)  # it is deaf by now
     (folder,) = (server.settings.state_dir / "runs").iterdir()
@@ -340,7 +340,7 @@ def test_a_run_that_could_not_be_told_leaves_the_doubt_about_its_child(
 def test_a_device_that_falls_into_doubt_while_a_child_waits_is_reset(
     serve: Serve, child_settings: ChildSettings
 ) -> None:
-    server = serve(child_settings("passes", hold="on", reset_command="true"))
+    server = serve(child_settings("passes", warm="imports", reset_command="true"))
     child = wait_for_child(server.settings.state_dir)
     server.service.ledger.devices.suspect("device", "A server that was suspended told it late.")  # type: ignore[union-attr]
     until(lambda: server.get("/health").json()["device"]["state"] == "free")
@@ -349,7 +349,7 @@ def test_a_device_that_falls_into_doubt_while_a_child_waits_is_reset(
 
 
 def test_after_a_while_without_a_request_the_child_is_let_go(serve: Serve, child_settings: ChildSettings) -> None:
-    server = serve(child_settings("passes", hold="on", hold_idle=0.2))
+    server = serve(child_settings("passes", warm="imports", warm_idle=0.2))
     until(lambda: is_held(server))
     until(lambda: not is_held(server) and server.batches() == [])
     server.settings.device_list[0].wait_for_lock(seconds=1, given_up=Signal()).__exit__(None, None, None)
@@ -357,7 +357,7 @@ def test_after_a_while_without_a_request_the_child_is_let_go(serve: Serve, child
 
 
 def test_a_cancelled_run_does_not_wait_for_the_child_to_get_ready(serve: Serve, child_settings: ChildSettings) -> None:
-    server = serve(child_settings("hangs_at_collection_if_held", hold="on", run_timeout=600))
+    server = serve(child_settings("hangs_at_collection_if_warm", warm="imports", run_timeout=600))
     until(lambda: is_held(server))
     run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10).json()["run_id"]
     until(lambda: server.get(f"/runs/{run_id}").json()["status"] == "running")
@@ -367,7 +367,7 @@ def test_a_cancelled_run_does_not_wait_for_the_child_to_get_ready(serve: Serve, 
 
 
 def test_a_run_in_a_held_child_can_be_cancelled(serve: Serve, child_settings: ChildSettings) -> None:
-    server = serve(child_settings("hangs", hold="on"))
+    server = serve(child_settings("hangs", warm="imports"))
     wait_for_child(server.settings.state_dir)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(server.chat)
@@ -381,7 +381,7 @@ def test_a_run_in_a_held_child_can_be_cancelled(serve: Serve, child_settings: Ch
 def test_who_needs_the_device_without_a_server_gets_it(
     serve: Serve, child_settings: ChildSettings, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    server = serve(child_settings("passes", hold="on"))
+    server = serve(child_settings("passes", warm="imports"))
     child = wait_for_child(server.settings.state_dir)
     settings = server.settings
     command = [sys.executable, "-m", "demo_api", "run", "Hello", "--state-dir", str(settings.state_dir)]
@@ -395,7 +395,7 @@ def test_who_needs_the_device_without_a_server_gets_it(
 def test_who_waits_for_a_run_to_end_is_not_kept_from_the_device_by_the_next_child(
     serve: Serve, child_settings: ChildSettings
 ) -> None:
-    server = serve(child_settings("hangs", hold="on"))
+    server = serve(child_settings("hangs", warm="imports"))
     wait_for_child(server.settings.state_dir)
     settings = server.settings
     run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10).json()["run_id"]
@@ -411,7 +411,7 @@ def test_who_waits_for_a_run_to_end_is_not_kept_from_the_device_by_the_next_chil
 
 
 def test_a_reset_by_hand_ends_the_child_that_waits(serve: Serve, child_settings: ChildSettings) -> None:
-    server = serve(child_settings("passes", hold="on"))
+    server = serve(child_settings("passes", warm="imports"))
     child = wait_for_child(server.settings.state_dir)
     state = str(server.settings.state_dir)
     command = [sys.executable, "-m", "demo_api", "device", "reset", "--state-dir", state, "--reset-command", "true"]
@@ -423,23 +423,23 @@ def test_a_reset_by_hand_ends_the_child_that_waits(serve: Serve, child_settings:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["told_to_stop", "killed"])
 def test_a_server_that_ends_takes_its_child_with_it(tmp_path: Path, number: signal.Signals) -> None:
     site = Site(tmp_path)
-    with site.serving(hold="on") as server:
+    with site.serving(warm="imports") as server:
         child = wait_for_child(site.state)
         server.process.send_signal(number)
         server.process.wait(20)
         child.wait(20)
     assert site.processes() == []
-    with site.serving(hold="on") as server:
+    with site.serving(warm="imports") as server:
         assert server.chat("Hello").status_code == 200
         assert not server.device()["reason"]
 
 
 def test_the_child_of_a_frozen_server_keeps_nobody_from_the_device(tmp_path: Path) -> None:
     site = Site(tmp_path)
-    with site.serving(hold="on") as frozen, site.serving(hold="off", stop_grace=1) as other:
+    with site.serving(warm="imports") as frozen, site.serving(warm="off", stop_grace=1) as other:
         child = wait_for_child(site.state)
         frozen.freeze(site.ledger)
-        assert timing(other.chat("Hello"))["held"] is False
+        assert timing(other.chat("Hello"))["warm"] == "off"
         assert child.status() == psutil.STATUS_ZOMBIE  # it is the frozen server's to reap
         frozen.thaw()
         assert answer(frozen.chat("again"))["success"]
@@ -448,22 +448,22 @@ def test_the_child_of_a_frozen_server_keeps_nobody_from_the_device(tmp_path: Pat
 
 def test_a_child_that_is_killed_together_with_its_server_leaves_the_device_in_doubt(tmp_path: Path) -> None:
     site = Site(tmp_path)
-    with site.serving(hold="on") as server:
+    with site.serving(warm="imports") as server:
         child = wait_for_child(site.state)
         server.freeze(site.ledger)  # so that it sees nothing
         child.kill()
         server.kill()
-        with site.serving(hold="off") as other:
+        with site.serving(warm="off") as other:
             assert answer(other.chat("Hello"))["success"]
             assert "was killed together with its server" in other.log()
 
 
 def test_a_child_of_a_killed_server_that_has_to_be_killed_too_leaves_the_device_in_doubt(tmp_path: Path) -> None:
-    site = Site(tmp_path, "deaf_if_held")
-    with site.serving(hold="on") as server:
+    site = Site(tmp_path, "deaf_if_warm")
+    with site.serving(warm="imports") as server:
         until(lambda: len(site.processes()) == 1)
         pause(1.5)  # it is deaf by now
         server.kill()
-        with site.serving(hold="off", stop_grace=1) as other:
+        with site.serving(warm="off", stop_grace=1) as other:
             assert answer(other.chat("Hello"))["success"]
             assert "did not leave at SIGINT" in other.log()

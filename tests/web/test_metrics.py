@@ -79,7 +79,7 @@ def test_everything_is_there_from_the_start(server: Server) -> None:
     assert value(samples, "demo_api_tokens_generated_total") == 0
     assert value(samples, "demo_api_run_wait_seconds_count") == 0
     assert value(samples, "demo_api_queue_limit") == server.settings.max_queue
-    assert value(samples, "demo_api_held_children") == 0
+    assert value(samples, "demo_api_warm_children") == 0
     assert value(samples, "demo_api_ready") == 1
     assert value(samples, "demo_api_info", engine="demo", version="0.1.0") == 1
 
@@ -125,7 +125,7 @@ def test_phases_tokens_and_held_children_of_the_real_demo(
 ) -> None:
     server = serve(settings(llama_dir=model_dir))
     answer = server.chat("What is 2+2?", max_tokens=8, temperature=0).json()
-    until(lambda: value(scrape(server.url), "demo_api_held_children") == 1)
+    until(lambda: value(scrape(server.url), "demo_api_warm_children") == 1)
     samples = scrape(server.url)
     assert value(samples, "demo_api_tokens_generated_total") == answer["tokens_generated"]
     for phase in PHASES:

@@ -58,7 +58,7 @@ class TellingEngine(EchoEngine):
             answer = Answer(run.request.prompt if self.response is None else self.response, 7)
             failed = Failure("demo_failed", "It failed.") if "fail" in run.request.prompt else None
             timing = Timing(
-                held=True, queue_seconds=0.1, startup_seconds=0.0, startup_ahead_seconds=4.2, load_seconds=2.0,
+                warm="imports", queue_seconds=0.1, startup_seconds=0.0, startup_ahead_seconds=4.2, load_seconds=2.0,
                 decode_seconds=1.0, ttft_ms=80.1, decode_tokens_per_second=43.3,
             )  # fmt: skip
             results.append(Result(run.run_id, None if failed else answer, failed, timing, "echo", finish_reason="stop"))

@@ -19,7 +19,7 @@ from demo_api.config import Settings
 
 
 @dataclass
-class HeldServer:
+class WaitingServer:
     """A server whose engine holds every batch until it is let go."""
 
     server: Server
@@ -42,12 +42,12 @@ class HeldServer:
 
 
 @pytest.fixture
-def held(serve: Callable[..., Server], settings: Callable[..., Settings]) -> HeldServer:
+def held(serve: Callable[..., Server], settings: Callable[..., Settings]) -> WaitingServer:
     engine = EchoEngine(settings().state_dir, hold=True)
-    return HeldServer(serve(settings(max_queue=4), engine), engine)
+    return WaitingServer(serve(settings(max_queue=4), engine), engine)
 
 
-def test_a_run_is_accepted_shown_and_answered(held: HeldServer) -> None:
+def test_a_run_is_accepted_shown_and_answered(held: WaitingServer) -> None:
     answer = held.post("/runs", {"prompt": "Hello", "max_tokens": 5})
     assert answer.status_code == 202
     run_id = answer.json()["run_id"]
@@ -66,7 +66,7 @@ def test_a_run_is_accepted_shown_and_answered(held: HeldServer) -> None:
     assert ended["accepted_at"] <= ended["started_at"] <= ended["finished_at"]
 
 
-def test_several_prompts_are_accepted_together_or_not_at_all(held: HeldServer) -> None:
+def test_several_prompts_are_accepted_together_or_not_at_all(held: WaitingServer) -> None:
     first = held.submit()
     held.engine.entered.wait(10)
     answer = held.post("/runs", {"prompts": ["a", "b", "c"]})
@@ -96,12 +96,12 @@ BAD = {
 
 
 @pytest.mark.parametrize(("body", "field"), BAD.values(), ids=BAD)
-def test_a_bad_submission_names_the_field(held: HeldServer, body: dict[str, object], field: str) -> None:
+def test_a_bad_submission_names_the_field(held: WaitingServer, body: dict[str, object], field: str) -> None:
     answer = held.post("/runs", body)
     assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (400, "bad_request", field)
 
 
-def test_an_idempotency_key_gives_the_first_run_again(held: HeldServer) -> None:
+def test_an_idempotency_key_gives_the_first_run_again(held: WaitingServer) -> None:
     key = {"Idempotency-Key": "abc"}
     first = held.post("/runs", {"prompt": "a"}, **key).json()["run_id"]
     again = held.post("/runs", {"prompt": "a"}, **key)
@@ -117,13 +117,13 @@ def test_an_idempotency_key_gives_the_first_run_again(held: HeldServer) -> None:
 
 
 @pytest.mark.parametrize("key", ["a b", "x" * 256, "\u00e9".encode().decode("latin-1")])
-def test_an_idempotency_key_that_is_none_is_refused(held: HeldServer, key: str) -> None:
+def test_an_idempotency_key_that_is_none_is_refused(held: WaitingServer, key: str) -> None:
     headers = {"Idempotency-Key": key.encode("latin-1")}
     answer = requests.post(f"{held.server.url}/runs", json={"prompt": "a"}, headers=headers, timeout=30)
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
 
 
-def test_runs_are_listed_in_pages_the_newest_first(held: HeldServer) -> None:
+def test_runs_are_listed_in_pages_the_newest_first(held: WaitingServer) -> None:
     held.engine.let_go.set()
     run_ids = [held.post("/chat", {"prompt": str(number)}).json()["run_id"] for number in range(5)]
     page = held.server.get("/runs?limit=2").json()
@@ -136,7 +136,7 @@ def test_runs_are_listed_in_pages_the_newest_first(held: HeldServer) -> None:
     assert seen == run_ids[::-1]
 
 
-def test_runs_are_filtered_by_status(held: HeldServer) -> None:
+def test_runs_are_filtered_by_status(held: WaitingServer) -> None:
     runs = held.submit()
     held.engine.entered.wait(10)
     cancelled = held.submit()
@@ -156,7 +156,7 @@ def test_runs_are_filtered_by_status(held: HeldServer) -> None:
 @pytest.mark.parametrize(
     "query", ["status=done", "limit=0", "limit=201", "limit=x", "before=none", "page=2", "limit=-1"]
 )
-def test_a_query_that_is_none_is_refused_with_what_there_is(held: HeldServer, query: str) -> None:
+def test_a_query_that_is_none_is_refused_with_what_there_is(held: WaitingServer, query: str) -> None:
     answer = held.server.get(f"/runs?{query}")
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
     assert answer.json()["next_step"]
@@ -164,13 +164,13 @@ def test_a_query_that_is_none_is_refused_with_what_there_is(held: HeldServer, qu
 
 @pytest.mark.parametrize("path", ["", "/events", "/log"])
 @pytest.mark.parametrize("run_id", ["none", "..%2F..%2Fetc%2Fpasswd", "20260101-000000-0000dead", "%00", "'%20OR%201"])
-def test_a_run_that_is_not_there_is_404(held: HeldServer, run_id: str, path: str) -> None:
+def test_a_run_that_is_not_there_is_404(held: WaitingServer, run_id: str, path: str) -> None:
     answer = held.server.get(f"/runs/{run_id}{path}")
     assert answer.status_code == 404
     assert answer.json()["code"] in ("no_such_run", "not_found")
 
 
-def test_events_come_as_they_happen_with_the_place_in_the_line(held: HeldServer) -> None:
+def test_events_come_as_they_happen_with_the_place_in_the_line(held: WaitingServer) -> None:
     held.submit()
     held.engine.entered.wait(10)
     ahead, run_id = held.submit(temperature=1), held.submit(temperature=0)
@@ -186,7 +186,7 @@ def test_events_come_as_they_happen_with_the_place_in_the_line(held: HeldServer)
     assert rest[-1][2]["response"] == "Hello"
 
 
-def test_events_are_replayed_from_any_number(held: HeldServer) -> None:
+def test_events_are_replayed_from_any_number(held: WaitingServer) -> None:
     held.engine.let_go.set()
     run_id = held.post("/chat", {"prompt": "a"}).json()["run_id"]
     url = f"{held.server.url}/runs/{run_id}/events"
@@ -199,7 +199,7 @@ def test_events_are_replayed_from_any_number(held: HeldServer) -> None:
     assert (refused.status_code, refused.json()["code"]) == (400, "bad_request")
 
 
-def test_a_hundred_follow_one_run(held: HeldServer) -> None:
+def test_a_hundred_follow_one_run(held: WaitingServer) -> None:
     run_id = held.submit()
     held.engine.entered.wait(10)
     with ThreadPoolExecutor(100) as pool:
@@ -211,7 +211,7 @@ def test_a_hundred_follow_one_run(held: HeldServer) -> None:
     assert seen[0][-1][1] == "done"
 
 
-def test_more_than_the_server_has_threads_for_are_refused_and_health_answers(held: HeldServer) -> None:
+def test_more_than_the_server_has_threads_for_are_refused_and_health_answers(held: WaitingServer) -> None:
     run_id = held.submit()
     held.engine.entered.wait(10)
     url = f"{held.server.url}/runs/{run_id}/events"
@@ -230,7 +230,7 @@ def test_more_than_the_server_has_threads_for_are_refused_and_health_answers(hel
         assert "event: done" in answer.text
 
 
-def test_a_waiting_run_is_cancelled_at_once_and_its_client_told(held: HeldServer) -> None:
+def test_a_waiting_run_is_cancelled_at_once_and_its_client_told(held: WaitingServer) -> None:
     held.submit()
     held.engine.entered.wait(10)
     answers: list[requests.Response] = []
@@ -248,7 +248,7 @@ def test_a_waiting_run_is_cancelled_at_once_and_its_client_told(held: HeldServer
     assert held.status(run_id) == "cancelled"
 
 
-def test_what_has_ended_or_never_was_is_not_cancelled(held: HeldServer) -> None:
+def test_what_has_ended_or_never_was_is_not_cancelled(held: WaitingServer) -> None:
     held.engine.let_go.set()
     run_id = held.post("/chat", {"prompt": "a"}).json()["run_id"]
     ended = held.post(f"/runs/{run_id}/cancel")
@@ -281,7 +281,7 @@ def until_status(server: Server, status: str) -> dict[str, Any]:
     raise AssertionError(f"never {status}: {run}")
 
 
-def test_the_run_of_a_client_that_hangs_up_goes_on_and_is_found(held: HeldServer) -> None:
+def test_the_run_of_a_client_that_hangs_up_goes_on_and_is_found(held: WaitingServer) -> None:
     hang_up_from_chat(held.server)
     threading.Event().wait(1)
     held.engine.let_go.set()
@@ -314,7 +314,7 @@ def test_the_run_goes_on_until_the_last_one_leaves_its_events(
     until_status(cancelling, "cancelled")
 
 
-def test_a_silent_stream_is_kept_alive(held: HeldServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_stream_is_kept_alive(held: WaitingServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo_api.web.event_stream.KEEP_ALIVE_SECONDS", 0.2)
     run_id = held.submit()
     with requests.get(f"{held.server.url}/runs/{run_id}/events", stream=True, timeout=30) as answer:
@@ -325,7 +325,7 @@ def test_a_silent_stream_is_kept_alive(held: HeldServer, monkeypatch: pytest.Mon
             raise AssertionError("nothing was sent")
 
 
-def test_livez_and_readyz(held: HeldServer) -> None:
+def test_livez_and_readyz(held: WaitingServer) -> None:
     assert held.server.get("/livez").json() == {"status": "alive"}
     assert held.server.get("/readyz").json() == {"status": "ready"}
 
@@ -353,7 +353,7 @@ def test_a_device_that_has_failed_is_told_everywhere(
     assert ready.headers["Retry-After"]
 
 
-def test_a_run_that_was_never_started_has_no_log(held: HeldServer) -> None:
+def test_a_run_that_was_never_started_has_no_log(held: WaitingServer) -> None:
     held.submit()
     held.engine.entered.wait(10)
     answer = held.server.get(f"/runs/{held.submit()}/log")

@@ -5,7 +5,7 @@ It changes no file of the demo. What it is to do stands in the JSON file that ``
 
 parent_pid
     the server; when it dies, this process is interrupted, so that the device is closed.
-held
+waits
     whether this child was started ahead of any request. It collects the tests and then waits on its standard input for
     one line of JSON, which says the rest of what follows here. At the end of input it leaves.
 prompts
@@ -56,7 +56,7 @@ def pytest_runtestloop(session: Any) -> Any:
     """Nothing but a delay for a child that is held: what runs the test is pytest's own loop, which comes next."""
     if session.testsfailed or not session.items:
         return None  # it has nothing to wait for
-    if _order().get("held"):
+    if _order().get("waits"):
         told = _wait_to_be_told(session.config)
         if told is None:
             return True  # as if the loop had been run

@@ -17,7 +17,7 @@ const DEVICE = {
   ],
 };
 
-const HELD = "A child that was started ahead waits on it for the next run, which need not wait for imports then.";
+const WARM = "A child that was started ahead waits on it for the next run, which need not wait for imports then.";
 
 export class HealthView {
   #shown = "";
@@ -93,7 +93,7 @@ function deviceCard(device) {
   const rows = [
     ["What it means", sentence(means)], ["Reason", device.reason], ["Since", when(device.since)],
     ["What happens next", sentence(next)],
-    ["Held", device.held === undefined ? null : device.held ? HELD : "No child waits on it."],
+    ["Warm", device.warm === undefined ? null : device.warm === "off" ? "No child waits on it." : WARM],
   ];
   return el("div", { class: "card device", "data-state": device.state },
     el("h2", {}, device.name === "device" ? "Device " : `Device ${visible(String(device.name))} `, el("span", { class: "chip", "data-status": device.state }, device.state)),

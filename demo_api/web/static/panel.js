@@ -142,8 +142,8 @@ export class Panel {
     this.times.hidden = !rows.length;
     const bar = shares(rows);
     if (bar) this.timeTitle.after(bar);
-    const { held, startup_ahead_seconds: ahead } = this.course.end.timing ?? {};
-    if (held) {
+    const { warm, startup_ahead_seconds: ahead } = this.course.end.timing ?? {};
+    if (warm && warm !== "off") {
       const sentence = `The child was started ahead of this run: ${seconds(ahead)} of its start-up were over when the run came.`;
       this.times.append(el("p", { class: "hint" }, sentence));
     }

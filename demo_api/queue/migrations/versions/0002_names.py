@@ -1,11 +1,24 @@
-"""The names that the code has."""
+"""The names that the code has, and no answers beside the runs."""
 
+import sqlalchemy as sa
 from alembic import op
 
 revision = "0002"
 down_revision = "0001"
 
+_WARM = {True: "imports", False: "off"}
+
 
 def upgrade() -> None:
-    """Renames what the code calls otherwise now; the body of an event that ends a run is made when it is read."""
+    """Renames what has another name now. The last event of a run keeps no copy of how the run ended."""
     op.alter_column("runs", "told_position", new_column_name="announced_position")
+    runs = sa.table("runs", sa.column("number", sa.Integer), sa.column("result", sa.JSON))
+    connection = op.get_bind()
+    for number, result in connection.execute(sa.select(runs.c.number, runs.c.result)).all():
+        if result:
+            timing = result.get("timing", {})
+            if "held" in timing:
+                timing["warm"] = _WARM.get(timing.pop("held"))
+                connection.execute(runs.update().where(runs.c.number == number).values(result=result))
+    events = sa.table("events", sa.column("kind", sa.Text), sa.column("data", sa.JSON))
+    connection.execute(events.update().where(events.c.kind == "done").values(data={}))

@@ -8,7 +8,7 @@ from pathlib import Path
 import demo_lines
 from loguru import logger
 
-if json.loads(Path(os.environ["DEMO_API_CHILD"]).read_text()).get("held"):
+if json.loads(Path(os.environ["DEMO_API_CHILD"]).read_text()).get("waits"):
     time.sleep(600)
 
 

@@ -33,7 +33,7 @@ def test_children_killed_at_random_moments_cost_nobody_more_than_their_own_run(
     monkeypatch.setenv("CHILD_PAUSE", "0.01")
     site, chance = Site(tmp_path), random.Random(SEED)
     ends: Counter[tuple[str, str]] = Counter()
-    with site.serving(hold="on", keep_runs=1000) as server:
+    with site.serving(warm="imports", keep_runs=1000) as server:
         for number in range(REQUESTS):
             pause(chance.uniform(0.1, 1.0))  # mostly the next child is there by then
             moment = chance.choice([*MOMENTS, "never", "never"])
@@ -50,7 +50,7 @@ def test_children_killed_at_random_moments_cost_nobody_more_than_their_own_run(
             body = answer.json()
             if answer.status_code == 200:
                 assert body["response"] == f"ok: run {number}"
-                ends[moment, "held" if body["timing"]["held"] else "cold"] += 1
+                ends[moment, "warm" if body["timing"]["warm"] != "off" else "cold"] += 1
             else:
                 assert moment in ("while it is told", "while it runs"), body
                 assert (answer.status_code, body["code"]) == (500, "interrupted"), body
@@ -65,8 +65,8 @@ def test_children_killed_at_random_moments_cost_nobody_more_than_their_own_run(
     assert site.overlaps() == ""
     assert site.processes() == []
     site.check_ledger()
-    held = sum(count for (_, how), count in ends.items() if how == "held")
-    assert held > REQUESTS / 3, ends
+    warm = sum(count for (_, how), count in ends.items() if how == "warm")
+    assert warm > REQUESTS / 3, ends
     with capsys.disabled():
         print(f" seed {SEED}: {dict(sorted(ends.items()))};", end="")
 

@@ -1,10 +1,10 @@
 """POST /chat with a child that was started ahead, against the raw cold pytest command and against our own cold path.
 
-    python benchmarks/held.py [ROUNDS]
+    python benchmarks/warm.py [ROUNDS]
 
 All three answer the same prompt with 32 tokens at temperature 0 on the CPU edition, taking turns in an order that
 changes. A request to the holding server is sent when its child waits, as after a pause of a second. What is reported is
-the median ratio of the rounds, and where the time of the held requests goes.
+the median ratio of the rounds, and where the time of the warm requests goes.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def main() -> None:
     settings = Settings.load()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        servers = {hold: start_server(folder / hold, "--hold", hold) for hold in ("on", "off")}
+        servers = {warm: start_server(folder / warm, "--warm", warm) for warm in ("imports", "off")}
         try:
-            compare(settings, folder, {hold: url for hold, (_, url) in servers.items()}, rounds)
+            compare(settings, folder, {warm: url for warm, (_, url) in servers.items()}, rounds)
         finally:
             for server, _ in servers.values():
                 server.terminate()
@@ -45,15 +45,15 @@ def compare(settings: Settings, folder: Path, urls: dict[str, str], rounds: int)
     command, environ = raw_command(settings, folder, PROMPT)
     bodies: list[dict[str, Any]] = []
 
-    def held() -> float:
+    def warm() -> float:
         wait_for_child(folder / "on" / "state")
-        seconds, body = ask(urls["on"])
-        assert body["timing"]["held"], "the child did not wait"
+        seconds, body = ask(urls["imports"])
+        assert body["timing"]["warm"] == "imports", "no child waited"
         bodies.append(body | {"seconds": seconds})
         wait_for_child(folder / "on" / "state")  # its startup is not to disturb the others
         return seconds
 
-    ways = {"raw": lambda: in_shell(command, environ, settings), "cold": lambda: ask(urls["off"])[0], "held": held}
+    ways = {"raw": lambda: in_shell(command, environ, settings), "cold": lambda: ask(urls["off"])[0], "warm": warm}
     for way in ways.values():
         way()  # the first of each fills the page cache
     bodies.clear()
@@ -64,13 +64,13 @@ def compare(settings: Settings, folder: Path, urls: dict[str, str], rounds: int)
             found[name].append(ways[name]())
         print("  ".join(f"{name} {seconds[-1]:.3f} s" for name, seconds in found.items()), flush=True)
     for other in ("raw", "cold"):
-        ratios = [one / two for one, two in zip(found["held"], found[other], strict=True)]
-        print(f"held / {other}: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+        ratios = [one / two for one, two in zip(found["warm"], found[other], strict=True)]
+        print(f"warm / {other}: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
     tell_parts(bodies)
 
 
 def tell_parts(bodies: list[dict[str, Any]]) -> None:
-    print("where the time of a held request goes, medians in ms:")
+    print("where the time of a warm request goes, medians in ms:")
     known = {name: [body["timing"][f"{name}_seconds"] for body in bodies] for name in PARTS}
     known["ledger, HTTP, the rest"] = [
         body["seconds"] - sum(body["timing"][f"{name}_seconds"] for name in PARTS) for body in bodies

@@ -9,7 +9,7 @@ from pathlib import Path
 import demo_lines
 from loguru import logger
 
-if json.loads(Path(os.environ["DEMO_API_CHILD"]).read_text()).get("held"):
+if json.loads(Path(os.environ["DEMO_API_CHILD"]).read_text()).get("waits"):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     time.sleep(float(os.environ.get("CHILD_PAUSE", "600")))
 
