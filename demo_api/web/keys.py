@@ -41,11 +41,6 @@ def parse_keys(words: Iterable[str]) -> list[str]:
     return keys
 
 
-def bearer(key: str | None) -> dict[str, str]:
-    """The header with which a client sends its key; empty without one."""
-    return {"Authorization": f"Bearer {key}"} if key else {}
-
-
 class Keys:
     """Who may ask. All methods may be called from any thread.
 

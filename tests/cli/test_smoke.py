@@ -406,7 +406,7 @@ REFUSED_FILES = {
     "not JSON": ("{", "is not JSON"),
     "not UTF-8": ("\xff", "is not JSON"),
     "no list": ('{"prompt": "a"}', "input should be a valid array"),
-    "empty": ("[]", "list should have at least 1 item"),
+    "empty": ("[]", "it has no prompts"),
     "no object": ("[1]", "entry 1: "),
     "no prompt": ('[{"prompt": "a"}, {}]', "entry 2, 'prompt': field required."),
     "a blank prompt": ('[{"prompt": " "}]', "entry 1, 'prompt': the prompt is blank."),
@@ -434,7 +434,7 @@ def test_what_is_wrong_in_a_prompt_file_is_named_with_its_place(tmp_path: Path, 
 
 # Words that cannot be used, and what is said.
 REFUSED = {
-    "a prompt file that is none": (["--prompts", "{tmp}/bad.json"], "bad.json is not JSON"),
+    "a prompt file that is none": (["--prompts", "{tmp}/bad.json"], "bad.json is no prompt file: it is not JSON"),
     "no prompt file": (["--prompts", "{tmp}/none.json"], "cannot be read: No such file or directory"),
     "no tokens": (["--max-tokens", "0"], "The field 'max_tokens' is wrong"),
     "no temperature": (["--temperature", "nan"], "The field 'temperature' is wrong"),
