@@ -598,7 +598,8 @@ def test_an_answer_is_shown_and_not_obeyed(hostile: Smoked, name: str) -> None:
 
 
 def test_cases_of_the_same_name_are_told_apart_by_a_number(tmp_path: Path) -> None:
-    junit.write(tmp_path / "junit.xml", "suite", [junit.Case(name, 1.5) for name in "aab"], seconds=2)
+    checks = [Check(Entry(prompt=name), PASSED, reply=Reply(time_seconds=1.5)) for name in "aab"]
+    junit.write(tmp_path / "junit.xml", checks, seconds=2)
     check_schema(tmp_path / "junit.xml")
     (suite,) = junitparser.JUnitXml.fromfile(str(tmp_path / "junit.xml"))
     assert [(case.name, case.time) for case in suite] == [("a", 1.5), ("a (2)", 1.5), ("b", 1.5)]

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from demo_api.cli.compare.comparison import DIFFERENT, NOT_COMPARED, SIDES, Comparison, Figures, Pair, Part, replies_of
+from demo_api.cli.visible import shortened, visible
 
 NOT_TOLD = "not told"
 
@@ -31,17 +32,6 @@ PART_NAMES = {
     "other": "other: in no part",
     "total": "total",
 }
-
-
-def visible(text: str, keep: str = "") -> str:
-    """A text with what cannot be seen, or would be obeyed, as escapes such as ``\\x1b``; the space stays.
-
-    Args:
-        keep: characters that are left as they are, such as the line feed.
-    """
-    return "".join(
-        each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in text
-    )
 
 
 def as_dict(comparison: Comparison) -> dict[str, object]:
@@ -134,7 +124,9 @@ def _prompts_table(comparison: Comparison) -> Table:
     for name in ("server", "tokens", "seconds", "tok/s", "ttft ms", "speed-up"):
         table.add_column(name, justify="left" if name == "server" else "right", no_wrap=True)
     for number, pair in enumerate(comparison.pairs, 1):
-        told = Text(f"{_short(pair.prompt)}\n").append(answer(pair), style=_STYLES.get(pair.verdict, "green"))
+        told = Text(f"{shortened(visible(pair.prompt), _SHOWN_PROMPT)}\n").append(
+            answer(pair), style=_STYLES.get(pair.verdict, "green")
+        )
         both = [replies_of(pair, side).figures for side in SIDES]
         table.add_row(Text(str(number)), told, *_cells(both), Text(times(pair.speed_up)), end_section=True)
     counted = f"total of {len(comparison.timed)} of {len(comparison.pairs)} prompts (ttft: median)"
@@ -257,11 +249,6 @@ def times(value: float | None) -> str:
 def share(extra: float, whole: float) -> str:
     """Per cent of the demo's extra time; a dash where it has none."""
     return f"{extra / whole:.0%}" if whole > 0 else "-"
-
-
-def _short(prompt: str) -> str:
-    text = visible(prompt)
-    return text if len(text) <= _SHOWN_PROMPT else text[: _SHOWN_PROMPT - 3] + "..."
 
 
 def _sent(parameters: Mapping[str, object], repeat: int) -> str:
