@@ -12,6 +12,7 @@ import requests
 from support.cutting_proxy import CuttingProxy
 from support.echo_engine import EchoEngine
 from support.serving import Server
+from support.stranger import strangers
 
 from demo_api.client import Client, ServerError
 from demo_api.config import Settings
@@ -128,15 +129,6 @@ def test_a_run_that_is_not_there_is_told_at_once(line: Line) -> None:
 
 
 def test_a_stranger_is_told_from_a_server() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as stranger:
-
-        def answer() -> None:
-            connection, _ = stranger.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\nConnection: close\r\n\r\nwhat")
-
-        threading.Thread(target=answer).start()
-        with pytest.raises(ServerError, match="not as demo_api does") as caught:
-            Client(f"http://127.0.0.1:{stranger.getsockname()[1]}").health()
+    with strangers() as start, pytest.raises(ServerError, match="not as demo_api does") as caught:
+        Client(start(404, b"what")).health()
     assert (caught.value.status, caught.value.code) == (404, "not_demo_api")

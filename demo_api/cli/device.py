@@ -6,7 +6,7 @@ import click
 
 from demo_api.cli.options import flags_of
 from demo_api.config import Settings
-from demo_api.devices import warm_child as held
+from demo_api.devices import warm_child
 from demo_api.devices.lock import Device
 from demo_api.devices.recovery import DeviceRecovery
 from demo_api.devices.reset import holders
@@ -48,16 +48,16 @@ def reset(name: str | None, **flags: str | None) -> None:
             next_step="Set DEMO_API_RESET_COMMAND (--reset-command), for Tenstorrent to `tt-smi -r`.",
         )
     chosen, ledger = _device(settings, name), Ledger(settings)
-    held.let_go(chosen, grace=settings.stop_grace)
-    hold = chosen.try_lock()
-    if hold is None:
+    warm_child.let_go(chosen, grace=settings.stop_grace)
+    lock = chosen.try_lock()
+    if lock is None:
         raise DeviceFailed(f"The device {chosen.name} is in use.", next_step="Wait for the run to end, or cancel it.")
-    with hold:
+    with lock:
         in_the_way = holders()
         if in_the_way:
             used_by = ", ".join(in_the_way)
             raise DeviceFailed(f"The device {chosen.name} is used by {used_by}.", next_step="End that program.")
-        DeviceRecovery(ledger.devices, chosen, settings).reset(hold)
+        DeviceRecovery(ledger.devices, chosen, settings).reset(lock)
     known = ledger.devices.get(chosen.name)
     if known.state != "free":
         raise DeviceFailed(f"The device {chosen.name} is {known.state}: {known.reason}")

@@ -145,7 +145,7 @@ def _reply(answer: requests.Response) -> Reply:
         tokens=body.tokens_generated,
         tokens_per_second=body.tokens_per_second,
         ttft_ms=_number(body.timing.get("ttft_ms")),
-        parts={name: told for name in PARTS if (told := _number(body.timing.get(f"{name}_seconds"))) is not None},
+        parts={name: value for name in PARTS if (value := _number(body.timing.get(f"{name}_seconds"))) is not None},
         engine=body.engine,
         model=body.model,
         device=body.device,

@@ -124,11 +124,10 @@ def _prompts_table(comparison: Comparison) -> Table:
     for name in ("server", "tokens", "seconds", "tok/s", "ttft ms", "speed-up"):
         table.add_column(name, justify="left" if name == "server" else "right", no_wrap=True)
     for number, pair in enumerate(comparison.pairs, 1):
-        told = Text(f"{shortened(visible(pair.prompt), _SHOWN_PROMPT)}\n").append(
-            answer(pair), style=_STYLES.get(pair.verdict, "green")
-        )
+        prompt = shortened(visible(pair.prompt), _SHOWN_PROMPT)
+        first = Text(f"{prompt}\n").append(answer(pair), style=_STYLES.get(pair.verdict, "green"))
         both = [replies_of(pair, side).figures for side in SIDES]
-        table.add_row(Text(str(number)), told, *_cells(both), Text(times(pair.speed_up)), end_section=True)
+        table.add_row(Text(str(number)), first, *_cells(both), Text(times(pair.speed_up)), end_section=True)
     counted = f"total of {len(comparison.timed)} of {len(comparison.pairs)} prompts (ttft: median)"
     both = [comparison.total(side) for side in SIDES]
     table.add_row(Text(), Text(counted, style="bold"), *_cells(both), Text(times(comparison.speed_up), style="bold"))
@@ -150,8 +149,8 @@ def _cells(both: list[Figures]) -> list[Text]:
 def _remarks(comparison: Comparison) -> list[Text]:
     lines = []
     for number, pair in enumerate(comparison.pairs, 1):
-        told = [f"{side}: {_around(pair, side)}" for side in SIDES] if pair.difference else []
-        for line in [*told, *notes(pair)]:
+        parting = [f"{side}: {_around(pair, side)}" for side in SIDES] if pair.difference else []
+        for line in [*parting, *notes(pair)]:
             lines.append(Text(f"{number:2}  ").append(visible(line)))
     return lines
 
@@ -186,8 +185,8 @@ def _settings_table(comparison: Comparison) -> Table:
     for name in ("setting", "demo", "direct", ""):
         table.add_column(name, overflow="fold")
     for each in comparison.settings:
-        told = [each.name, each.demo or NOT_TOLD, each.direct or NOT_TOLD, "differs" if each.differs else ""]
-        table.add_row(*(Text(visible(cell)) for cell in told), style="bold" if each.differs else "")
+        cells = [each.name, each.demo or NOT_TOLD, each.direct or NOT_TOLD, "differs" if each.differs else ""]
+        table.add_row(*(Text(visible(cell)) for cell in cells), style="bold" if each.differs else "")
     return table
 
 
@@ -224,14 +223,14 @@ def answer(pair: Pair) -> str:
 
 def notes(pair: Pair) -> list[str]:
     """What a reader of one prompt's figures should know: errors, and answers that change."""
-    told = []
+    found = []
     for side in SIDES:
         replies = replies_of(pair, side)
-        told += [f"{side} failed: {error}" for error in replies.errors]
+        found += [f"{side} failed: {error}" for error in replies.errors]
         if replies.deterministic is False:
             different = len(set(replies.texts))
-            told.append(f"{side} is not deterministic: {different} different answers in {len(replies.texts)}")
-    return told
+            found.append(f"{side} is not deterministic: {different} different answers in {len(replies.texts)}")
+    return found
 
 
 def figure(value: float | None, places: int) -> str:

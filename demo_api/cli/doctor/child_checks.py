@@ -12,7 +12,7 @@ from demo_api.cli.doctor.machine_checks import in_use
 from demo_api.cli.doctor.probe import MOST_SHOWN, Probe, Said, Setup
 from demo_api.config import Settings
 from demo_api.demo import command, home
-from demo_api.devices import warm_child as held
+from demo_api.devices import warm_child
 from demo_api.devices.lock import DeviceLock
 from demo_api.errors import SetupError
 from demo_api.messages import check_request
@@ -118,7 +118,7 @@ def collection(setup: Setup) -> Finding | None:
             "Run `demo-api doctor --collect` while nothing uses the device.",
         )
     for device in settings.device_list:  # no run needs a child that only waits
-        held.let_go(device, grace=settings.stop_grace)
+        warm_child.let_go(device, grace=settings.stop_grace)
     used_by = in_use(setup)
     if used_by:
         sentence = f"Not tried: the device is in use by {', '.join(used_by)}."

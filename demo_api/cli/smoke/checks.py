@@ -87,7 +87,7 @@ class _Figures(BaseModel):
 
 
 class Reply(BaseModel):
-    """What ``POST /chat`` answers, an answer or an error, as far as it is judged or told."""
+    """What ``POST /chat`` answers, an answer or an error, as far as it is judged or shown."""
 
     success: bool = False
     response: str | None = None
