@@ -138,7 +138,7 @@ class Child:
         """Whether the child itself has ended; others of its tree may live."""
         return self._ended_at is not None
 
-    def tell(self, line: bytes) -> None:
+    def send_line(self, line: bytes) -> None:
         """Writes the line that the child waits for, and ends its input. A child that is gone does not mind."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, exists, select, update
 
 from demo_api.errors import IdempotencyConflict, NoSuchRun, RunEnded
 from demo_api.messages import Batch, Event, Failure, Request, Result, Run
@@ -111,11 +111,11 @@ class RunQueue:
         with self._database.read() as connection:
             return connection.execute(running).first() is not None
 
-    def tell(self, batch_id: str, told: Mapping[str, Sequence[Event]]) -> None:
+    def append_events(self, batch_id: str, new: Mapping[str, Sequence[Event]]) -> None:
         """Keeps events of the batch's runs, by their ids; those of runs that are no longer its own are dropped."""
         with self._database.write() as connection:
             for row in self._running(connection, batch_id):
-                rows.add_events(connection, [(row["number"], event) for event in told.get(row["run_id"], ())])
+                rows.add_events(connection, [(row["number"], event) for event in new.get(row["run_id"], ())])
 
     def finish(self, batch_id: str, results: Sequence[Result], seconds: float | None) -> bool:
         """Ends the batch's runs. Those that were cancelled meanwhile stay cancelled.
@@ -138,7 +138,7 @@ class RunQueue:
         self._tell_ended(ended)
         return True
 
-    def give_back(self, batch_id: str) -> bool:
+    def requeue(self, batch_id: str) -> bool:
         """Puts the batch's runs back into the line, where they stood; the attempt does not count.
 
         Returns:
@@ -156,6 +156,13 @@ class RunQueue:
         wanted = select(batches.c.batch_id).where(batches.c.state == state, batches.c.device == device)
         with self._database.read() as connection:
             return list(connection.execute(wanted).scalars())
+
+    def has_work(self, device: str) -> bool:
+        """Whether a run waits, or the device has a batch that is open or lost."""
+        waits = exists().where(runs.c.status == "queued")
+        left = exists().where(batches.c.state.in_(["open", "lost"]), batches.c.device == device)
+        with self._database.read() as connection:
+            return bool(connection.execute(select(waits | left)).scalar())
 
     def forget_lost(self, device: str) -> None:
         """Says that nothing is left on the device of its lost batches."""
