@@ -77,16 +77,16 @@ class History:
                     )
                 wanted.append(runs.c.number < number)
             newest = select(runs).where(*wanted).order_by(runs.c.number.desc()).limit(limit)
-            line = select(runs.c.number).where(runs.c.status == "queued").order_by(runs.c.number)
-            places = {number: place for place, number in enumerate(connection.execute(line).scalars(), 1)}
-            return [rows.to_run(row, places.get(row["number"])) for row in connection.execute(newest).mappings()]
+            queue = select(runs.c.number).where(runs.c.status == "queued").order_by(runs.c.number)
+            positions = {number: position for position, number in enumerate(connection.execute(queue).scalars(), 1)}
+            return [rows.to_run(row, positions.get(row["number"])) for row in connection.execute(newest).mappings()]
 
     def events(self, run_id: str, after: int = 0) -> list[tuple[int, Event]]:
         """A run's events with their numbers, from the one after ``after``."""
         own = select(events).join(runs).where(rows.named(run_id), events.c.number > after)
         with self._database.read() as connection:
-            told = connection.execute(own.order_by(events.c.number)).mappings()
-            return [(row["number"], Event(row["kind"], row["at"], row["data"])) for row in told]
+            found = connection.execute(own.order_by(events.c.number)).mappings()
+            return [(row["number"], Event(row["kind"], row["at"], row["data"])) for row in found]
 
     def progress(self, run_ids: Sequence[str]) -> dict[str, RunProgress]:
         """How far these runs are; those that are not there are missing."""
