@@ -100,7 +100,7 @@ class RunFolder:
         self.write_prompts(prompts)
 
     def is_cut_off(self, device: str) -> bool:
-        """Whether a run on this device was cut off and left it behind; to be asked while no run of the device goes on."""
+        """Whether a run on this device was cut off and left it behind; the caller has the device's lock."""
         try:
             config = json.loads(self.plugin_config.read_bytes())
         except FileNotFoundError:
