@@ -19,7 +19,7 @@ _NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")  # a batch's id: see ledger/rows.
 
 SECONDS_A_DAY = 86_400
 JUST_ENDED_SECONDS = 60
-"""A log is not removed so soon, however few are to be kept: a client may be about to read it."""
+"""A run and its log are not removed so soon, however few are to be kept: a client may be about to read them."""
 
 READABLE_LIMIT = 2**20
 """Bytes of each stream that an answer's ``output`` shows; the files have the rest."""

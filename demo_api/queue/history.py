@@ -9,16 +9,12 @@ from dataclasses import dataclass
 from sqlalchemy import delete, select
 from sqlalchemy.sql.elements import ColumnElement
 
+from demo_api.demo.run_folder import JUST_ENDED_SECONDS, SECONDS_A_DAY
 from demo_api.errors import BadRequest, NoSuchRun
 from demo_api.messages import Event, Run
 from demo_api.queue import rows
 from demo_api.queue.database import Database
 from demo_api.queue.schema import batches, events, runs
-
-JUST_ENDED_SECONDS = 60
-"""What has just ended is not removed, however little is to be kept: somebody may be about to read it."""
-
-_SECONDS_A_DAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ class History:
         oldest_kept = select(runs.c.number).where(ended).order_by(runs.c.number.desc()).offset(self._keep_runs - 1)
         with self._database.read() as connection:
             number = connection.execute(oldest_kept.limit(1)).scalar() or 0
-            old = ended & ((runs.c.number < number) | (runs.c.finished_at < now - self._keep_days * _SECONDS_A_DAY))
+            old = ended & ((runs.c.number < number) | (runs.c.finished_at < now - self._keep_days * SECONDS_A_DAY))
             if connection.execute(select(runs.c.number).where(old).limit(1)).first() is None:
                 return
         with self._database.write() as connection:
