@@ -21,6 +21,7 @@ from demo_api.client import Client
 from demo_api.config import Settings
 from demo_api.demo import home
 from demo_api.demo import small_model as weights
+from demo_api.devices.lock import devices_of
 from demo_api.devices.reset import holders
 from demo_api.errors import SetupError
 
@@ -57,7 +58,7 @@ def in_use(setup: Setup) -> list[str]:
     """Who holds a device: runs, by the locks of the state folder, and processes that have a device file open."""
     runs = [
         f"{'a child that waits' if device.waiting() else 'a run'} on the device {device.name}"
-        for device in setup.settings.device_list
+        for device in devices_of(setup.settings)
         if device.has_child() or device.has_server()
     ]
     return runs + ([] if setup.settings.is_cpu_demo else holders(setup.device_files))
