@@ -29,7 +29,7 @@ from demo_api.cli.doctor.finding import Finding
 from demo_api.cli.doctor.machine_checks import DiskSpace, hugepages
 from demo_api.cli.doctor.probe import Setup
 from demo_api.config import CPU_DEMO_HOME, Settings
-from demo_api.demo import command
+from demo_api.demo import command, home
 from demo_api.demo.run_folder import RunFolder
 from demo_api.devices.lock import devices_of
 from demo_api.messages import check_request
@@ -469,10 +469,10 @@ def _is_for(home: Path, process: psutil.Process) -> bool:
 def test_ctrl_c_breaks_it_off_and_leaves_nothing(
     environ: dict[str, str], script: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    python = script(f"touch {tmp_path}/started; sleep 1000")
+    python = script("sleep 1000")
     words = [*DEMO_API, "doctor", "--python", str(python)]
     process = subprocess.Popen(words, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    until((tmp_path / "started").exists)
+    until(lambda: any(each.name() == "sleep" for each in psutil.Process(process.pid).children(recursive=True)))
     process.send_signal(signal.SIGINT)
     stderr = process.communicate(timeout=30)[1]
     assert (process.returncode, "Traceback" in stderr) == (130, False), stderr
@@ -558,7 +558,8 @@ def test_tt_metal_wants_numpy_1(
 def test_the_options_that_are_looked_for_are_those_that_the_child_gets(
     setup_of: Callable[..., Setup], tmp_path: Path
 ) -> None:
-    options = command.options(setup_of().settings, [check_request({"prompt": "Hello"})], RunFolder(tmp_path))
+    demo = home.resolve(setup_of().settings)
+    options = command.options(demo, [check_request({"prompt": "Hello"})], RunFolder(tmp_path))
     assert {f"--{name}" for name in options} == set(NEEDED_OPTIONS)
 
 

@@ -14,7 +14,6 @@ from demo_api.config import Settings
 from demo_api.demo import command, home
 from demo_api.devices.lock import DeviceLock, devices_of
 from demo_api.devices.warm import end_waiting_child
-from demo_api.errors import SetupError
 from demo_api.messages import check_request
 from demo_api.process.output import printable
 
@@ -28,9 +27,7 @@ _COLLECTED = re.compile(r"^(?:=+ )?(?:(\d+)(?:/\d+)? tests?|(no) tests) collecte
 
 def interpreter(setup: Setup) -> Finding:
     """Whether the child's interpreter can be run."""
-    child = setup.child
-    if isinstance(child, SetupError):
-        return error(str(child), child.next_step)
+    child = setup.child()
     version = ".".join(map(str, child.version))
     if child.version < _OLDEST_PYTHON:
         return error(
@@ -40,11 +37,9 @@ def interpreter(setup: Setup) -> Finding:
     return ok(f"{child.python}, Python {version}")
 
 
-def packages(setup: Setup) -> Finding | None:
+def packages(setup: Setup) -> Finding:
     """Whether the child has what the demo imports first: its pytest, loguru, and the rest."""
-    child = setup.child
-    if isinstance(child, SetupError):
-        return None
+    child = setup.child()
     missing = sorted(name for name, version in child.modules.items() if version is None and name != "numpy")
     if missing:
         how = "pip install 'demo-api[cpu]'" if setup.settings.is_cpu_demo else "install tt-metal's requirements there"
@@ -58,12 +53,10 @@ def packages(setup: Setup) -> Finding | None:
     return ok(", ".join(known))
 
 
-def models_import(setup: Setup) -> Finding | None:
+def models_import(setup: Setup) -> Finding:
     """Whether the child finds the demo home's ``models.tt_transformers``."""
-    child = setup.child
-    demo_home = setup.settings.demo_home
-    if isinstance(child, SetupError) or not (demo_home / home.SCRIPT).is_file():
-        return None
+    child, demo_home = setup.child(), setup.settings.demo_home
+    home.script(setup.settings)  # a demo home without it is none
     folders, origin = child.models["folders"], child.models["origin"]
     if any(Path(folder).resolve().is_relative_to(demo_home.resolve()) for folder in folders):
         return ok(f"models.tt_transformers is found in {demo_home}.")
@@ -87,11 +80,9 @@ def _hidden(child: Probe, settings: Settings) -> Finding:
     return error(sentence, f"Run `{child.python} -m pip uninstall {' '.join(owners)}`{again}.")
 
 
-def numpy(setup: Setup) -> Finding | None:
+def numpy(setup: Setup) -> Finding:
     """Whether the child's numpy is the one that tt-metal wants."""
-    child = setup.child
-    if isinstance(child, SetupError):
-        return None
+    child = setup.child()
     version = child.modules["numpy"]
     if version is not None and 0 <= _major(version) < 2:
         return ok(version)
@@ -105,11 +96,11 @@ def _major(version: str) -> int:
     return int(number.group()) if number else _OLDEST_PYTEST  # unknown: it is there, so believe in it
 
 
-def collection(setup: Setup) -> Finding | None:
+def collection(setup: Setup) -> Finding:
     """Whether the server's ``-k`` selects exactly one test. With ttnn, collecting opens the device."""
     settings = setup.settings
-    if isinstance(setup.child, SetupError) or not (settings.demo_home / home.SCRIPT).is_file():
-        return None
+    setup.child()  # without an interpreter, or a script, there is nothing to collect
+    home.script(settings)
     if settings.is_cpu_demo:
         return _collect(settings, {}, None)
     if not setup.collect:

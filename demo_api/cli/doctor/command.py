@@ -17,7 +17,7 @@ from demo_api.cli.options import flags_of
 from demo_api.config import Settings, flag_names
 from demo_api.errors import SetupError, ShuttingDown
 
-Check = Callable[[Setup], Finding | None]
+Check = Callable[[Setup], Finding]
 
 CHECKS: dict[str, Check] = {
     "demo_script": demo_checks.demo_script,
@@ -38,7 +38,7 @@ CHECKS: dict[str, Check] = {
     "disk": machine_checks.disk,
     "port": machine_checks.port,
 }
-"""The checks by their subjects. One that an earlier finding has made pointless returns None."""
+"""The checks by their subjects. One raises SetupError where what it needs is not there."""
 
 OF_TT_METAL = ("numpy", "options", "device_files", "hugepages", "tt_smi")
 """The checks that make no sense for the CPU edition."""
@@ -89,21 +89,24 @@ def _findings(collect: bool, flags: Mapping[str, str | None]) -> Iterator[tuple[
 def examine(setup: Setup, checks: Mapping[str, Check] = CHECKS) -> Iterator[tuple[str, Finding]]:
     """Makes the checks, one after another, and yields what each finds; its own failure stops no other.
 
+    Where several checks need what is not there, only the first says so.
+
     Args:
         checks: by their subjects.
     """
+    missing: set[str] = set()
     for subject, check in checks.items():
         if setup.settings.is_cpu_demo and subject in OF_TT_METAL:
             continue
         try:
-            finding = check(setup)
+            yield subject, check(setup)
         except SetupError as problem:
-            finding = error(str(problem), problem.next_step)
+            if str(problem) not in missing:
+                missing.add(str(problem))
+                yield subject, error(str(problem), problem.next_step)
         except Exception as failure:
             sentence = f"This check itself failed: {type(failure).__name__}: {failure}"
-            finding = warning(sentence, "Look at what it is about by hand; docs/doctor.md says what that is.")
-        if finding is not None:
-            yield subject, finding
+            yield subject, warning(sentence, "Look at what it is about by hand; docs/doctor.md says what that is.")
 
 
 def _as_dict(subject: str, finding: Finding) -> dict[str, str]:

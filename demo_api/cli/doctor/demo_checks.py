@@ -42,10 +42,7 @@ def tilde(setup: Setup) -> Finding:
 def model(setup: Setup) -> Finding:
     """Which model variable the child gets."""
     settings = setup.settings
-    try:
-        variable, value = home.model_variable(settings)
-    except RuntimeError as problem:  # ~nobody
-        return error(f"HF_MODEL is {settings.hf_model}: {problem}", "Write the whole path.")
+    variable, value = home.model_variable(settings)
     gets = f"The child gets {variable}={value}."
     if settings.is_cpu_demo:
         return ok(gets)
@@ -61,12 +58,10 @@ def model(setup: Setup) -> Finding:
     return ok(f"This checkout reads LLAMA_DIR or HF_MODEL. {gets}")
 
 
-def options(setup: Setup) -> Finding | None:
+def options(setup: Setup) -> Finding:
     """Which options this checkout's conftest files declare, and of which type."""
-    demo_home = setup.settings.demo_home
-    if not (demo_home / home.SCRIPT).is_file():
-        return None
-    declared = source.declared_options(demo_home)
+    home.script(setup.settings)  # a demo home without it is none
+    declared = source.declared_options(setup.settings.demo_home)
     missing = [name for name in NEEDED_OPTIONS if name not in declared]
     if missing:
         return warning(

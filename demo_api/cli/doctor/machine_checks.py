@@ -109,8 +109,9 @@ def tt_smi(setup: Setup) -> Finding:
 
 
 def _beside_the_child(setup: Setup) -> str | None:
-    child = setup.child
-    return None if isinstance(child, SetupError) else shutil.which("tt-smi", path=str(child.python.parent))
+    with suppress(SetupError):
+        return shutil.which("tt-smi", path=str(setup.child().python.parent))
+    return None
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def rooms(settings: Settings) -> list[DiskSpace]:
             found.append(DiskSpace("model", settings.model_dir, "DEMO_API_MODEL_DIR", 300 * MIB, 200 * MIB))
         return found
     cache = settings.inherited.get("TT_CACHE_PATH")
-    with suppress(SetupError, RuntimeError):
+    with suppress(SetupError):
         variable, value = home.model_variable(settings)
         folder = Path(value) if variable == "LLAMA_DIR" else settings.demo_home / "model_cache"
         found.append(DiskSpace("weights", settings.demo_home / cache if cache else folder, "TT_CACHE_PATH", 20 * GIB))

@@ -11,7 +11,6 @@ from demo_api.cli.doctor.finding import Finding, error, ok, warning
 from demo_api.cli.doctor.probe import Setup
 from demo_api.cpu_demo.models.tt_transformers.tt.gguf import read_metadata
 from demo_api.demo import home
-from demo_api.errors import SetupError
 
 META = {"params.json": "params.json", "tokenizer.model": "tokenizer.model", "consolidated.*.pth": "consolidated.*.pth"}
 HUGGING_FACE = {
@@ -26,14 +25,11 @@ _POINTER = b"version https://git-lfs"
 _GET_AGAIN = "Download the model again."
 
 
-def model_files(setup: Setup) -> Finding | None:
+def model_files(setup: Setup) -> Finding:
     """Whether the model is of a format that this demo home reads, and whole."""
-    try:
-        variable, value = home.model_variable(setup.settings)
-        if setup.settings.is_cpu_demo:
-            return _gguf(home.gguf_file(setup.settings))
-    except (SetupError, RuntimeError):
-        return None  # the line about the variable says why
+    variable, value = home.model_variable(setup.settings)
+    if setup.settings.is_cpu_demo:
+        return _gguf(home.gguf_file(setup.settings))
     folder = Path(value)
     if folder.is_dir():
         return _meta(folder) if variable == "LLAMA_DIR" else _hugging_face(folder)

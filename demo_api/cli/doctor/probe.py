@@ -86,9 +86,18 @@ class Setup:
     one_gib_pages: Path = Path("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages")
     hugepages: Path = Path("/dev/hugepages-1G")
 
+    def child(self) -> Probe:
+        """What the child's interpreter has. It is asked once.
+
+        Raises:
+            SetupError: there is no interpreter, or it did not answer.
+        """
+        if isinstance(self._probed, SetupError):
+            raise self._probed
+        return self._probed
+
     @cached_property
-    def child(self) -> Probe | SetupError:
-        """What the child's interpreter has, or why it does not tell. It is asked once."""
+    def _probed(self) -> Probe | SetupError:
         try:
             return probe(self.settings)
         except SetupError as error:
@@ -174,7 +183,7 @@ def demo_of(settings: Settings, folder: RunFolder) -> ResolvedDemo:
     """
     try:
         variable, model = home.model_variable(settings)
-    except (SetupError, RuntimeError):
+    except SetupError:
         (folder.path / "none.gguf").touch()
         stand_in = settings.model_copy(update={"llama_dir": folder.path, "hf_model": "none"})
         variable, model = home.model_variable(stand_in)
