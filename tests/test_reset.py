@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from demo_api.care import Care
 from demo_api.config import Settings
@@ -161,6 +162,23 @@ def test_a_device_that_somebody_uses_is_not_reset(
         in_the_way.clear()
         assert caring.make_fit(hold)
     assert (tmp_path / "reset").exists()
+
+
+def test_a_reset_that_a_stopping_server_breaks_off_leaves_the_doubt_and_is_done_again(
+    states: DeviceStates, settings: Callable[..., Settings]
+) -> None:
+    caring, device = care(states, settings(reset_command=HANGS))
+    states.set("device", "suspect", "A child was killed.")
+    with device.try_hold() as hold:  # type: ignore[union-attr]
+        resetting = threading.Thread(target=caring.reset, args=(hold,))
+        resetting.start()
+        until(lambda: survivors(MARK, {device.mark}))
+        caring.stop()
+        resetting.join(10)
+        assert states.get("device").state == "suspect"
+        next_server, _ = care(states, settings(reset_command=python("0")))
+        assert next_server.make_fit(hold)
+    assert states.get("device").state == "free"
 
 
 @pytest.mark.parametrize("command", ["", "  ", "tt-smi 'r"])
