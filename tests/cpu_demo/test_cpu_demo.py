@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.waiting import until
 
 HOME = Path(__file__).parents[2] / "demo_api" / "cpu_demo"
 SCRIPT = Path("models/tt_transformers/demo/simple_text_demo.py")
@@ -134,11 +135,13 @@ class Demo:
     def wait_for(self, message: str, child: subprocess.Popen) -> None:
         """Waits until the child has logged ``message``."""
         needle = json.dumps(message)[1:-1]
-        deadline = time.monotonic() + 30
-        while needle not in (self.folder / "stderr").read_text():
-            assert child.poll() is None, f"it ended before it logged {message}"
-            assert time.monotonic() < deadline, f"it did not log {message}"
-            time.sleep(0.005)
+
+        def is_logged() -> bool:
+            found = needle in (self.folder / "stderr").read_text()
+            assert found or child.poll() is None, f"it ended before it logged {message}"
+            return found
+
+        until(is_logged, tick_seconds=0.005)
 
 
 @pytest.fixture
@@ -147,7 +150,7 @@ def demo(tmp_path: Path, model_dir: Path) -> Iterator[Demo]:
     yield demo
     for child in demo.children:
         child.kill()  # nothing, where it has ended as it should
-        child.wait()
+        child.wait(30)
 
 
 def pytest_in(folder: Path, *arguments: object, **env: str) -> subprocess.CompletedProcess:

@@ -22,7 +22,8 @@ from support.programs import program
 from support.real_nginx import Nginx
 from support.real_server import GUNICORN, SERVE, Site
 from support.serving import Server
-from support.waiting import until
+from support.sse import read_events
+from support.waiting import join, until
 
 from demo_api import cli
 from demo_api.config import Settings
@@ -148,12 +149,12 @@ def test_events_arrive_one_by_one(
     else:
         sent = {"method": "POST", "url": nginx.url + path, "json": body}
     with client.request(**sent, stream=True, timeout=20) as answer:
-        lines = answer.iter_lines(decode_unicode=True)
-        told = next(line for line in lines if line.startswith(("event: started", 'data: {"id"')))
-        assert told
+        events = read_events(answer)
+        assert any(event.get("event") == "started" or event["data"].startswith('{"id"') for event in events)
         assert not engine.let_go.is_set()
         engine.let_go.set()
-        assert any(line.startswith(("event: done", "data: [DONE]")) for line in lines)
+        last = list(events)[-1]
+        assert last.get("event") == "done" or last["data"] == "[DONE]"
 
 
 @pytest.mark.parametrize("kibibytes", [1500, 3000], ids=["the server refuses", "nginx refuses"])
@@ -220,7 +221,7 @@ def test_two_servers_are_restarted_and_no_client_notices(tmp_path: Path) -> None
             before = len(statuses)
             until(lambda: len(statuses) >= before + 3)
             done.set()
-            asking.join()
+            join(asking)
     assert set(statuses) == {200}
     assert len(statuses) >= 5
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.echo_engine import EchoEngine
-from support.waiting import until
+from support.waiting import join, until
 
 from demo_api.config import Settings
 from demo_api.devices.demo_engine import DemoEngine
@@ -173,7 +173,7 @@ def test_close_does_not_wait_for_the_ledger_to_end_what_runs(make: Make) -> None
         closer = threading.Thread(target=dispatcher.close)
         closer.start()
         until(lambda: [reason for _, reason in engine.cancelled] == ["shutting_down"])
-    closer.join()
+    join(closer)
 
 
 def test_hurry_cuts_that_time_short(make: Make) -> None:
@@ -341,8 +341,7 @@ def test_a_run_is_alone_on_its_last_attempt(loop: tuple[DeviceLoop, EchoEngine, 
         ledger.queue.claim("device", list)
         ledger.queue.recover(ledger.queue.batches("device", "open"))
     ledger.queue.submit([ask("c"), ask("d")], {})
-    while body.turn():
-        pass
+    until(lambda: not body.turn())
     assert engine.seen == [["a"], ["b"], ["c", "d"]]
 
 

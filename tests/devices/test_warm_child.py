@@ -18,9 +18,9 @@ import psutil
 import pytest
 import requests
 from support.demo_homes import CHILDREN, SCRIPT
-from support.real_server import Site, pause
+from support.real_server import Site
 from support.serving import Server
-from support.waiting import until
+from support.waiting import pause, until
 
 from demo_api import runner
 from demo_api.config import Settings
@@ -406,7 +406,7 @@ def test_who_waits_for_a_run_to_end_is_not_kept_from_the_device_by_the_next_chil
         pause(3)  # it waits by now
         shutil.copyfile(CHILDREN / "passes.py", settings.demo_home / SCRIPT)
         requests.post(f"{server.url}/runs/{run_id}/cancel", timeout=10)
-        said, complained = process.communicate()
+        said, complained = process.communicate(timeout=100)
     assert (process.returncode, said) == (0, "ok: Hello\n"), complained
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import requests
 from support.command_line import serving
 from support.echo_model import EchoModel
 from support.serving import Server, clean_environ
+from support.sse import events
 from support.waiting import until
 
 from demo_api.config import Settings
@@ -38,20 +38,6 @@ def make(serve: Callable[..., Server], settings: Callable[..., Settings]) -> Mak
         return server, used
 
     return start
-
-
-def stream(server: Server, path: str = "/chat/stream", **fields: object) -> requests.Response:
-    return requests.post(f"{server.url}{path}", json={"prompt": "one two three", **fields}, stream=True, timeout=60)
-
-
-def events(answer: requests.Response) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The kind and the data of each event."""
-    kind = ""
-    for line in answer.iter_lines(decode_unicode=True):
-        if line.startswith("event: "):
-            kind = line[len("event: ") :]
-        elif line.startswith("data: "):
-            yield kind, json.loads(line[len("data: ") :])
 
 
 def test_chat_answers_with_the_fields_of_the_demos_answer(make: Make) -> None:
@@ -146,12 +132,12 @@ def test_an_answer_that_takes_too_long_is_stopped(make: Make) -> None:
 
 def test_a_stream_tells_each_token_as_it_comes(make: Make) -> None:
     server, model = make(EchoModel(hold=True))
-    seen = events(stream(server))
-    assert [next(seen)[0], next(seen)[0]] == ["queued", "started"]
+    seen = events(f"{server.url}/chat/stream", body={"prompt": "one two three"})
+    assert [next(seen)[1], next(seen)[1]] == ["queued", "started"]
     model.let_go.set()
     rest = list(seen)
-    assert [data["added"] for kind, data in rest if kind == "text"] == ["one", " two", " three"]
-    kind, done = rest[-1]
+    assert [data["added"] for _, kind, data in rest if kind == "text"] == ["one", " two", " three"]
+    _, kind, done = rest[-1]
     assert (kind, done["status"], done["response"], done["tokens_generated"]) == (
         "done",
         "succeeded",
@@ -162,7 +148,7 @@ def test_a_stream_tells_each_token_as_it_comes(make: Make) -> None:
 
 def test_a_stream_that_fails_ends_with_the_failure(make: Make) -> None:
     server, _ = make()
-    kind, done = list(events(stream(server, prompt="break")))[-1]
+    _, kind, done = list(events(f"{server.url}/chat/stream", body={"prompt": "break"}))[-1]
     assert (kind, done["status"], done["success"], done["code"]) == ("done", "failed", False, "internal_error")
 
 
@@ -171,7 +157,7 @@ def test_a_client_that_leaves_a_stream_frees_its_slot(make: Make, monkeypatch: p
         "demo_api.web.event_stream.KEEP_ALIVE_SECONDS", 0.1
     )  # who is gone is seen when something is sent
     server, model = make(EchoModel(slots=1, hold=True))
-    answer = stream(server)
+    answer = requests.post(f"{server.url}/chat/stream", json={"prompt": "one two three"}, stream=True, timeout=60)
     assert model.entered.acquire(timeout=10)
     answer.close()
     until(lambda: model.at_once == 0)

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.real_server import RealServer, Site, at_once, pause, until
+from support.real_server import RealServer, Site
+from support.waiting import at_once, pause, until
 
 SEED = int(os.environ.get("SOAK_SEED", random.SystemRandom().randrange(10**6)))
 SUPPORT = Path(__file__).parents[1] / "support"

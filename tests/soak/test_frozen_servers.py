@@ -9,7 +9,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.real_server import RealServer, Site, pause, until
+from support.real_server import RealServer, Site
+from support.waiting import join, pause, until
 
 SEED = int(os.environ.get("SOAK_SEED", random.SystemRandom().randrange(10**6)))
 LEASE = 1
@@ -96,7 +97,7 @@ def test_a_server_frozen_while_it_writes_makes_others_wait_and_nothing_worse(tmp
         assert (refused.status_code, refused.json()["code"]) == (503, "ledger_unavailable")
         assert other.get("/runs?limit=1", seconds=2).status_code == 200
         frozen.thaw()
-        submitting.join()
+        join(submitting)
         assert other.chat("Hello").json()["response"] == "ok: Hello"
         assert frozen.chat("Hello").json()["response"] == "ok: Hello"
         _both_are_idle(site, frozen, other)

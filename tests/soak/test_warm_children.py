@@ -10,7 +10,8 @@ from threading import Timer
 
 import psutil
 import pytest
-from support.real_server import Site, pause, until
+from support.real_server import RealServer, Site
+from support.waiting import join, pause, until
 
 SEED = int(os.environ.get("SOAK_SEED", random.SystemRandom().randrange(10**6)))
 REQUESTS = 200
@@ -56,7 +57,7 @@ def test_children_killed_at_random_moments_cost_nobody_more_than_their_own_run(
                 assert (answer.status_code, body["code"]) == (500, "interrupted"), body
                 ends[moment, "failed"] += 1
             if killer.is_alive():
-                killer.join()
+                join(killer)
         until(server.is_idle)
         listed = [run for page in _pages(server) for run in page]
         assert len({run["prompt"] for run in listed}) == len(listed) == REQUESTS
@@ -71,11 +72,12 @@ def test_children_killed_at_random_moments_cost_nobody_more_than_their_own_run(
         print(f" seed {SEED}: {dict(sorted(ends.items()))};", end="")
 
 
-def _pages(server: object) -> list[list[dict[str, object]]]:
+def _pages(server: RealServer) -> list[list[dict[str, object]]]:
     pages, query = [], "/runs?limit=200"
-    while True:
-        page = server.get(query).json()["runs"]  # type: ignore[attr-defined]
+    for _ in range(REQUESTS):
+        page = server.get(query).json()["runs"]
         if not page:
             return pages
         pages.append(page)
         query = f"/runs?limit=200&before={page[-1]['run_id']}"
+    raise AssertionError("the pages have no end")

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from support.waiting import wait_for
+
 from demo_api.devices.batch_runner import Listener
 from demo_api.devices.lock import Device, DeviceLock
 from demo_api.devices.warm_child import WarmChild
@@ -14,7 +16,7 @@ from demo_api.messages import Answer, Batch, Event, Failure, Outcome, Request, R
 
 
 class EchoEngine:
-    """Answers with the prompt; holds each batch until it is let go, or cancelled."""
+    """Answers with the prompt; with ``hold``, each batch waits until it is let go, or cancelled."""
 
     name = "demo"
 
@@ -72,7 +74,7 @@ class EchoEngine:
             raise OSError(28, "No space left on device")
         if "unplug" in prompts:
             raise SetupError("The demo home is gone.")
-        self.let_go.wait()
+        wait_for(self.let_go)
         reason = dict(self.cancelled).get(batch.batch_id)
         if reason is not None:
             failure = Failure(reason, "The batch was ended.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from support.waiting import wait_for
+
 from demo_api.direct.model import Completion, OnText, Question
 from demo_api.errors import BadRequest, SetupError
 
@@ -30,7 +32,7 @@ class EchoModel:
             self.let_go.set()
 
     def load(self) -> None:
-        self.let_load.wait()
+        wait_for(self.let_load)
         if not self._loads:
             raise SetupError("The model is broken.", next_step="Get another.")
 

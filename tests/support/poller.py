@@ -24,7 +24,7 @@ def poll(port: int, stopped: threading.Event) -> list[dict[str, float]]:
         asking[-1].start()
         due += EVERY_SECONDS
     for each in asking:
-        each.join()
+        each.join(90)  # each gives up after 60 s
     return sorted(told, key=lambda each: each["at"])
 
 

@@ -1,6 +1,6 @@
 """Makes the pictures of the documentation: real servers with the small model, a real browser.
 
-``python tests/screenshots.py docs/images``
+``python tests/support/screenshots.py docs/images``
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import requests
 from playwright.sync_api import Browser
 from support.browser import Tab, chromium
-from support.waiting import until
+from support.waiting import join, until
 
 from demo_api import create_app
 from demo_api.config import Settings
@@ -43,7 +43,7 @@ def serving(folder: Path, **flags: object) -> Iterator[str]:
     finally:
         service.close()
         http.close()
-        thread.join()
+        join(thread)
 
 
 def take(browser: Browser, here: str, there: str, folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import requests
 from flask import Flask
+from support.waiting import join
 
 from demo_api import create_app
 from demo_api.config import Settings
@@ -57,7 +58,7 @@ def application(settings: Settings, engine: BatchRunner | DirectEngine | None = 
 
 @contextmanager
 def serving() -> Iterator[Callable[..., Server]]:
-    """The same, until the end of the block."""
+    """Starts servers, which run until the end of the block."""
     running = []
 
     def start(settings: Settings, engine: BatchRunner | DirectEngine | None = None) -> Server:
@@ -76,9 +77,8 @@ def serving() -> Iterator[Callable[..., Server]]:
         hurry.start()
         service.close()
         hurry.cancel()
-        hurry.join()
         http.close()
-        thread.join()
+        join(hurry, thread)
 
 
 def clean_environ() -> dict[str, str]:

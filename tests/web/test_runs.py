@@ -14,13 +14,14 @@ import requests
 from support.echo_engine import EchoEngine
 from support.serving import Server
 from support.sse import events
+from support.waiting import pause, until, wait_for
 
 from demo_api.config import Settings
 
 
 @dataclass
 class WaitingServer:
-    """A server whose engine holds every batch until it is let go."""
+    """A server whose engine keeps every batch until it is let go."""
 
     server: Server
     engine: EchoEngine
@@ -68,7 +69,7 @@ def test_a_run_is_accepted_shown_and_answered(held: WaitingServer) -> None:
 
 def test_several_prompts_are_accepted_together_or_not_at_all(held: WaitingServer) -> None:
     first = held.submit()
-    held.engine.entered.wait(10)
+    wait_for(held.engine.entered)
     answer = held.post("/runs", {"prompts": ["a", "b", "c"]})
     assert answer.status_code == 202
     assert [run["prompt"] for run in answer.json()["runs"]] == ["a", "b", "c"]
@@ -126,19 +127,16 @@ def test_an_idempotency_key_that_is_none_is_refused(held: WaitingServer, key: st
 def test_runs_are_listed_in_pages_the_newest_first(held: WaitingServer) -> None:
     held.engine.let_go.set()
     run_ids = [held.post("/chat", {"prompt": str(number)}).json()["run_id"] for number in range(5)]
-    page = held.server.get("/runs?limit=2").json()
-    seen = []
-    while True:
-        seen += [run["run_id"] for run in page["runs"]]
-        if page["next"] is None:
-            break
-        page = held.server.get(page["next"]).json()
-    assert seen == run_ids[::-1]
+    pages = [page := held.server.get("/runs?limit=2").json()]
+    while page["next"] is not None and len(pages) < len(run_ids):
+        pages.append(page := held.server.get(page["next"]).json())
+    assert page["next"] is None
+    assert [run["run_id"] for page in pages for run in page["runs"]] == run_ids[::-1]
 
 
 def test_runs_are_filtered_by_status(held: WaitingServer) -> None:
     runs = held.submit()
-    held.engine.entered.wait(10)
+    wait_for(held.engine.entered)
     cancelled = held.submit()
     held.post(f"/runs/{cancelled}/cancel")
     waits = held.submit()
@@ -172,7 +170,7 @@ def test_a_run_that_is_not_there_is_404(held: WaitingServer, run_id: str, path: 
 
 def test_events_come_as_they_happen_with_the_place_in_the_line(held: WaitingServer) -> None:
     held.submit()
-    held.engine.entered.wait(10)
+    wait_for(held.engine.entered)
     ahead, run_id = held.submit(temperature=1), held.submit(temperature=0)
     stream = events(f"{held.server.url}/runs/{run_id}/events")
     number, kind, data = next(stream)
@@ -201,7 +199,7 @@ def test_events_are_replayed_from_any_number(held: WaitingServer) -> None:
 
 def test_a_hundred_follow_one_run(held: WaitingServer) -> None:
     run_id = held.submit()
-    held.engine.entered.wait(10)
+    wait_for(held.engine.entered)
     with ThreadPoolExecutor(100) as pool:
         streams = [pool.submit(lambda: list(events(f"{held.server.url}/runs/{run_id}/events"))) for _ in range(100)]
         assert held.server.get("/health").status_code == 200
@@ -213,7 +211,7 @@ def test_a_hundred_follow_one_run(held: WaitingServer) -> None:
 
 def test_more_than_the_server_has_threads_for_are_refused_and_health_answers(held: WaitingServer) -> None:
     run_id = held.submit()
-    held.engine.entered.wait(10)
+    wait_for(held.engine.entered)
     url = f"{held.server.url}/runs/{run_id}/events"
     limit = held.server.settings.max_waiting
     streams = []
@@ -232,14 +230,12 @@ def test_more_than_the_server_has_threads_for_are_refused_and_health_answers(hel
 
 def test_a_waiting_run_is_cancelled_at_once_and_its_client_told(held: WaitingServer) -> None:
     held.submit()
-    held.engine.entered.wait(10)
+    wait_for(held.engine.entered)
     answers: list[requests.Response] = []
     client = threading.Thread(target=lambda: answers.append(held.server.chat("waits")))
     client.start()
-    tick = threading.Event()
-    while not (waiting := held.server.get("/runs?status=queued").json()["runs"]):
-        tick.wait(0.05)
-    run_id = waiting[0]["run_id"]
+    until(lambda: held.server.get("/runs?status=queued").json()["runs"])
+    run_id = held.server.get("/runs?status=queued").json()["runs"][0]["run_id"]
     cancelled = held.post(f"/runs/{run_id}/cancel")
     assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
     assert held.post(f"/runs/{run_id}/cancel").status_code == 200
@@ -265,25 +261,19 @@ def hang_up_from_chat(server: Server) -> None:
             b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
             % (len(body), body)
         )
-        tick = threading.Event()
-        while not server.get("/runs").json()["runs"]:
-            tick.wait(0.05)
+        until(lambda: server.get("/runs").json()["runs"])
 
 
 def until_status(server: Server, status: str) -> dict[str, Any]:
-    tick = threading.Event()
-    for _ in range(200):
-        (run,) = server.get("/runs").json()["runs"]
-        if run["status"] == status:
-            assert isinstance(run, dict)
-            return run
-        tick.wait(0.05)
-    raise AssertionError(f"never {status}: {run}")
+    until(lambda: server.get("/runs").json()["runs"][0]["status"] == status)
+    (run,) = server.get("/runs").json()["runs"]
+    assert isinstance(run, dict)
+    return run
 
 
 def test_the_run_of_a_client_that_hangs_up_goes_on_and_is_found(held: WaitingServer) -> None:
     hang_up_from_chat(held.server)
-    threading.Event().wait(1)
+    pause(1)
     held.engine.let_go.set()
     assert until_status(held.server, "succeeded")["response"] == "Hello"
 
@@ -308,7 +298,7 @@ def test_the_run_goes_on_until_the_last_one_leaves_its_events(
     url = f"{cancelling.url}/runs/{run_id}/events"
     first, second = (requests.get(url, stream=True, timeout=30) for _ in range(2))
     first.close()
-    threading.Event().wait(2)
+    pause(2)
     until_status(cancelling, "running")
     second.close()
     until_status(cancelling, "cancelled")
@@ -337,11 +327,7 @@ def test_a_device_that_has_failed_is_told_everywhere(
     engine.suspect = "A child was killed."
     server = serve(settings(reset_command="false", max_queue=4), engine)
     server.chat("fail")
-    tick = threading.Event()
-    for _ in range(200):
-        if server.get("/health").json()["device"]["state"] == "failed":
-            break
-        tick.wait(0.05)
+    until(lambda: server.get("/health").json()["device"]["state"] == "failed")
     health = server.get("/health").json()
     assert health["status"] == "unhealthy"
     assert "`false`" in health["device"]["reason"]
@@ -355,7 +341,7 @@ def test_a_device_that_has_failed_is_told_everywhere(
 
 def test_a_run_that_was_never_started_has_no_log(held: WaitingServer) -> None:
     held.submit()
-    held.engine.entered.wait(10)
+    wait_for(held.engine.entered)
     answer = held.server.get(f"/runs/{held.submit()}/log")
     assert (answer.status_code, answer.json()["code"]) == (404, "no_log")
 
@@ -388,9 +374,7 @@ def test_a_run_that_runs_alone_is_cancelled_with_its_child(
         if data.get("phase") == "decode_compile":
             assert requests.post(f"{server.url}/runs/{run_id}/cancel", timeout=10).json()["status"] == "cancelled"
     assert (server.settings.demo_home / "device_closed").exists() is False  # its run has ended, the child has not yet
-    tick = threading.Event()
-    while server.get("/health").json()["device"]["state"] == "busy":
-        tick.wait(0.05)
+    until(lambda: server.get("/health").json()["device"]["state"] != "busy")
     assert server.leftovers() == []
     assert (server.settings.demo_home / "device_closed").exists()
     assert server.get("/health").json()["device"]["state"] == "free"
