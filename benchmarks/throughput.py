@@ -21,7 +21,10 @@ import requests
 from overhead import MAX_TOKENS, in_shell, raw_command, start_server
 
 from demo_api.config import Settings
+from demo_api.demo.capabilities import Capabilities
+from demo_api.demo.home import selection
 from demo_api.devices.demo_engine import DemoEngine
+from demo_api.devices.lock import devices_of
 from demo_api.messages import Batch, Request, Run
 from demo_api.queue import Ledger, new_id
 from demo_api.runner import DemoRunner
@@ -90,7 +93,7 @@ def chat(url: str, prompt: str) -> str:
 
 def one_at_a_time(folder: Path, pairs: int) -> None:
     settings = Settings.load({"state_dir": folder, "warm": "off"})  # only the ledger makes the difference
-    engine = DemoEngine(Ledger(settings), [DemoRunner(settings)], settings)
+    engine = DemoEngine(Ledger(settings), Capabilities(settings), [DemoRunner(settings)], settings)
     engine.start()
     request = Request(prompt=PROMPTS[0], max_tokens=MAX_TOKENS, temperature=0)
     with_ledger(engine, request), without_ledger(settings, request)
@@ -117,10 +120,10 @@ def with_ledger(engine: DemoEngine, request: Request) -> float:
 
 
 def without_ledger(settings: Settings, request: Request) -> float:
-    runner = DemoRunner(settings)
-    with runner.device.wait_for_lock(seconds=60, given_up=threading.Event()) as lock:
+    runner, device = DemoRunner(settings), devices_of(settings)[0]
+    with device.wait_for_lock(seconds=60, given_up=threading.Event()) as lock:
         begin = time.perf_counter()
-        batch = Batch(new_id(), [Run(new_id(), request, runner.demo())])
+        batch = Batch(new_id(), [Run(new_id(), request, selection(settings))])
         (result,) = runner.generate(batch, lambda run_id, event: None, lock).results
         seconds = time.perf_counter() - begin
     assert result.answer, result

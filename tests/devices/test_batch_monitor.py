@@ -22,7 +22,7 @@ from demo_api.messages import Answer, Batch, Event, Request, Result, Run
 from demo_api.queue import Ledger
 
 HEADER = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>"
-TELL_SECONDS = 0.1  # half of the real ones, for tests that are done soon
+WRITE_SECONDS = 0.1  # half of the real ones, for tests that are done soon
 
 
 def phase(name: str) -> Event:
@@ -96,6 +96,19 @@ def test_what_was_taken_is_not_taken_again(recorder: EventBuffer) -> None:
     recorder("run-0", phase("decode"))
     assert recorder.take() != {}
     assert recorder.take() == {}
+
+
+def test_what_is_put_back_comes_before_what_has_come_since(recorder: EventBuffer) -> None:
+    shown = f"Name a fruit.{HEADER}"
+    for event in (phase("prefill"), phase("decode"), progress(0), text(f"{shown}An apple")):
+        recorder("run-0", event)
+    refused = recorder.take()
+    for event in (progress(1), text(f"{shown}An apple is"), phase("output")):
+        recorder("run-0", event)
+    recorder("run-1", phase("decode"))
+    recorder.put_back(refused)
+    together = [phase("prefill"), phase("decode"), progress(1), added("An apple is"), phase("output")]
+    assert recorder.take() == {"run-0": together, "run-1": [phase("decode")]}
 
 
 def test_a_users_text_is_told_to_its_own_run_only(recorder: EventBuffer) -> None:
@@ -213,7 +226,7 @@ class Scene:
 @pytest.fixture
 def scene(settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Scene]]:
     """Makes scenes whose ledgers are closed when the test ends."""
-    monkeypatch.setattr("demo_api.devices.batch_monitor.TELL_SECONDS", TELL_SECONDS)
+    monkeypatch.setattr("demo_api.devices.batch_monitor.WRITE_SECONDS", WRITE_SECONDS)
     made: list[Scene] = []
 
     def make(*prompts: str, **flags: object) -> Scene:
@@ -225,13 +238,13 @@ def scene(settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) ->
         each.ledger.close()
 
 
-def pause(seconds: float = TELL_SECONDS * 3) -> None:
+def pause(seconds: float = WRITE_SECONDS * 3) -> None:
     """For what must not happen meanwhile: the keeper looks twice at least."""
     threading.Event().wait(seconds)
 
 
 def keepers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("keeper-")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("monitor-")]
 
 
 def test_events_are_in_the_ledger_while_the_batch_runs(scene: Callable[..., Scene]) -> None:
@@ -272,7 +285,7 @@ def test_many_events_cost_few_writes(scene: Callable[..., Scene]) -> None:
         for iteration in range(60):
             here.recorder(here.ids[0], progress(iteration))
             pause(0.01)
-    assert 2 <= len(here.told()) <= (time.monotonic() - begun) / TELL_SECONDS + 1
+    assert 2 <= len(here.told()) <= (time.monotonic() - begun) / WRITE_SECONDS + 1
     assert here.told()[-1] == progress(59)
 
 

@@ -16,8 +16,7 @@ from support.serving import Server
 
 from demo_api import cli, create_app, errors
 from demo_api.config import Settings, flag, flag_names, setting_names, variable
-from demo_api.devices.lock import STATES
-from demo_api.messages import STATUSES, Request, Timing
+from demo_api.messages import DEVICE_STATES, STATUSES, Request, Timing
 from demo_api.web.error_handlers import HTTP_ERRORS, endpoints
 
 ANSWER = json.loads(re.findall(r"```json\n(.*?)```", README, re.S)[0])
@@ -112,7 +111,7 @@ def test_the_fields_and_the_statuses_of_a_run_are_those_that_a_run_has(
 
 def test_the_states_of_a_device_are_there_in_their_order() -> None:
     rows = table("devices.md", "state", "what it means", "what happens next")
-    assert [code_words(row["state"])[0] for row in rows] == list(STATES)
+    assert [code_words(row["state"])[0] for row in rows] == list(DEVICE_STATES)
 
 
 # Commands
