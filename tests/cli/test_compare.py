@@ -447,7 +447,7 @@ def test_a_server_that_does_not_answer_in_time_is_told(
     serve: Callable[..., Server], settings: Callable[..., Settings], two: StartTwo, prompt_file: Callable[..., str]
 ) -> None:
     urls, *_ = two()
-    held = EchoEngine(settings().state_dir, hold=True)
+    held = EchoEngine(settings().state_dir, paused=True)
     server = serve(settings(), held)
     done = compare(urls[0], f"--direct={server.url}", prompt_file("a"), "--timeout=0.2")
     held.let_go.set()

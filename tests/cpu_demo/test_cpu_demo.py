@@ -116,7 +116,7 @@ class Demo:
 
     def run_one_by_one(self, prompts: list[str], *options: object) -> Run:
         """One session that runs the test for each prompt alone, with a model of its own each time."""
-        (self.folder / "held.py").write_text(
+        (self.folder / "one_by_one.py").write_text(
             "def pytest_runtestloop(session):\n"
             "    item = next(i for i in session.items if i.nodeid.endswith('performance-batch-1]'))\n"
             f"    for prompt in {prompts!r}:\n"
@@ -125,7 +125,7 @@ class Demo:
             "        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)\n"
             "    return True\n"
         )
-        return self.run([], "-p", "held", *options)
+        return self.run([], "-p", "one_by_one", *options)
 
     def ended(self, child: subprocess.Popen, prompts: list[str], seconds: float = 0) -> Run:
         # Every line has to be a record: whatever else the engine printed would be an error here.

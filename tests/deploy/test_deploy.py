@@ -78,9 +78,9 @@ def test_the_unit_gives_the_server_time_to_stop_and_leaves_its_children_to_it() 
 
 def test_what_the_documentation_says_of_the_unit_stands_in_it() -> None:
     unit = (DEPLOY / "demo-api.service").read_text()
-    told = re.findall(r"^\| `([A-Z]\w+=[^`]+)` \|", PAGES["operating.md"], re.MULTILINE)
-    assert len(told) >= 8
-    for line in told:
+    lines = re.findall(r"^\| `([A-Z]\w+=[^`]+)` \|", PAGES["operating.md"], re.MULTILINE)
+    assert len(lines) >= 8
+    for line in lines:
         assert f"\n{line}" in unit
 
 
@@ -166,13 +166,13 @@ def test_a_body_that_is_too_large_is_refused_in_json(nginx: Nginx, client: reque
         timeout=30,
     )
     assert answer.status_code == 413
-    told = answer.json()
-    assert {"success", "error", "code", "next_step", "request_id"} == set(told)
-    assert (told["code"], told["success"], told["request_id"]) == ("payload_too_large", False, "large")
+    error = answer.json()
+    assert {"success", "error", "code", "next_step", "request_id"} == set(error)
+    assert (error["code"], error["success"], error["request_id"]) == ("payload_too_large", False, "large")
     assert answer.headers["X-Request-Id"] == "large"
 
 
-def test_a_server_that_is_gone_is_told_in_json(tmp_path: Path) -> None:
+def test_a_server_that_is_gone_is_an_error_in_json(tmp_path: Path) -> None:
     nginx = Nginx(tmp_path / "nginx", "http://127.0.0.1:1")
     with nginx.running() as client:
         answer = client.get(f"{nginx.url}/health", timeout=30)

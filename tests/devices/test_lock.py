@@ -12,7 +12,7 @@ from demo_api.config import Settings
 from demo_api.devices.lock import Device, DeviceBusy, DeviceLock, devices_of
 from demo_api.errors import SetupError
 
-_HOLDER = "import sys; print('held', flush=True); sys.stdin.read()"
+_HOLDER = "import sys; print('locked', flush=True); sys.stdin.read()"
 NEVER = Event()
 
 
@@ -32,7 +32,7 @@ def heir_of(holding: DeviceLock) -> subprocess.Popen[bytes]:
         [sys.executable, "-c", _HOLDER], pass_fds=(holding.fd,), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert heir.stdout is not None
-    assert heir.stdout.readline() == b"held\n"
+    assert heir.stdout.readline() == b"locked\n"
     return heir
 
 

@@ -99,7 +99,7 @@ def test_the_readmes_answer_has_the_fields_that_an_answer_has(
 def test_the_fields_and_the_statuses_of_a_run_are_those_that_a_run_has(
     serve: Callable[..., Server], settings: Callable[..., Settings]
 ) -> None:
-    engine = EchoEngine(settings().state_dir, hold=True)
+    engine = EchoEngine(settings().state_dir, paused=True)
     server = serve(settings(), engine)
     run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10).json()["run_id"]
     record = server.get(f"/runs/{run_id}").json()

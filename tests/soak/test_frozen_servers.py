@@ -36,13 +36,13 @@ def test_a_server_frozen_in_this_phase_does_not_overwrite_what_another_one_did(
         frozen.wait_for_event(run_id, phase=phase)
         frozen.freeze(site.ledger)
         run = other.ending(run_id)
-        told = other.get(f"/runs/{run_id}/events").text
+        streamed = other.get(f"/runs/{run_id}/events").text
         assert (run["status"], run["response"]) == ("succeeded", "ok: Hello")
         frozen.thaw()
         pause(2)
         for server in (frozen, other):
             assert server.ending(run_id) == run
-            assert server.get(f"/runs/{run_id}/events").text == told
+            assert server.get(f"/runs/{run_id}/events").text == streamed
         assert frozen.chat("and now?").json()["response"] == "ok: and now?"
         _both_are_idle(site, frozen, other)
 

@@ -118,20 +118,20 @@ def own_process(work: Callable[..., None], *arguments: object) -> Iterator[BaseP
 @contextmanager
 def locked(url: str, seconds: float) -> Iterator[None]:
     """Another process that lets nobody else write until the block is over, but for so long at most."""
-    holds, ends = PROCESSES.Event(), PROCESSES.Event()
-    with own_process(_hold, url, seconds, holds, ends):
-        if not holds.wait(30):
+    has_lock, ends = PROCESSES.Event(), PROCESSES.Event()
+    with own_process(_lock, url, seconds, has_lock, ends):
+        if not has_lock.wait(30):
             raise TimeoutError("the other process has not got the lock")
         yield
         ends.set()
 
 
-def _hold(url: str, seconds: float, holds: threading.Event, ends: threading.Event) -> None:
+def _lock(url: str, seconds: float, has_lock: threading.Event, ends: threading.Event) -> None:
     engine = create_engine(url, poolclass=NullPool)
     lock = "BEGIN IMMEDIATE" if url.startswith("sqlite") else "LOCK TABLE runs, batches, queue_lock IN EXCLUSIVE MODE"
     with engine.connect() as connection:
         connection.exec_driver_sql(lock)
-        holds.set()
+        has_lock.set()
         ends.wait(seconds)
 
 

@@ -17,11 +17,11 @@ from demo_api.shapes import ModelHealth
 
 
 class EchoEngine:
-    """Answers with the prompt; with ``hold``, each batch waits until it is let go, or cancelled."""
+    """Answers with the prompt; with ``paused``, each batch waits until it is let go, or cancelled."""
 
     name = "demo"
 
-    def __init__(self, folder: Path | None = None, *, hold: bool = False) -> None:
+    def __init__(self, folder: Path | None = None, *, paused: bool = False) -> None:
         self.let_go = threading.Event()
         self.entered = threading.Event()
         self.seen: list[list[str]] = []
@@ -29,7 +29,7 @@ class EchoEngine:
         self.suspect: str | None = None
         self.hurried = False
         self._now: str | None = None
-        if not hold:
+        if not paused:
             self.let_go.set()
 
     def check(self) -> None:

@@ -16,7 +16,7 @@ class EchoModel:
     name = "echo"
     device: str | None = "CPU"
 
-    def __init__(self, *, slots: int = 2, hold: bool = False, loads: bool = True) -> None:
+    def __init__(self, *, slots: int = 2, paused: bool = False, loads: bool = True) -> None:
         self.slots = slots
         self.let_go = threading.Event()
         self.let_load = threading.Event()
@@ -28,7 +28,7 @@ class EchoModel:
         self.closed = 0
         self._loads = loads
         self._lock = threading.Lock()
-        if not hold:
+        if not paused:
             self.let_go.set()
 
     def load(self) -> None:

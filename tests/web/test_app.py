@@ -85,7 +85,7 @@ def test_a_request_id_that_is_none_is_replaced(server: Server, given: str) -> No
 def test_health_answers_while_every_place_in_the_line_is_taken(
     serve: Callable[..., Server], settings: Callable[..., Settings]
 ) -> None:
-    engine = EchoEngine(settings().state_dir, hold=True)
+    engine = EchoEngine(settings().state_dir, paused=True)
     server = serve(settings(max_queue=3), engine)
     statuses: list[int] = []
     threads = [threading.Thread(target=lambda: statuses.append(server.chat("x").status_code)) for _ in range(4)]

@@ -92,7 +92,7 @@ def engine(settings: Make) -> TellingEngine:
 
 @pytest.fixture
 def slow(settings: Make) -> TellingEngine:
-    return TellingEngine(settings().state_dir, hold=True)
+    return TellingEngine(settings().state_dir, paused=True)
 
 
 @pytest.fixture
@@ -347,7 +347,7 @@ def start_direct(serve: Serve, settings: Make) -> Callable[..., Server]:
 def test_a_direct_server_answers_token_by_token_and_has_no_runs(
     start_direct: Callable[..., Server], open_tab: Open
 ) -> None:
-    model = EchoModel(hold=True)
+    model = EchoModel(paused=True)
     tab = open_tab(start_direct(model).url)
     expect(tab.page.get_by_role("link", name="Runs")).to_be_hidden()
     tab.ask("one two three")
@@ -541,7 +541,7 @@ def cable(lay_cable: Callable[[Server], CuttingProxy], slow_server: Server) -> C
 def test_a_direct_answer_whose_connection_is_lost_is_lost_and_says_so(
     start_direct: Callable[..., Server], lay_cable: Callable[[Server], CuttingProxy], open_tab: Open
 ) -> None:
-    model = EchoModel(hold=True)
+    model = EchoModel(paused=True)
     cable = lay_cable(start_direct(model))
     tab = open_tab(cable.url, expected=(REFUSED, "ERR_"))
     tab.ask("one two three")
