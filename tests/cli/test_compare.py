@@ -275,9 +275,9 @@ class SayingEngine(EchoEngine):
         self.asked: list[messages.Request] = []
         self._says = says
 
-    def generate(self, batch: Batch, listener: Listener, hold: DeviceLock) -> Outcome:
+    def generate(self, batch: Batch, listener: Listener, lock: DeviceLock, warm: object = None) -> Outcome:
         self.asked += [run.request for run in batch.runs]
-        outcome = super().generate(batch, listener, hold)
+        outcome = super().generate(batch, listener, lock)
         results = [
             result
             if result.answer is None

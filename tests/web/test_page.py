@@ -43,7 +43,7 @@ class TellingEngine(EchoEngine):
 
     response: str | None = None
 
-    def generate(self, batch: Batch, listener: Listener, hold: DeviceLock) -> Outcome:
+    def generate(self, batch: Batch, listener: Listener, lock: DeviceLock, warm: object = None) -> Outcome:
         self._now, self._batch, self._listener = batch.batch_id, batch, listener
         self.entered.set()
         wait_for(self.let_go)
