@@ -12,7 +12,7 @@ import requests
 from support.cutting_proxy import CuttingProxy
 from support.echo_engine import EchoEngine
 from support.serving import Server
-from support.stranger import strangers
+from support.waiting import wait_for
 
 from demo_api.client import Client, ServerError, reason
 from demo_api.config import Settings
@@ -105,7 +105,7 @@ def test_it_waits_for_room_in_the_line(line: Line) -> None:
     line.engine.let_go.clear()
     client = Client(line.server.url, patience=20)
     waiting = [client.submit("one")]
-    assert line.engine.entered.wait(10)
+    wait_for(line.engine.entered)
     waiting += [client.submit("two"), client.submit("three")]
     with pytest.raises(ServerError) as caught:
         Client(line.server.url, patience=0).submit("four")
@@ -147,7 +147,7 @@ def test_a_run_that_is_not_there_is_told_at_once(line: Line) -> None:
     assert caught.value.code == "no_such_run"
 
 
-def test_a_stranger_is_told_from_a_server() -> None:
-    with strangers() as start, pytest.raises(ServerError, match="not as demo_api does") as caught:
-        Client(start(404, b"what")).health()
+def test_a_stranger_is_told_from_a_server(stranger: Callable[..., str]) -> None:
+    with pytest.raises(ServerError, match="not as demo_api does") as caught:
+        Client(stranger(404, b"what")).health()
     assert (caught.value.status, caught.value.code) == (404, "not_demo_api")

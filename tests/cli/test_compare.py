@@ -275,9 +275,9 @@ class SayingEngine(EchoEngine):
         self.asked: list[messages.Request] = []
         self._says = says
 
-    def generate(self, batch: Batch, listener: Listener, hold: DeviceLock) -> Outcome:
+    def generate(self, batch: Batch, listener: Listener, lock: DeviceLock, warm: object = None) -> Outcome:
         self.asked += [run.request for run in batch.runs]
-        outcome = super().generate(batch, listener, hold)
+        outcome = super().generate(batch, listener, lock)
         results = [
             result
             if result.answer is None
@@ -447,7 +447,7 @@ def test_a_server_that_does_not_answer_in_time_is_told(
     serve: Callable[..., Server], settings: Callable[..., Settings], two: StartTwo, prompt_file: Callable[..., str]
 ) -> None:
     urls, *_ = two()
-    held = EchoEngine(settings().state_dir, hold=True)
+    held = EchoEngine(settings().state_dir, paused=True)
     server = serve(settings(), held)
     done = compare(urls[0], f"--direct={server.url}", prompt_file("a"), "--timeout=0.2")
     held.let_go.set()
@@ -579,8 +579,13 @@ def test_an_interrupt_stops_servers_and_children(
     (tmp_path / "model").mkdir()
     home = make_home(tmp_path / "home", "closes_device_slowly")
     process = spawn(environ, prompt_file("a"), f"--demo-home={home}", f"--llama-dir={tmp_path / 'model'}")
-    logs = "*/demo/state/runs/*/stderr.txt"
-    until(lambda: any("Starting decode loop" in log.read_text() for log in (tmp_path / "tmp").glob(logs)))
+    logs = (tmp_path / "tmp").glob
+    until(
+        lambda: (
+            any("Starting decode loop" in log.read_text() for log in logs("*/demo/state/runs/*/stderr.txt"))
+            or process.poll() is not None
+        )
+    )
     process.send_signal(number)
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130, stderr

@@ -20,7 +20,7 @@ import psutil
 import pytest
 from support.demo_homes import SCRIPT, make_home
 from support.serving import Server
-from support.waiting import until
+from support.waiting import join, until
 
 from demo_api.cli.doctor import child_checks, machine_checks, probe
 from demo_api.cli.doctor.command import CHECKS, SUBJECTS, examine
@@ -632,12 +632,12 @@ def test_no_run_begins_while_the_demo_is_collected(setup_of: Callable[..., Setup
     device.wait_for_lock(seconds=1, given_up=threading.Event()).__exit__(None, None, None)  # a server was there once
     thread = threading.Thread(target=lambda: list(examine(setup, {"collection": CHECKS["collection"]})))
     thread.start()
-    until(device.has_child)
+    until(lambda: device.has_child() or not thread.is_alive())
     assert device.try_lock() is None
     until(lambda: _left(tmp_path))
     for child in _left(tmp_path):
         child.kill()
-    thread.join(30)
+    join(thread)
     assert not device.has_child()
 
 

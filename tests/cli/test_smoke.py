@@ -551,8 +551,12 @@ def test_an_interrupted_smoke_test_closes_the_device_and_tells_it(site: Site) ->
     flags = site.home("closes_device_slowly")
     command = site.command(HELLO, *flags)
     process = subprocess.Popen(command, env=site.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    logs = site.folder / "state/runs"
-    until(lambda: any("Starting decode loop" in log.read_text() for log in logs.glob("*/stderr.txt")))
+    logs = (site.folder / "state/runs").glob
+    until(
+        lambda: (
+            any("Starting decode loop" in log.read_text() for log in logs("*/stderr.txt")) or process.poll() is not None
+        )
+    )
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 130, stderr

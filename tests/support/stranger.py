@@ -1,41 +1,50 @@
-"""Servers that are not demo_api's, and answer one thing to everything."""
+"""Another program than ours on a port: it gives everybody the same answer."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-NO_HEADERS: Mapping[str, str] = {}
+from support.waiting import join
+
+
+class _Handler(BaseHTTPRequestHandler):
+    status: int
+    body: bytes
+    own_headers: Mapping[str, str]
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        for name, value in {**self.own_headers, "Content-Length": str(len(self.body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def log_message(self, *_words: object) -> None:
+        pass
 
 
 @contextmanager
 def strangers() -> Iterator[Callable[..., str]]:
-    """Starts servers, which live until the end of the block, and gives their addresses."""
-    with ExitStack() as running:
+    """Starts such programs, which run until the end of the block, and gives their addresses."""
+    running = []
 
-        def start(status: int, says: bytes, headers: Mapping[str, str] = NO_HEADERS) -> str:
-            class Handler(BaseHTTPRequestHandler):
-                def do_GET(self) -> None:
-                    self.send_response(status)
-                    for name, value in {**headers, "Content-Length": str(len(says))}.items():
-                        self.send_header(name, value)
-                    self.end_headers()
-                    self.wfile.write(says)
+    def start(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> str:
+        answer = {"status": status, "body": body, "own_headers": headers or {}}
+        server = HTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), answer))
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        running.append((server, thread))
+        return f"http://127.0.0.1:{server.server_port}"
 
-                def do_POST(self) -> None:
-                    self.rfile.read(int(self.headers["Content-Length"]))
-                    self.do_GET()
-
-                def log_message(self, *_: object) -> None:
-                    pass
-
-            server = running.enter_context(HTTPServer(("127.0.0.1", 0), Handler))
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-            thread.start()
-            running.callback(thread.join)
-            running.callback(server.shutdown)
-            return f"http://127.0.0.1:{server.server_port}"
-
-        yield start
+    yield start
+    for server, thread in running:
+        server.shutdown()
+        join(thread)
+        server.server_close()
