@@ -13,24 +13,31 @@ from werkzeug.exceptions import UnsupportedMediaType
 
 from demo_api.config import Settings
 from demo_api.errors import BadRequest, TooManyWaiting
-from demo_api.web.openapi.operation import Parameter
+from demo_api.web.openapi.schemas import JsonObject
 
 logger = logging.getLogger(__name__)
 
-IDEMPOTENCY_KEY = Parameter(
-    "Idempotency-Key",
-    "header",
-    "Sent again with the same request, it gives the first run again: so one whose answer was lost can be repeated.",
-    {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"},
-    "7f3d0c52",
-)
-LAST_EVENT_ID = Parameter(
-    "Last-Event-ID",
-    "header",
-    "The number of the last event that the client has; browsers send it by themselves.",
-    {"type": "string", "pattern": "^[0-9]{1,9}$"},
-)
-AFTER = Parameter("after", "query", "The same, for clients that set no headers.", LAST_EVENT_ID.schema)
+IDEMPOTENCY_KEY: JsonObject = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Sent again with the same request, it gives the first run again: so one whose answer was lost can "
+    "be repeated.",
+    "schema": {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"},
+    "example": "7f3d0c52",
+}
+_EVENT_NUMBER = {"type": "string", "pattern": "^[0-9]{1,9}$"}
+LAST_EVENT_ID: JsonObject = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "The number of the last event that the client has; browsers send it by themselves.",
+    "schema": _EVENT_NUMBER,
+}
+AFTER: JsonObject = {
+    "name": "after",
+    "in": "query",
+    "description": "The same, for clients that set no headers.",
+    "schema": _EVENT_NUMBER,
+}
 
 
 def json_body() -> bytes:
@@ -51,7 +58,7 @@ def idempotency_key() -> str | None:
         BadRequest: it is not 1 to 255 visible ASCII characters.
     """
     key = request.headers.get("Idempotency-Key")
-    if key is not None and not re.fullmatch(IDEMPOTENCY_KEY.schema["pattern"], key):
+    if key is not None and not re.fullmatch(IDEMPOTENCY_KEY["schema"]["pattern"], key):
         raise BadRequest(
             "The header Idempotency-Key is wrong: it is 1 to 255 visible ASCII characters.", field="Idempotency-Key"
         )
@@ -66,7 +73,7 @@ def last_event_id() -> int:
     """
     given = {"after": request.args.get("after"), "Last-Event-ID": request.headers.get("Last-Event-ID")}
     for name, text in given.items():
-        if text is not None and not re.fullmatch(LAST_EVENT_ID.schema["pattern"], text):
+        if text is not None and not re.fullmatch(_EVENT_NUMBER["pattern"], text):
             raise BadRequest(f"The last event's id, '{name}', is wrong: it is a number.", field=name)
     return int(given["after"] or given["Last-Event-ID"] or 0)
 

@@ -17,8 +17,9 @@ from demo_api.web import event_stream
 from demo_api.web.chat import event_response
 from demo_api.web.event_stream import Events
 from demo_api.web.openapi import examples, refusals
-from demo_api.web.openapi.operation import JSON, STREAM, TEXT, Content, Operation, Parameter
+from demo_api.web.openapi.operation import JSON, STREAM, TEXT, Content, Operation
 from demo_api.web.openapi.refusals import ACCEPTED, BODY, LEDGER, WAITING
+from demo_api.web.openapi.schemas import JsonObject
 from demo_api.web.request import (
     AFTER,
     IDEMPOTENCY_KEY,
@@ -30,18 +31,33 @@ from demo_api.web.request import (
 )
 from demo_api.web.request_log import note_run
 
-_RUN_ID = Parameter("run_id", "path", "The run's id.", {"type": "string"})
-_PAGE = (
-    Parameter(
-        "status",
-        "query",
-        "Only runs of this status; repeat it for several.",
-        {"type": "array", "items": {"type": "string", "enum": list(STATUSES)}},
-        ["succeeded", "failed"],
-    ),
-    Parameter("before", "query", "Only runs that were accepted before this one.", {"type": "string"}),
-    Parameter("limit", "query", "How many.", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, 10),
-)
+_RUN_ID: JsonObject = {
+    "name": "run_id",
+    "in": "path",
+    "description": "The run's id.",
+    "required": True,
+    "schema": {"type": "string"},
+}
+_STATUS: JsonObject = {
+    "name": "status",
+    "in": "query",
+    "description": "Only runs of this status; repeat it for several.",
+    "schema": {"type": "array", "items": {"type": "string", "enum": list(STATUSES)}},
+    "example": ["succeeded", "failed"],
+}
+_BEFORE: JsonObject = {
+    "name": "before",
+    "in": "query",
+    "description": "Only runs that were accepted before this one.",
+    "schema": {"type": "string"},
+}
+_LIMIT: JsonObject = {
+    "name": "limit",
+    "in": "query",
+    "description": "How many.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
+    "example": 10,
+}
 _PARAMETERS = f"The parameters are status ({', '.join(STATUSES)}; repeat it for several), before (a run_id) and limit."
 
 _FIND = (*refusals.of(NoSuchRun), *LEDGER)
@@ -83,7 +99,7 @@ def add_runs(app: Flask, door: Door, slots: WaitSlots) -> None:
         answers={
             JSON: Content(RunPage, {"runs": [_SUCCEEDED], "next": f"/runs?before={examples.RUN_ID}&limit=1"}),
         },
-        parameters=_PAGE,
+        parameters=(_STATUS, _BEFORE, _LIMIT),
         refusals=(*refusals.of(BadRequest), *LEDGER),
     )
     def list_runs() -> Response:

@@ -14,7 +14,7 @@ from demo_api.error_shapes import ErrorBody
 from demo_api.web.access import PUBLIC
 from demo_api.web.openai_types import OpenAIError
 from demo_api.web.openapi import examples
-from demo_api.web.openapi.operation import JSON, STREAM, Content, Operation, Parameter
+from demo_api.web.openapi.operation import JSON, STREAM, Content, Operation
 from demo_api.web.openapi.refusals import ANY, KEY, Refusal
 from demo_api.web.openapi.schemas import JsonObject, Schemas
 
@@ -121,10 +121,7 @@ def _operation(rule: Rule, operation: Operation, schemas: Schemas, engine: str) 
         "tags": [operation.tag],
         "summary": operation.summary,
         "description": operation.description,
-        "parameters": [
-            *map(_parameter, operation.parameters),
-            {"$ref": "#/components/parameters/request_id"},
-        ],
+        "parameters": [*operation.parameters, {"$ref": "#/components/parameters/request_id"}],
     }
     if operation.body is not None:
         described["requestBody"] = {
@@ -141,20 +138,6 @@ def _operation(rule: Rule, operation: Operation, schemas: Schemas, engine: str) 
         described["responses"][str(status)] = _refused(status, refusals, schemas, openai=operation.tag == "openai")
     if public:
         described["security"] = []
-    return described
-
-
-def _parameter(parameter: Parameter) -> JsonObject:
-    described: JsonObject = {
-        "name": parameter.name,
-        "in": parameter.location,
-        "description": parameter.description,
-        "schema": parameter.schema,
-    }
-    if parameter.location == "path":
-        described["required"] = True
-    if parameter.example is not None:
-        described["example"] = parameter.example
     return described
 
 

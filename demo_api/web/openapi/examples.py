@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from demo_api import bodies, errors
@@ -93,27 +93,18 @@ def stream(engine: str, encoder: Encoder) -> str:
     return b"".join([encoder.opening(), *written]).decode()
 
 
-def _events(engine: str) -> Sequence[Event]:
-    at = _ACCEPTED_AT
-    started = {"attempt": 1, "batch_size": 1, "device": "device" if engine == "demo" else "CPU"}
-    done = Event("done", at + 0.649, bodies.done(succeeded(engine)))
-    if engine == "direct":
-        return (
-            Event("queued", at),
-            Event("started", at + 0.001, started),
-            Event("text", at + 0.532, {"added": "The answer"}),
-            Event("text", at + 0.6, {"added": _RESPONSE.removeprefix("The answer")}),
-            done,
-        )
-    return (
-        Event("queued", at, {"position": 1}),
-        Event("started", at + 0.005, started),
-        Event("phase", at + 0.007, {"phase": "load"}),
-        Event("phase", at + 0.385, {"phase": "decode"}),
-        Event("progress", at + 0.385, {"iteration": 0, "tokens_per_second_per_user": 81.2}),
-        Event("text", at + 0.493, {"added": _RESPONSE, "best_effort": True}),
-        done,
-    )
+def _events(engine: str) -> Iterator[Event]:
+    is_demo = engine == "demo"
+    started = {"attempt": 1, "batch_size": 1, "device": "device" if is_demo else "CPU"}
+    yield Event("queued", _ACCEPTED_AT, {"position": 1} if is_demo else {})
+    yield Event("started", _ACCEPTED_AT + 0.005, started)
+    if is_demo:
+        progress = {"iteration": 0, "tokens_per_second_per_user": 81.2}
+        yield Event("phase", _ACCEPTED_AT + 0.007, {"phase": "load"})
+        yield Event("phase", _ACCEPTED_AT + 0.385, {"phase": "decode"})
+        yield Event("progress", _ACCEPTED_AT + 0.385, progress)
+    yield Event("text", _ACCEPTED_AT + 0.55, {"added": _RESPONSE, **({"best_effort": True} if is_demo else {})})
+    yield Event("done", _ACCEPTED_AT + 0.649, bodies.done(succeeded(engine)))
 
 
 # The exceptions make the bodies, as they do for real ones.

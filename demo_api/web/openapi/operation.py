@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from demo_api.web.openapi.refusals import Refusal
+from demo_api.web.openapi.schemas import JsonObject
 
 JSON, STREAM, TEXT = "application/json", "text/event-stream", "text/plain"
 
@@ -28,22 +29,6 @@ class Content:
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """One parameter of a route.
-
-    Attributes:
-        location: ``path``, ``query`` or ``header``.
-        schema: JSON Schema of its values.
-    """
-
-    name: str
-    location: str
-    description: str
-    schema: Mapping[str, Any]
-    example: object = None
-
-
-@dataclass(frozen=True)
 class Operation:
     """Describes a view function, below its ``@app.get`` or ``@app.post``; its name becomes the operation id.
 
@@ -54,6 +39,7 @@ class Operation:
         summary: a few words, as a title.
         description: sentences, in which backticks mark code.
         answers: media type -> the answer.
+        parameters: as OpenAPI has them.
         refusals: the errors that may be answered instead.
         status: of the answer; 202 has the header ``Location``.
         links: operation ids of what can be asked next about the run in the answer.
@@ -64,7 +50,7 @@ class Operation:
     description: str
     answers: Mapping[str, Content]
     body: Content | None = None
-    parameters: Sequence[Parameter] = ()
+    parameters: Sequence[JsonObject] = ()
     refusals: Sequence[Refusal] = ()
     status: int = 200
     links: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""The OpenAPI document as a page for people."""
+"""Renders the OpenAPI document as a page for people."""
 
 from __future__ import annotations
 
