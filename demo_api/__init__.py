@@ -36,9 +36,10 @@ def _engine(settings: Settings) -> Engine:
         from demo_api.direct import DirectEngine, make_model
 
         return DirectEngine(make_model(settings), settings)
+    from demo_api.demo.capabilities import Capabilities
     from demo_api.devices.demo_engine import DemoEngine
     from demo_api.queue import Ledger
     from demo_api.runner import DemoRunner
 
     runners = [DemoRunner(settings, device) for device in settings.device_list]
-    return DemoEngine(Ledger(settings), runners, settings)
+    return DemoEngine(Ledger(settings), Capabilities(settings), runners, settings)

@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -16,7 +17,6 @@ from urllib.parse import quote
 import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from demo_api.devices.lock import Device, parse_devices
 from demo_api.errors import SetupError
 from demo_api.web.hosts import split_names
 from demo_api.web.keys import parse_keys
@@ -35,6 +35,7 @@ _SECRET = ("keys", "key", "database_url")
 """They may hold a password, so no error repeats them."""
 
 
+_DEVICE_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 _ORIGIN = re.compile(
     r"(?P<scheme>https?)://(?:[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(?P<port>:[1-9][0-9]{0,4})?"
 )
@@ -49,7 +50,7 @@ def _absolute(path: Path) -> Path:
 
 
 def _devices(text: str) -> str:
-    parse_devices(text, Path())
+    parse_devices(text)
     return text
 
 
@@ -86,6 +87,37 @@ def _keys(text: str) -> str:
 def _key(text: str) -> str:
     (key,) = parse_keys([text])
     return key
+
+
+@dataclass(frozen=True)
+class DeviceSetting:
+    """A device of this host, and the environment variables that select it, such as ``TT_VISIBLE_DEVICES``."""
+
+    name: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_devices(text: str) -> list[DeviceSetting]:
+    """Reads ``DEMO_API_DEVICES``: ``name NAME=VALUE ...; name NAME=VALUE ...``, quoted as for a shell.
+
+    Raises:
+        ValueError: a name is wrong or there twice, or a word is no ``NAME=VALUE``.
+    """
+    devices = [_parse_device(shlex.split(part)) for part in text.split(";") if part.strip()]
+    names = [device.name for device in devices]
+    if not names or len(set(names)) < len(names):
+        raise ValueError("name at least one device, and each once")
+    return devices
+
+
+def _parse_device(words: list[str]) -> DeviceSetting:
+    name, *pairs = words
+    if not _DEVICE_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a device: 1 to 32 letters, digits, '_' or '-'")
+    for pair in pairs:
+        if not re.fullmatch(r"[A-Za-z_]\w*=.*", pair, re.DOTALL):
+            raise ValueError(f"{pair!r} is not NAME=VALUE")
+    return DeviceSetting(name, dict(pair.split("=", 1) for pair in pairs))
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
@@ -242,9 +274,14 @@ class Settings(BaseModel):
         return self.max_queue + self.max_batch * len(self.device_list) + _WATCHING
 
     @property
-    def device_list(self) -> list[Device]:
+    def device_list(self) -> list[DeviceSetting]:
         """The devices of this host."""
-        return parse_devices(self.devices, self.state_dir)
+        return parse_devices(self.devices)
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where the folders of the batches are."""
+        return self.state_dir / "runs"
 
     @property
     def cors_origin_list(self) -> list[str]:

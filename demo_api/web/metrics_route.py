@@ -5,8 +5,8 @@ from __future__ import annotations
 from flask import Flask, Response, request
 
 from demo_api.config import Settings
-from demo_api.devices.demo_engine import DemoEngine as Door
 from demo_api.errors import MetricsUnavailable
+from demo_api.queue.door import Door
 from demo_api.web.engine import Engine
 from demo_api.web.metrics import Metrics
 from demo_api.web.openapi import refusals

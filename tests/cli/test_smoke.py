@@ -47,6 +47,7 @@ from demo_api.cli.smoke.command import junit
 from demo_api.cli.smoke.command import smoke as smoke_command
 from demo_api.config import Settings
 from demo_api.devices.local_run import LocalRun
+from demo_api.devices.lock import devices_of
 from demo_api.errors import BadRequest
 from demo_api.messages import Request
 from demo_api.process.tree import survivors
@@ -519,7 +520,7 @@ def test_the_demos_own_time_limit_is_told_as_such(child_settings: Callable[..., 
 
 def test_a_device_that_others_hold_is_no_fault_of_the_demo(site: Site, settings: Callable[..., Settings]) -> None:
     (site.folder / "state").mkdir()
-    with settings().device_list[0].wait_for_lock(seconds=1, given_up=threading.Event()):
+    with devices_of(settings())[0].wait_for_lock(seconds=1, given_up=threading.Event()):
         smoked = site.smoke(HELLO, *site.home("passes"), "--max-seconds", "1")
     assert smoked.exit_code == 2
     assert re.search(r"Another process held the device for [\d.]+ s, so the run did not start\.", smoked.lines[0])
