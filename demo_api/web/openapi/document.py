@@ -11,6 +11,7 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from demo_api.error_shapes import ErrorBody
+from demo_api.web import openai_api
 from demo_api.web.access import PUBLIC
 from demo_api.web.openai_types import OpenAIError
 from demo_api.web.openapi import examples
@@ -58,10 +59,10 @@ _SENT_REQUEST_ID: JsonObject = {
 
 
 def build(app: Flask, engine: str) -> JsonObject:
-    """The document of a server. Routes that bear no ``Operation`` are left out: pages.
+    """Builds the document of a server, without the routes that bear no ``Operation``: its pages.
 
     Args:
-        app: when every route is there.
+        app: with all its routes.
         engine: ``demo`` or ``direct``.
     """
     routes = list(_routes(app))
@@ -84,7 +85,7 @@ def build(app: Flask, engine: str) -> JsonObject:
         "paths": paths,
         "components": {
             "schemas": schemas.components,
-            "examples": {**_error_examples(openai=False), **_error_examples(openai=True)},
+            "examples": _error_examples(),
             "parameters": {"request_id": _SENT_REQUEST_ID},
             "headers": {"request_id": _REQUEST_ID, "retry_after": _RETRY_AFTER, "location": _LOCATION},
             "securitySchemes": {
@@ -159,7 +160,7 @@ def _refused(status: int, refusals: Mapping[str, Refusal], schemas: Schemas, *, 
     if openai:
         narrowed = {"properties": {"error": narrowed}}
     content: JsonObject = {"schema": {**schemas.of(OpenAIError if openai else ErrorBody), **narrowed}}
-    shown = {code: _error_example(code, openai=openai) for code in refusals if code in examples.of_errors()}
+    shown = {code: f"openai_{code}" if openai else code for code in refusals if code in examples.ERRORS}
     if shown:
         content["examples"] = {code: {"$ref": f"#/components/examples/{name}"} for code, name in shown.items()}
     return {
@@ -169,14 +170,13 @@ def _refused(status: int, refusals: Mapping[str, Refusal], schemas: Schemas, *, 
     }
 
 
-def _error_examples(*, openai: bool) -> JsonObject:
-    shown = examples.of_errors(openai=openai)
-    return {_error_example(code, openai=openai): {"value": body} for code, body in shown.items()}
-
-
-def _error_example(code: str, *, openai: bool) -> str:
-    """What the example of an error is called."""
-    return f"openai_{code}" if openai else code
+def _error_examples() -> JsonObject:
+    shown: JsonObject = {}
+    for code, error in examples.ERRORS.items():
+        body: ErrorBody = {**error.body(), "request_id": "19bc6972e494868f"}
+        shown[code] = {"value": body}
+        shown[f"openai_{code}"] = {"value": openai_api.error(body, error.status_code)}
+    return shown
 
 
 def _content(media: str, content: Content, schemas: Schemas, engine: str) -> JsonObject:

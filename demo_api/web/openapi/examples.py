@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from demo_api import bodies, errors
-from demo_api.error_shapes import ErrorBody
 from demo_api.errors import DemoApiError, RunFailed
 from demo_api.messages import Answer, Event, Failure, Result, Run, Timing, check_request
-from demo_api.web import openai_api
 from demo_api.web.event_stream import Encoder
 
 MODEL = "SmolLM2-135M-Instruct.Q4_1"
@@ -22,7 +20,6 @@ demo_api_child: collected
 2026-11-25 08:22:12.230 | DEBUG    | conftest:mesh_device:67 - multidevice with 1 devices is created
 ..."""
 
-_REQUEST_ID = "19bc6972e494868f"
 _RESPONSE = "The answer to this classic math problem is 4."
 _ACCEPTED_AT = 1795594932.0
 _TIMING = {
@@ -107,7 +104,6 @@ def _events(engine: str) -> Iterator[Event]:
     yield Event("done", _ACCEPTED_AT + 0.649, bodies.done(succeeded(engine)))
 
 
-# The exceptions make the bodies, as they do for real ones.
 _ERRORS: list[DemoApiError] = [
     errors.BadRequest("The field 'max_tokens' is wrong: should be less than or equal to 2048.", field="max_tokens"),
     errors.Unauthorized("The key is missing."),
@@ -145,17 +141,5 @@ _ERRORS: list[DemoApiError] = [
     RunFailed("The run was cancelled.", code="cancelled", run_id=RUN_ID, exit_code=None, time_seconds=3.518),
     DemoApiError("The server failed to answer."),
 ]
-
-
-def of_errors(*, openai: bool = False) -> dict[str, object]:
-    """An error's body for each code that a client is likely to meet.
-
-    Args:
-        openai: whether they have OpenAI's shape.
-    """
-    return {error.code: _body(error, openai=openai) for error in _ERRORS}
-
-
-def _body(error: DemoApiError, *, openai: bool) -> object:
-    body: ErrorBody = {**error.body(), "request_id": _REQUEST_ID}
-    return openai_api.error(body, error.status_code) if openai else body
+ERRORS = {error.code: error for error in _ERRORS}
+"""An error for each code that a client is likely to meet."""
