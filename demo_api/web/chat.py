@@ -45,13 +45,13 @@ def add_chat(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots) -
         refusals=(*refused, *refusals.ANSWERED[name]),
     )
     def chat() -> Response:
-        begun = time.monotonic()
+        started = time.monotonic()
         question = Question.of(parse_request(json_body()))
         with slots.taken():
             pending = engine.begin(question, idempotency_key())
             note_run(pending.run_id, question.request.prompt)
             run = pending.wait(client_is_gone(settings))
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
         return jsonify(bodies.answer(run, engine=name, output=pending.output(run), seconds=seconds))
 
     @app.post("/chat/stream")

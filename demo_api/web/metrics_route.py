@@ -1,4 +1,4 @@
-"""``/metrics``, for Prometheus."""
+"""``/metrics``, the figures for Prometheus, and what counts them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ demo_api_runs_total{outcome="skipped"} 0.0
 
 
 def add_metrics(app: Flask, engine: Engine, settings: Settings) -> None:
-    """From now on runs that end and requests that are answered are counted, and ``/metrics`` tells."""
+    """Counts the runs that end and the requests that are answered, and adds ``/metrics``."""
     # The direct engine is one process, writes nothing down, and may have the demo engine's state folder.
     shared = isinstance(engine, Door)
     metrics = Metrics(Tallies(settings.state_dir / "metrics.db" if shared else None), engine)

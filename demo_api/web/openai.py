@@ -36,7 +36,7 @@ _TEXT = TextCompletions.model_validate(_TEXT_BODY)
 
 def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots) -> None:
     """Adds the routes."""
-    began = time.time()
+    created = time.time()
     name = engine.engine_name
     is_demo = name == "demo"
     refused = (*refusals.BODY, *refusals.of(ModelNotFound), *refusals.ACCEPTED[name], *refusals.WAITING)
@@ -55,7 +55,7 @@ def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots)
         refusals=(*refusals.of(SetupError), *(refusals.LEDGER if is_demo else ())),
     )
     def list_models() -> Response:
-        return jsonify(openai_api.models(engine.describe()["model"], began))
+        return jsonify(openai_api.models(engine.describe()["model"], created))
 
     @app.post("/v1/chat/completions")
     @Operation(
@@ -98,14 +98,14 @@ def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots)
     def complete(asked: Completions) -> Response:
         engine.check()
         openai_api.check_model(asked, engine.describe()["model"])
-        begun, question = time.time(), asked.question()
+        started, question = time.time(), asked.question()
         if asked.stream:
             pending = begin_with_slot(engine, slots, question)
-            chunks = openai_api.Chunks(asked, pending.run_id, begun)
+            chunks = openai_api.Chunks(asked, pending.run_id, started)
             return event_response(event_stream.stream(chunks, pending.events, pending.leave), slots.leave)
         with slots.taken():
             pending = engine.begin(question)
             note_run(pending.run_id, question.request.prompt)
             run = pending.wait(client_is_gone(settings))
-        bodies.check(run, seconds=time.time() - begun)
+        bodies.check(run, seconds=time.time() - started)
         return jsonify(openai_api.completion(asked, run))

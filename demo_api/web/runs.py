@@ -110,8 +110,8 @@ def add_runs(app: Flask, door: Door, slots: WaitSlots) -> None:
             query = [("status", status) for status in statuses] + [("before", runs[limit - 1].run_id), ("limit", limit)]
             following = f"/runs?{urlencode(query)}"
         records = [bodies.record(run, door.engine_name) for run in runs[:limit]]
-        told: RunPage = {"runs": records, "next": following}
-        return jsonify(told)
+        body: RunPage = {"runs": records, "next": following}
+        return jsonify(body)
 
     @app.get("/runs/<run_id>")
     @Operation(

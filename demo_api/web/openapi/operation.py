@@ -41,7 +41,7 @@ class Operation:
         answers: media type -> the answer.
         parameters: as OpenAPI has them.
         refusals: the errors that may be answered instead.
-        status: of the answer; 202 has the header ``Location``.
+        status: of the answer; 202 comes with the header ``Location`` and the links.
         links: operation ids of what can be asked next about the run in the answer.
     """
 
