@@ -37,8 +37,9 @@ def _engine(settings: Settings) -> Engine:
 
         return DirectEngine(make_model(settings), settings)
     from demo_api.devices.demo_engine import DemoEngine
+    from demo_api.devices.lock import devices_of
     from demo_api.queue import Ledger
     from demo_api.runner import DemoRunner
 
-    runners = [DemoRunner(settings, device) for device in settings.device_list]
+    runners = [DemoRunner(settings, device) for device in devices_of(settings)]
     return DemoEngine(Ledger(settings), runners, settings)

@@ -14,7 +14,7 @@ from demo_api.demo.progress import BatchProgress
 from demo_api.demo.results import End, Timestamp, doubt, stopped
 from demo_api.demo.run_folder import RunFolder
 from demo_api.devices.batch_runner import Listener
-from demo_api.devices.lock import Device, DeviceLock
+from demo_api.devices.lock import Device, DeviceLock, devices_of
 from demo_api.devices.warm_child import MARK, LaunchSpec, WarmChild
 from demo_api.errors import BadRequest
 from demo_api.messages import Batch, Outcome, Request, Result, Run
@@ -36,7 +36,7 @@ class DemoRunner:
 
     def __init__(self, settings: Settings, device: Device | None = None) -> None:
         self._settings = settings
-        self.device = device or settings.device_list[0]
+        self.device = device or devices_of(settings)[0]
         self.held: WarmChild | None = None
         self._lock = threading.Lock()
         self._child: Child | None = None
@@ -106,7 +106,7 @@ class DemoRunner:
             a sentence, when a child was cut off before it closed the device; otherwise None.
         """
         self.device.take_waiting()  # whose child is gone, or the device would not be the caller's
-        folders = run_folder.existing(self._settings.state_dir / "runs")
+        folders = run_folder.existing(self._settings.runs_dir)
         cut_off = [folder for folder in folders if folder.is_cut_off(self.device.name)]
         doubt = self.end_lost({folder.path.name for folder in cut_off})
         for folder in cut_off:
@@ -128,7 +128,7 @@ class DemoRunner:
             OSError: the folder or the child could not be made.
         """
         settings = self._settings
-        folder = RunFolder.create(settings.state_dir / "runs", batch_id)
+        folder = RunFolder.create(settings.runs_dir, batch_id)
         try:
             # No prompts yet, but the file: as with any child, that it is still there tells that this one was killed.
             folder.write([], {**command.order(self.device.name), "waits": True, "prompts": str(folder.prompts)})
@@ -210,7 +210,7 @@ class DemoRunner:
         return held.way == self._way(settings, held.folder, {}) and held.take()
 
     def _run_cold(self, batch: Batch, settings: Settings, listener: Listener, hold: DeviceLock) -> Outcome:
-        folder = RunFolder.create(settings.state_dir / "runs", batch.batch_id)
+        folder = RunFolder.create(settings.runs_dir, batch.batch_id)
         progress = BatchProgress(batch, listener)
         try:
             folder.write(

@@ -22,7 +22,7 @@ from demo_api.config import Settings
 from demo_api.demo import run_folder
 from demo_api.demo.run_folder import RunFolder
 from demo_api.devices import warm_child as held
-from demo_api.devices.lock import DeviceLock
+from demo_api.devices.lock import DeviceLock, devices_of
 from demo_api.errors import SetupError
 from demo_api.messages import Batch, Event, Request, Run
 from demo_api.runner import DemoRunner
@@ -82,7 +82,7 @@ def _nothing_is_left(server: Server) -> None:
 def _hold(settings: Settings) -> DeviceLock:
     """Holds the device; who was just served may wait a moment until the server has let go of it."""
     settings.state_dir.mkdir(parents=True, exist_ok=True)
-    device = settings.device_list[0]
+    device = devices_of(settings)[0]
     return device.wait_for_lock(seconds=5, given_up=Signal(), make_way=lambda: held.let_go(device, grace=5))
 
 
@@ -263,7 +263,7 @@ def test_timing_splits_the_time_of_a_run(
 
 def test_old_runs_are_forgotten(serve: Callable[..., Server], child_settings: Callable[..., Settings]) -> None:
     server = serve(child_settings("passes", keep_runs=1))
-    runs = server.settings.state_dir / "runs"
+    runs = server.settings.runs_dir
     server.chat()
     (first,) = runs.iterdir()
     long_ago = time.time() - run_folder.JUST_ENDED_SECONDS - 1
@@ -344,7 +344,7 @@ def test_what_a_killed_run_left_behind_is_ended_before_the_next_one(
 ) -> None:
     settings = child_settings("passes")
     run_id = "20260101-000000-0000dead"
-    RunFolder.create(settings.state_dir / "runs", run_id).write(["a secret"], {})
+    RunFolder.create(settings.runs_dir, run_id).write(["a secret"], {})
     orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env={"DEMO_API_RUN": run_id})
     server = serve(settings)
     assert server.chat().status_code == 200
@@ -394,7 +394,7 @@ def test_a_batch_is_filled_up_and_every_run_keeps_its_own_answer(child_settings:
         ("run-1", 1),
         ("run-2", 2),
     }
-    log = RunFolder(settings.state_dir / "runs" / batch.batch_id).readable_log()
+    log = RunFolder(settings.runs_dir / batch.batch_id).readable_log()
     assert "==USER 3 - PROMPT\nnumber 2" in log
 
 
@@ -434,7 +434,7 @@ def test_the_prompts_of_a_killed_server_go_with_the_next_run(
     serve: Callable[..., Server], child_settings: Callable[..., Settings]
 ) -> None:
     settings = child_settings("passes")
-    left = RunFolder.create(settings.state_dir / "runs", "20260101-000000-0000dead")
+    left = RunFolder.create(settings.runs_dir, "20260101-000000-0000dead")
     left.write(["a secret"], {})
     serve(settings).chat()
     assert left.path.exists()

@@ -7,7 +7,7 @@ import click
 from demo_api.cli.options import flags_of
 from demo_api.config import Settings
 from demo_api.devices import warm_child as held
-from demo_api.devices.lock import Device
+from demo_api.devices.lock import Device, devices_of
 from demo_api.devices.recovery import DeviceRecovery
 from demo_api.devices.reset import holders
 from demo_api.errors import BadRequest, DeviceFailed, SetupError
@@ -29,7 +29,7 @@ def status(**flags: str | None) -> None:
     """Print the state of every device, one line each."""
     settings = Settings.load(flags)
     ledger = Ledger(settings)
-    for each in settings.device_list:
+    for each in devices_of(settings):
         known = ledger.devices.get(each.name)
         child = "a child waits on it" if each.waiting() else "a child holds it"
         taken = f" ({child})" if each.has_child() else ""
@@ -76,9 +76,9 @@ def clear(name: str | None, **flags: str | None) -> None:
 
 
 def _device(settings: Settings, name: str | None) -> Device:
-    by_name = {each.name: each for each in settings.device_list}
+    by_name = {each.name: each for each in devices_of(settings)}
     if name is None and len(by_name) == 1:
-        return settings.device_list[0]
+        (name,) = by_name
     if name not in by_name:
         raise BadRequest(
             f"There is no device {name}." if name else "There are several devices.",

@@ -163,14 +163,14 @@ class DemoEngine:
         Raises:
             NoLog: nothing is kept of it.
         """
-        folder = run.batch_id and RunFolder(self._settings.state_dir / "runs" / run.batch_id)
+        folder = run.batch_id and RunFolder(self._settings.runs_dir / run.batch_id)
         if not folder or not folder.path.is_dir():
             raise NoLog(f"There is no log of run {run.run_id}: it has not started yet, or the log was removed.")
         return folder.readable_log()
 
     def ended_log(self, run: Run) -> str:
         """As ``log`` for a run that has ended, and empty where nothing is kept."""
-        return ended_log(self._settings.state_dir / "runs" / run.batch_id) if run.batch_id else ""
+        return ended_log(self._settings.runs_dir / run.batch_id) if run.batch_id else ""
 
     def devices(self) -> list[DeviceHealth]:
         """What ``/health`` says of each device."""

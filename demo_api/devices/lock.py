@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
-import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,11 +11,12 @@ from pathlib import Path
 from threading import Event
 from types import TracebackType
 
+from demo_api.config import Settings
+
 STATES = ("free", "busy", "suspect", "resetting", "failed")
 """What a device can be. ``suspect``: a child did not close it in order; ``failed``: a reset did not help."""
 
 _LOOK_AGAIN_SECONDS = 0.1
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
 class DeviceBusy(Exception):
@@ -182,27 +181,9 @@ class Device:
         return _is_locked(self._server_lock)
 
 
-def parse_devices(text: str, folder: Path) -> list[Device]:
-    """Reads ``DEMO_API_DEVICES``: ``name NAME=VALUE ...; name NAME=VALUE ...``, quoted as for a shell.
-
-    Raises:
-        ValueError: a name is wrong or there twice, or a word is no ``NAME=VALUE``.
-    """
-    devices = [_parse_device(shlex.split(part), folder) for part in text.split(";") if part.strip()]
-    names = [device.name for device in devices]
-    if not names or len(set(names)) < len(names):
-        raise ValueError("name at least one device, and each once")
-    return devices
-
-
-def _parse_device(words: list[str], folder: Path) -> Device:
-    name, *pairs = words
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a device: 1 to 32 letters, digits, '_' or '-'")
-    for pair in pairs:
-        if not re.fullmatch(r"[A-Za-z_]\w*=.*", pair, re.DOTALL):
-            raise ValueError(f"{pair!r} is not NAME=VALUE")
-    return Device(name, folder, dict(pair.split("=", 1) for pair in pairs))
+def devices_of(settings: Settings) -> list[Device]:
+    """The devices of this host, with their lock files in the state folder."""
+    return [Device(each.name, settings.state_dir, each.environment) for each in settings.devices]
 
 
 def _locked(path: Path) -> int | None:

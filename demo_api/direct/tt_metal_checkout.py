@@ -15,7 +15,7 @@ from typing import Any
 from demo_api.config import Settings
 from demo_api.demo import home
 from demo_api.devices import warm_child as held
-from demo_api.devices.lock import DeviceLock
+from demo_api.devices.lock import DeviceLock, devices_of
 from demo_api.errors import DemoApiError, SetupError
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def lock_device(settings: Settings) -> DeviceLock:
     Raises:
         SetupError: a run, or another server, has it.
     """
-    device = settings.device_list[0]
+    device = devices_of(settings)[0]
     with setup_step(f"The lock of the device {device.name!r} cannot be taken", "Look at DEMO_API_STATE_DIR."):
         device.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         held.let_go(device, grace=settings.stop_grace)

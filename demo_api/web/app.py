@@ -38,7 +38,7 @@ def make_app(settings: Settings, engine: Engine) -> Flask:
     slots = WaitSlots(settings.max_waiting)
     add_request_ids(app, settings)
     add_security_headers(app)
-    add_cors(app, settings.cors_origin_list)
+    add_cors(app, settings.cors_origins)
     add_error_handlers(app)
     add_metrics(app, engine, settings)
     add_access(app, settings)

@@ -6,39 +6,19 @@ import hashlib
 import hmac
 import logging
 import os
-import re
 import stat
 import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from demo_api.config import parse_keys
 from demo_api.errors import SetupError
 
 logger = logging.getLogger(__name__)
 
-MIN_CHARACTERS = 16
-_KEY = re.compile(rf"[A-Za-z0-9._~+/=-]{{{MIN_CHARACTERS},256}}")
 _NAME_CHARACTERS = 8
 
 _Stamp = tuple[int, int, int]
-
-
-def parse_keys(words: Iterable[str]) -> list[str]:
-    """The keys among some words; blanks around them, and words of nothing else, do not count.
-
-    Raises:
-        ValueError: there is none, or one is too short or has other characters than keys have. It names none of them.
-    """
-    keys = [word.strip() for word in words if word.strip()]
-    if not keys:
-        raise ValueError("there is no key in it")
-    for number, key in enumerate(keys, 1):
-        if not _KEY.fullmatch(key):
-            raise ValueError(
-                f"key {number} is not {MIN_CHARACTERS} to 256 letters, digits and . _ ~ + / = - "
-                "(`openssl rand -hex 24` makes a good one)"
-            )
-    return keys
 
 
 def bearer(key: str | None) -> dict[str, str]:
@@ -50,15 +30,15 @@ class Keys:
     """Who may ask. All methods may be called from any thread.
 
     Args:
-        keys: separated by commas.
+        keys: those of the settings.
         file: one key a line; lines that begin with ``#`` do not count. It is read again when it has changed.
 
     Raises:
         SetupError: the file cannot be used. Later, when it was changed, that is logged, and the old keys stay.
     """
 
-    def __init__(self, keys: str | None, file: Path | None) -> None:
-        self._set = _hashes(keys.split(",")) if keys else []
+    def __init__(self, keys: Iterable[str], file: Path | None) -> None:
+        self._set = [_hash(key) for key in keys]
         self._file = file
         self._lock = threading.Lock()
         self._stamp = _stamp(file) if file else None
@@ -96,10 +76,6 @@ def _hash(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _hashes(words: Iterable[str]) -> list[bytes]:
-    return [_hash(key) for key in parse_keys(words)]
-
-
 def _stamp(file: Path) -> _Stamp | None:
     try:
         status = file.stat()
@@ -117,7 +93,8 @@ def _read(file: Path) -> list[bytes]:
                     f"The file of keys {file} can be read by others than its owner.",
                     next_step=f"chmod 600 {file}, and make new keys if somebody may have read these.",
                 )
-            return _hashes(line for line in opened if not line.lstrip().startswith("#"))
+            keys = parse_keys(line for line in opened if not line.lstrip().startswith("#"))
+            return [_hash(key) for key in keys]
     except OSError as error:
         reason = error.strerror or "it is no file"
     except ValueError as error:

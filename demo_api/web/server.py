@@ -20,7 +20,7 @@ from waitress.trigger import trigger
 
 from demo_api.config import Settings
 from demo_api.errors import SetupError
-from demo_api.web.hosts import is_loopback
+from demo_api.web.access import check_exposure
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -96,15 +96,6 @@ class HttpServer:
         self._waitress.task_dispatcher.shutdown()
         waker = next(each for each in list(self._sockets.values()) if isinstance(each, trigger))
         waker.pull_trigger(partial(wasyncore.close_all, self._sockets))  # in the loop's thread, and the loop ends
-
-
-def check_exposure(settings: Settings) -> None:
-    """Raises SetupError if others could reach the server and nothing keeps them out."""
-    if not (is_loopback(settings.host) or settings.keys or settings.keys_file or settings.insecure):
-        raise SetupError(
-            f"Other machines could reach {settings.host}, and no keys are set.",
-            next_step="Set DEMO_API_KEYS or --keys-file, or let everybody in with --insecure.",
-        )
 
 
 def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> None:

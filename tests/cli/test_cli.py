@@ -20,6 +20,7 @@ from support.demo_homes import make_home
 from support.waiting import until
 
 from demo_api.config import Settings
+from demo_api.devices.lock import devices_of
 from demo_api.process.tree import survivors
 from demo_api.queue import Ledger
 
@@ -349,7 +350,7 @@ def test_device_reset_that_does_not_help_says_so(doubted: dict[str, str]) -> Non
 
 
 def test_device_reset_waits_for_nobody(doubted: dict[str, str], settings: Callable[..., Settings]) -> None:
-    with settings().device_list[0].wait_for_lock(seconds=1, given_up=threading.Event()):
+    with devices_of(settings())[0].wait_for_lock(seconds=1, given_up=threading.Event()):
         done = demo_api("device", "reset", "--reset-command", "true", environ=doubted)
         told = demo_api("device", "status", environ=doubted).stdout
     assert done.returncode == 1

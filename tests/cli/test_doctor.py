@@ -29,6 +29,7 @@ from demo_api.cli.doctor.machine_checks import hugepages
 from demo_api.config import CPU_DEMO_HOME, Settings
 from demo_api.demo import command
 from demo_api.demo.run_folder import RunFolder
+from demo_api.devices.lock import devices_of
 from demo_api.messages import check_request
 
 DEMO_API = [sys.executable, "-m", "demo_api"]
@@ -618,7 +619,7 @@ def test_two_tests_of_that_name_are_one_too_many(setup_of: Callable[..., Setup],
 def test_nothing_is_collected_while_a_run_holds_the_device(setup_of: Callable[..., Setup], tmp_path: Path) -> None:
     setup = setup_of(collect=True)
     (tmp_path / "state").mkdir()
-    with setup.settings.device_list[0].wait_for_lock(seconds=1, given_up=threading.Event()):
+    with devices_of(setup.settings)[0].wait_for_lock(seconds=1, given_up=threading.Event()):
         collected, use = found(setup, "collection"), found(setup, "device_use")
     assert (collected.level, use.level) == ("warning", "warning")
     assert "Not tried: the device is in use by a run on the device device" in collected.sentence
@@ -628,7 +629,7 @@ def test_nothing_is_collected_while_a_run_holds_the_device(setup_of: Callable[..
 def test_no_run_begins_while_the_demo_is_collected(setup_of: Callable[..., Setup], tmp_path: Path) -> None:
     setup = setup_of("hangs_at_collection", collect=True)
     (tmp_path / "state").mkdir()
-    device = setup.settings.device_list[0]
+    device = devices_of(setup.settings)[0]
     device.wait_for_lock(seconds=1, given_up=threading.Event()).__exit__(None, None, None)  # a server was there once
     thread = threading.Thread(target=lambda: list(examine(setup, {"collection": CHECKS["collection"]})))
     thread.start()

@@ -47,6 +47,7 @@ from demo_api.cli.smoke.command import junit
 from demo_api.cli.smoke.command import smoke as smoke_command
 from demo_api.config import Settings
 from demo_api.devices.local_run import LocalRun
+from demo_api.devices.lock import devices_of
 from demo_api.errors import BadRequest
 from demo_api.messages import Request
 from demo_api.process.tree import survivors
@@ -519,7 +520,7 @@ def test_the_demos_own_time_limit_is_told_as_such(child_settings: Callable[..., 
 
 def test_a_device_that_others_hold_is_no_fault_of_the_demo(site: Site, settings: Callable[..., Settings]) -> None:
     (site.folder / "state").mkdir()
-    with settings().device_list[0].wait_for_lock(seconds=1, given_up=threading.Event()):
+    with devices_of(settings())[0].wait_for_lock(seconds=1, given_up=threading.Event()):
         smoked = site.smoke(HELLO, *site.home("passes"), "--max-seconds", "1")
     assert smoked.exit_code == 2
     assert re.search(r"Another process held the device for [\d.]+ s, so the run did not start\.", smoked.lines[0])
@@ -532,7 +533,7 @@ def test_a_device_that_has_failed_is_left_alone(child_settings: Callable[..., Se
     (check,) = ask_here(settings)
     assert check.status == COULD_NOT_RUN
     assert check.reasons[0].startswith("device_failed: The device device has failed: A reset did not help. Look at the")
-    assert not (settings.state_dir / "runs").exists()
+    assert not settings.runs_dir.exists()
 
 
 def test_doubt_about_the_device_is_noted_for_all_and_taken_back_by_a_success(

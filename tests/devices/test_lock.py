@@ -7,7 +7,8 @@ from threading import Event, Timer
 
 import pytest
 
-from demo_api.devices.lock import Device, DeviceBusy, DeviceLock, parse_devices
+from demo_api.config import Settings
+from demo_api.devices.lock import Device, DeviceBusy, DeviceLock, devices_of
 
 _HOLDER = "import sys; print('held', flush=True); sys.stdin.read()"
 NEVER = Event()
@@ -124,16 +125,11 @@ def test_a_hold_to_the_end_is_not_left_to_the_child(device: Device) -> None:
 
 
 def test_two_devices_have_nothing_to_do_with_each_other(tmp_path: Path) -> None:
-    one, other = parse_devices("one TT_VISIBLE_DEVICES=0; other TT_VISIBLE_DEVICES=1 'A=b c'", tmp_path)
+    devices = "one TT_VISIBLE_DEVICES=0; other TT_VISIBLE_DEVICES=1 'A=b c'"
+    one, other = devices_of(Settings.load({"devices": devices, "state_dir": tmp_path}, {}))
     assert (one.environment, other.environment) == (
         {"TT_VISIBLE_DEVICES": "0"},
         {"TT_VISIBLE_DEVICES": "1", "A": "b c"},
     )
     with hold(one), hold(other):
         pass
-
-
-@pytest.mark.parametrize("text", ["", ";", "a; a", "a/b", "a B", "a 1=2", "a =2", 'a "', "x" * 33])
-def test_devices_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ValueError, match=r"\S"):
-        parse_devices(text, tmp_path)

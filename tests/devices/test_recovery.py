@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from demo_api.config import Settings
-from demo_api.devices.lock import Device
+from demo_api.devices.lock import Device, devices_of
 from demo_api.devices.recovery import DeviceRecovery
 from demo_api.devices.reset import MARK, Reset, holders
 from demo_api.errors import SetupError
@@ -107,7 +107,8 @@ def states(settings: Callable[..., Settings]) -> DeviceStates:
 
 
 def care(states: DeviceStates, settings: Settings) -> tuple[DeviceRecovery, Device]:
-    return DeviceRecovery(states, settings.device_list[0], settings), settings.device_list[0]
+    (device,) = devices_of(settings)
+    return DeviceRecovery(states, device, settings), device
 
 
 def test_the_command_is_told_which_device_and_no_secrets_and_holds_the_lock(

@@ -25,6 +25,7 @@ from support.waiting import until
 from demo_api import runner
 from demo_api.config import Settings
 from demo_api.demo.run_folder import RunFolder
+from demo_api.devices.lock import devices_of
 from demo_api.process.child import Child
 from demo_api.process.tree import survivors
 
@@ -331,7 +332,7 @@ def test_a_run_that_could_not_be_told_leaves_the_doubt_about_its_child(
     server = serve(child_settings("deaf_if_warm", warm="imports", stop_grace=0.5))
     until(lambda: is_held(server))
     pause(1.5)  # it is deaf by now
-    (folder,) = (server.settings.state_dir / "runs").iterdir()
+    (folder,) = server.settings.runs_dir.iterdir()
     shutil.rmtree(folder)
     assert server.chat().json()["code"] == "internal_error"
     assert server.get("/health").json()["device"]["state"] == "suspect"
@@ -352,7 +353,7 @@ def test_after_a_while_without_a_request_the_child_is_let_go(serve: Serve, child
     server = serve(child_settings("passes", warm="imports", warm_idle=0.2))
     until(lambda: is_held(server))
     until(lambda: not is_held(server) and server.batches() == [])
-    server.settings.device_list[0].wait_for_lock(seconds=1, given_up=Signal()).__exit__(None, None, None)
+    devices_of(server.settings)[0].wait_for_lock(seconds=1, given_up=Signal()).__exit__(None, None, None)
     assert answer(server.chat())["response"] == "ok: Hello"
 
 

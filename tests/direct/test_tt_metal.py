@@ -16,6 +16,7 @@ import pytest
 
 from demo_api.config import Settings
 from demo_api.demo import home
+from demo_api.devices.lock import devices_of
 from demo_api.direct import Model, make_model
 from demo_api.direct.model import MAX_SEQ_LEN, Completion, Question, Turn
 from demo_api.direct.tt_metal import TtMetal
@@ -395,7 +396,7 @@ def test_an_interruption_while_loading_closes_the_device(tt_settings: Callable[.
     with pytest.raises(KeyboardInterrupt):
         TtMetal(settings).load()
     assert ttnn().opened == ttnn().closed == (0 if step == "open_mesh_device" else 1)
-    hold = settings.device_list[0].try_lock()
+    hold = devices_of(settings)[0].try_lock()
     assert hold is not None, "it is free for others"
     hold.__exit__(None, None, None)
 
@@ -492,7 +493,7 @@ def test_while_it_is_loaded_no_run_of_the_demo_gets_the_device(
     settings = tt_settings(generation)
     model = TtMetal(settings)
     model.load()
-    device = settings.device_list[0]
+    device = devices_of(settings)[0]
     assert device.try_lock() is None
     model.close()
     hold = device.try_lock()
@@ -507,7 +508,7 @@ def test_a_device_that_another_server_is_busy_with_is_not_opened(
 ) -> None:
     settings = tt_settings("2026")
     settings.state_dir.mkdir()
-    hold = settings.device_list[0].try_lock()
+    hold = devices_of(settings)[0].try_lock()
     assert hold is not None
     if not child:
         hold.hand_to_child()

@@ -17,6 +17,7 @@ from demo_api import create_app
 from demo_api.config import Settings
 from demo_api.devices.batch_runner import BatchRunner
 from demo_api.devices.demo_engine import DemoEngine
+from demo_api.devices.lock import devices_of
 from demo_api.direct import DirectEngine
 from demo_api.process.tree import survivors
 from demo_api.queue import Ledger
@@ -40,8 +41,8 @@ class Server:
 
     def batches(self) -> list[Path]:
         """The folders of its batches, without that of the child that waits for one."""
-        waiting = self.settings.device_list[0].waiting()
-        return [folder for folder in (self.settings.state_dir / "runs").iterdir() if folder.name != waiting]
+        waiting = devices_of(self.settings)[0].waiting()
+        return [folder for folder in self.settings.runs_dir.iterdir() if folder.name != waiting]
 
     def leftovers(self) -> list[psutil.Process]:
         """The living processes of this server's batches."""

@@ -14,7 +14,7 @@ from demo_api.cli.doctor.setup import Setup
 from demo_api.config import Settings
 from demo_api.demo import command, home
 from demo_api.devices import warm_child as held
-from demo_api.devices.lock import DeviceLock
+from demo_api.devices.lock import DeviceLock, devices_of
 from demo_api.errors import SetupError
 from demo_api.messages import check_request
 
@@ -119,13 +119,13 @@ def collection(setup: Setup) -> Finding | None:
             "Not tried: with ttnn, collecting the demo's tests opens the device.",
             "Run `demo-api doctor --collect` while nothing uses the device.",
         )
-    for device in settings.device_list:  # no run needs a child that only waits
+    for device in devices_of(settings):  # no run needs a child that only waits
         held.let_go(device, grace=settings.stop_grace)
     used_by = in_use(setup)
     if used_by:
         sentence = f"Not tried: the device is in use by {', '.join(used_by)}."
         return warning("collection", sentence, "Run this again when it is free.")
-    device = settings.device_list[0]
+    device = devices_of(settings)[0]
     # Held as a run holds it, so that no run begins meanwhile; but where no server ever ran, no lock is made.
     if not settings.state_dir.is_dir() or not _locks_exist(setup):
         return _collected(_collect(settings, device.environment, None))
@@ -137,7 +137,7 @@ def collection(setup: Setup) -> Finding | None:
 
 
 def _locks_exist(setup: Setup) -> bool:
-    name, folder = setup.settings.device_list[0].name, setup.settings.state_dir
+    name, folder = setup.settings.devices[0].name, setup.settings.state_dir
     return all((folder / f"{name}{ending}").is_file() for ending in (".lock", ".server.lock"))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from demo_api.cli.doctor.finding import Finding, error, ok, warning
 from demo_api.cli.doctor.setup import Setup
+from demo_api.devices.lock import devices_of
 from demo_api.devices.reset import holders
 from demo_api.errors import SetupError
 
@@ -46,7 +47,7 @@ def in_use(setup: Setup) -> list[str]:
     """Who holds a device: runs, by the locks of the state folder, and processes that have a device file open."""
     runs = [
         f"{'a child that waits' if device.waiting() else 'a run'} on the device {device.name}"
-        for device in setup.settings.device_list
+        for device in devices_of(setup.settings)
         if device.has_child() or device.has_server()
     ]
     return runs + ([] if setup.settings.is_cpu_demo else holders(setup.device_files))
