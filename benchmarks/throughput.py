@@ -4,7 +4,7 @@
 
 The lesson's way is one ``pytest`` child per prompt, one after another, as a shell loop does it. Both answer the same 32
 prompts, greedily, with at most 32 tokens each, on the CPU edition of the demo; the answers are compared. For the second
-part, one prompt at a time goes through the dispatcher with its ledger, and straight to the engine, in this process.
+part, one prompt at a time goes through the engine with its ledger, and straight to the engine, in this process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ import requests
 from overhead import MAX_TOKENS, in_shell, raw_command, start_server
 
 from demo_api.config import Settings
+from demo_api.demo.capabilities import Capabilities
+from demo_api.demo.home import selection
 from demo_api.devices.demo_engine import DemoEngine
+from demo_api.devices.lock import devices_of
 from demo_api.messages import Batch, Request, Run
 from demo_api.queue import Ledger, new_id
 from demo_api.runner import DemoRunner
@@ -90,39 +93,38 @@ def chat(url: str, prompt: str) -> str:
 
 def one_at_a_time(folder: Path, pairs: int) -> None:
     settings = Settings.load({"state_dir": folder})
-    dispatcher = DemoEngine(Ledger(settings), [DemoRunner(settings)], settings)
-    dispatcher.start()
+    engine = DemoEngine(Ledger(settings), Capabilities(settings), [DemoRunner(settings)], settings)
+    engine.start()
     request = Request(prompt=PROMPTS[0], max_tokens=MAX_TOKENS, temperature=0)
-    with_ledger(dispatcher, request), without_ledger(settings, request)
+    with_ledger(engine, request), without_ledger(settings, request)
     ratios = []
     for number in range(pairs):
         if number % 2:  # neither always comes first
-            without, ours = without_ledger(settings, request), with_ledger(dispatcher, request)
+            without, ours = without_ledger(settings, request), with_ledger(engine, request)
         else:
-            ours, without = with_ledger(dispatcher, request), without_ledger(settings, request)
+            ours, without = with_ledger(engine, request), without_ledger(settings, request)
         ratios.append(ours / without)
         print(
             f"pair {number + 1:2}: with {ours:.3f} s, without {without:.3f} s, ratio {ours / without:.3f}", flush=True
         )
-    dispatcher.close()
+    engine.close()
     print(f"with the ledger / without: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
 
 
-def with_ledger(dispatcher: DemoEngine, request: Request) -> float:
+def with_ledger(engine: DemoEngine, request: Request) -> float:
     begin = time.perf_counter()
-    run = dispatcher.wait(dispatcher.submit([request])[0].run_id)
+    run = engine.wait(engine.submit([request])[0].run_id)
     seconds = time.perf_counter() - begin
     assert run.status == "succeeded", run
     return seconds
 
 
 def without_ledger(settings: Settings, request: Request) -> float:
-    engine = DemoRunner(settings)
-    hold = engine.device.wait_for_lock(seconds=60, given_up=threading.Event())
-    with hold:
+    runner, device = DemoRunner(settings), devices_of(settings)[0]
+    with device.wait_for_lock(seconds=60, given_up=threading.Event()) as lock:
         begin = time.perf_counter()
-        batch = Batch(new_id(), [Run(new_id(), request, engine.demo())])
-        (result,) = engine.generate(batch, lambda run_id, event: None, hold).results
+        batch = Batch(new_id(), [Run(new_id(), request, selection(settings))])
+        (result,) = runner.generate(batch, lambda run_id, event: None, lock).results
         seconds = time.perf_counter() - begin
     assert result.answer, result
     return seconds

@@ -36,10 +36,10 @@ def _engine(settings: Settings) -> Engine:
         from demo_api.direct import DirectEngine, make_model
 
         return DirectEngine(make_model(settings), settings)
+    from demo_api.demo.capabilities import Capabilities
     from demo_api.devices.demo_engine import DemoEngine
-    from demo_api.devices.lock import devices_of
     from demo_api.queue import Ledger
     from demo_api.runner import DemoRunner
 
-    runners = [DemoRunner(settings, device) for device in devices_of(settings)]
-    return DemoEngine(Ledger(settings), runners, settings)
+    runners = [DemoRunner(settings, device) for device in settings.devices]
+    return DemoEngine(Ledger(settings), Capabilities(settings), runners, settings)

@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -52,7 +52,7 @@ class DeviceSetting:
     """
 
     name: str
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_keys(words: Iterable[str]) -> tuple[str, ...]:
@@ -196,7 +196,7 @@ class Settings(BaseModel):
         description="The ledger, if not SQLite in the state folder: postgresql://user:password@host/name.",
     )
     devices: Annotated[tuple[DeviceSetting, ...], BeforeValidator(_devices)] = Field(
-        (DeviceSetting("device", {}),),
+        (DeviceSetting("device"),),
         description='Devices of this host, each with what selects it: "a TT_VISIBLE_DEVICES=0; b ...".',
     )
     max_queue: int = Field(32, ge=1, le=1000, description="How many runs may wait; one more is answered 503.")
@@ -273,7 +273,7 @@ class Settings(BaseModel):
 
     @property
     def runs_dir(self) -> Path:
-        """Where each batch has a folder."""
+        """Where the folders of the batches are."""
         return self.state_dir / "runs"
 
     @property

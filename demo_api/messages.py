@@ -150,6 +150,9 @@ def _bad_request(error: ValidationError, model: type[BaseModel]) -> BadRequest:
 PHASES = ("startup", "load", "prefill_compile", "prefill", "decode_compile", "decode", "output")
 """The parts of a child's work, in order."""
 
+DEVICE_STATES = ("free", "busy", "suspect", "resetting", "failed")
+"""What a device can be, the best first. ``suspect``: a child may have left it open; ``failed``: no reset helped."""
+
 STATUSES = ("queued", "running", "succeeded", "failed", "cancelled", "timed_out")
 """What a run can be; the last four are for good."""
 

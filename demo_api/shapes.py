@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, GetPydanticSchema
 from typing_extensions import NotRequired, TypedDict
 
-from demo_api.devices.lock import STATES
-from demo_api.messages import PHASES, STATUSES, Timing
+from demo_api.messages import DEVICE_STATES, PHASES, STATUSES, Timing
 
 RunId = Annotated[str, Field(description="Names the run, and sorts by time.")]
 EngineName = Annotated[str, Field(description="Who answered.", json_schema_extra={"enum": ["demo", "direct"]})]
@@ -169,7 +168,7 @@ class DeviceHealth(TypedDict):
     """A device, as `/health` tells of it."""
 
     name: DeviceName
-    state: Annotated[str, Field(json_schema_extra={"enum": list(STATES)})]
+    state: Annotated[str, Field(json_schema_extra={"enum": list(DEVICE_STATES)})]
     reason: Annotated[str | None, Field(description="Why it is in doubt, or has failed; null where it is well.")]
     since: Annotated[float | None, Field(description="Unix seconds; null where it was always so.")]
     warm: Annotated[str, Field(description="What a waiting child has done: `imports`; `off` where none waits.")]

@@ -64,12 +64,6 @@ def test_devices_that_are_none_are_refused(text: str) -> None:
         Settings.load({"devices": text}, {})
 
 
-def test_a_device_comes_with_what_selects_it() -> None:
-    one, other = Settings.load({"devices": "one TT_VISIBLE_DEVICES=0; other A=1 'B=b c'"}, {}).devices
-    assert (one.name, dict(one.environment)) == ("one", {"TT_VISIBLE_DEVICES": "0"})
-    assert (other.name, dict(other.environment)) == ("other", {"A": "1", "B": "b c"})
-
-
 def test_the_default_demo_home_is_the_cpu_edition(tmp_path: Path) -> None:
     settings = Settings.load({}, {})
     assert settings.is_cpu_demo

@@ -21,8 +21,8 @@ from support.waiting import until
 from demo_api.config import Settings
 from demo_api.demo import run_folder
 from demo_api.demo.run_folder import RunFolder
-from demo_api.devices import warm_child as held
 from demo_api.devices.lock import DeviceLock, devices_of
+from demo_api.devices.warm import end_waiting_child
 from demo_api.errors import SetupError
 from demo_api.messages import Batch, Event, Request, Run
 from demo_api.runner import DemoRunner
@@ -83,7 +83,7 @@ def _hold(settings: Settings) -> DeviceLock:
     """Holds the device; who was just served may wait a moment until the server has let go of it."""
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     device = devices_of(settings)[0]
-    return device.wait_for_lock(seconds=5, given_up=Signal(), make_way=lambda: held.let_go(device, grace=5))
+    return device.wait_for_lock(seconds=5, given_up=Signal(), make_way=lambda: end_waiting_child(device, grace=5))
 
 
 both_ways = pytest.mark.parametrize("warm", ["off", "imports"], ids=["cold", "warm"])

@@ -6,10 +6,10 @@ import click
 
 from demo_api.cli.options import flags_of
 from demo_api.config import Settings
-from demo_api.devices import warm_child as held
 from demo_api.devices.lock import Device, devices_of
 from demo_api.devices.recovery import DeviceRecovery
 from demo_api.devices.reset import holders
+from demo_api.devices.warm import end_waiting_child
 from demo_api.errors import BadRequest, DeviceFailed, SetupError
 from demo_api.queue import Ledger
 
@@ -48,7 +48,7 @@ def reset(name: str | None, **flags: str | None) -> None:
             next_step="Set DEMO_API_RESET_COMMAND (--reset-command), for Tenstorrent to `tt-smi -r`.",
         )
     chosen, ledger = _device(settings, name), Ledger(settings)
-    held.let_go(chosen, grace=settings.stop_grace)
+    end_waiting_child(chosen, grace=settings.stop_grace)
     hold = chosen.try_lock()
     if hold is None:
         raise DeviceFailed(f"The device {chosen.name} is in use.", next_step="Wait for the run to end, or cancel it.")

@@ -54,7 +54,7 @@ def _run(settings: Settings, fields: dict[str, object]) -> ChatAnswer:
         (run,) = demo.run(runs, lambda event: status.update(_progress(event)))
     folder = run.result.log_folder if run.result else None
     output = RunFolder(Path(folder)).readable_log() if folder else ""
-    return bodies.answer(run, engine=demo.name, output=output, seconds=run.time_seconds or 0.0)
+    return bodies.answer(run, engine="demo", output=output, seconds=run.time_seconds or 0.0)
 
 
 def _progress(event: Event) -> Text:

@@ -1,4 +1,4 @@
-"""What a demo home and its model tell without running anything."""
+"""Where the demo, its interpreter and its model are: looked up in the settings and on the disk, nothing is run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from demo_api.config import Settings
@@ -13,6 +15,9 @@ from demo_api.cpu_demo.models.tt_transformers.tt.gguf import read_metadata
 from demo_api.demo import small_model as weights
 from demo_api.errors import SetupError
 from demo_api.shapes import ModelPlace
+
+SELECTING = ("demo_home", "python", "llama_dir", "hf_model", "model_dir")
+"""The settings that select the demo, its interpreter and its model."""
 
 SCRIPT = Path("models/tt_transformers/demo/simple_text_demo.py")
 MODEL_CONFIG = Path("models/tt_transformers/tt/model_config.py")
@@ -22,6 +27,66 @@ _ASKS_FOR_LLAMA_DIR = re.compile(r"""(getenv|environ)[^\n]*["']LLAMA_DIR["']""")
 
 _SET_MODEL = "Set it to the model's folder."
 _SET_GGUF = "Unset it to use the small model, or set it to a folder with one GGUF file, or to the file."
+
+
+@dataclass(frozen=True)
+class ResolvedDemo:
+    """The demo that a batch is run with.
+
+    Attributes:
+        home: the folder that the child runs in.
+        python: the child's interpreter.
+        model_variable: ``LLAMA_DIR`` or ``HF_MODEL``, whichever this demo reads.
+        model: the value of that variable.
+        context_length: tokens of the longest sequence that the model was made for; None where its files do not say.
+        is_cpu_demo: whether it is the CPU edition.
+        inherited: the environment that the child's is built from.
+    """
+
+    home: Path
+    python: Path
+    model_variable: str
+    model: str
+    context_length: int | None
+    is_cpu_demo: bool
+    inherited: Mapping[str, str]
+
+    @property
+    def model_name(self) -> str:
+        """The last part of the model's path or Hugging Face name."""
+        return Path(self.model).name
+
+
+def resolve(settings: Settings) -> ResolvedDemo:
+    """Looks everything up.
+
+    Raises:
+        SetupError: the script, the interpreter or the model is missing; the sentence says which.
+    """
+    script(settings)
+    python = interpreter(settings)
+    variable, model = model_variable(settings)
+    return ResolvedDemo(
+        home=settings.demo_home,
+        python=python,
+        model_variable=variable,
+        model=model,
+        context_length=context_length(model),
+        is_cpu_demo=settings.is_cpu_demo,
+        inherited=settings.inherited,
+    )
+
+
+def selection(settings: Settings) -> dict[str, str | None]:
+    """What a run is accepted for, ready for JSON: it is run with these settings, also by another server."""
+    return {name: value and str(value) for name, value in settings.model_dump(include=set(SELECTING)).items()}
+
+
+def with_selection(settings: Settings, selected: Mapping[str, str | None]) -> Settings:
+    """The settings with those of ``selection`` that a run was accepted for."""
+    accepted = {name: value for name, value in selected.items() if name in SELECTING}
+    paths = {name: Path(value) for name, value in accepted.items() if value and name != "hf_model"}
+    return settings.model_copy(update={**accepted, **paths})
 
 
 def script(settings: Settings) -> Path:
@@ -75,9 +140,8 @@ def model_variable(settings: Settings) -> tuple[str, str]:
     raise SetupError("No model is set for this demo home.", next_step=f"Set {either}HF_MODEL (--hf-model).")
 
 
-def model_place(settings: Settings) -> ModelPlace:
-    """As ``model_variable``, for ``/health``."""
-    variable, model = model_variable(settings)
+def model_place(variable: str, model: str) -> ModelPlace:
+    """What ``model_variable`` returns, as ``/health`` shows it."""
     return {"llama_dir": model} if variable == "LLAMA_DIR" else {"hf_model": model}
 
 

@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
-from demo_api.demo import command
+from collections.abc import Callable
+
+from demo_api.demo.command import pad_to_batch_size
 from demo_api.demo.results import Timestamp
-from demo_api.devices.batch_runner import Listener
 from demo_api.messages import Batch, Event
 from demo_api.process.child import Child
 from demo_api.transcript import Reader
 
+Listener = Callable[[str, Event], None]
+"""Called with a run's id and each of its events, on the thread that runs the batch."""
+
 
 class BatchProgress:
-    """A batch's way, which begins now.
+    """How far a batch is; it starts when this is made.
 
     Attributes:
         prompts: what the demo is given.
         reader: has read all that the child has printed so far.
-        begun: when it began.
-        has_begun: whether the child has come to the demo's test.
+        started: when the batch did.
+        test_started: whether the child has come to the demo's test.
     """
 
     def __init__(self, batch: Batch, listener: Listener) -> None:
         self.batch = batch
         self.requests = [run.request for run in batch.runs]
-        self.prompts = command.pad_to_batch_size([request.prompt for request in self.requests])
+        self.prompts = pad_to_batch_size([request.prompt for request in self.requests])
         self.reader = Reader(self.prompts)
-        self.begun = Timestamp()
-        self.has_begun = False
+        self.started = Timestamp()
+        self.test_started = False
         self._listener = listener
-        self._tell(Event("phase", self.begun.wall, {"phase": "startup"}))
+        self._emit(Event("phase", self.started.wall, {"phase": "startup"}))
 
-    def hear(self, stream: str, chunk: bytes) -> None:
+    def read(self, stream: str, chunk: bytes) -> None:
         """Takes in what the child has printed next."""
         for event in self.reader.feed("stdout" if stream == "stdout" else "stderr", chunk):
-            self.has_begun = True
-            self._tell(event)
+            self.test_started = True
+            self._emit(event)
 
-    def stop_unless_begun(self, child: Child) -> None:
+    def stop_unless_started(self, child: Child) -> None:
         """Stops a child that has not come to the test."""
-        if not self.has_begun:
-            child.stop("not_begun")
+        if not self.test_started:
+            child.stop("not_started")
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         runs, user = self.batch.runs, event.data.get("user")
         # Only its own run may see a user's text; the surplus users are nobody's.
         for run in runs if user is None else runs[user : user + 1] if isinstance(user, int) else ():

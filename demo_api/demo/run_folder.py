@@ -1,4 +1,4 @@
-"""A run's folder: the prompts while it runs, its logs afterwards, and what becomes of old ones."""
+"""The folder of a batch: its prompts while the child runs, its logs afterwards, and when old folders are removed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")  # a batch's id: see ledger/rows.
 
 SECONDS_A_DAY = 86_400
 JUST_ENDED_SECONDS = 60
-"""A log is not removed so soon, however few are to be kept: somebody may be about to read it."""
+"""A run and its log are not removed so soon, however few are to be kept: a client may be about to read them."""
 
 READABLE_LIMIT = 2**20
 """Bytes of each stream that an answer's ``output`` shows; the files have the rest."""
@@ -49,7 +49,7 @@ class RunFolder:
         return self.path / "prompts.json"
 
     @property
-    def order(self) -> Path:
+    def plugin_config(self) -> Path:
         """What the plugin is to do; there until the run has ended, so it tells a run that was cut off."""
         return self.path / "child.json"
 
@@ -76,15 +76,15 @@ class RunFolder:
         except FileNotFoundError:
             return 0.0
 
-    def write(self, prompts: list[str], order: dict[str, object]) -> None:
-        """Writes both. The order comes first: whoever finds prompts without one may remove them."""
-        self.write_order(order)
+    def write(self, prompts: list[str], config: dict[str, object]) -> None:
+        """Writes both. The config comes first: prompts without one may be removed by anybody."""
+        self.write_plugin_config(config)
         self.write_prompts(prompts)
 
-    def write_order(self, order: dict[str, object]) -> None:
-        """Writes the plugin's order, mode 0600."""
-        _write_private(self.path / "order", json.dumps(order, ensure_ascii=True))
-        (self.path / "order").rename(self.order)  # it is there whole or not at all
+    def write_plugin_config(self, config: dict[str, object]) -> None:
+        """Writes what the plugin is to do, mode 0600."""
+        _write_private(self.path / "new", json.dumps(config, ensure_ascii=True))
+        (self.path / "new").rename(self.plugin_config)  # it is there whole or not at all
 
     def write_prompts(self, prompts: list[str]) -> None:
         """Writes the demo's prompt file, mode 0600.
@@ -100,17 +100,17 @@ class RunFolder:
         self.write_prompts(prompts)
 
     def is_cut_off(self, device: str) -> bool:
-        """Whether it was left behind by a run on this device, if no run of the device goes on."""
+        """Whether a run on this device was cut off and left it behind; the caller has the device's lock."""
         try:
-            order = json.loads(self.order.read_bytes())
+            config = json.loads(self.plugin_config.read_bytes())
         except FileNotFoundError:
             return False
-        return bool(order.get("device", device) == device)
+        return bool(config.get("device", device) == device)
 
     def forget_prompts(self) -> None:
         """Removes what was only there for the child."""
         self.prompts.unlink(missing_ok=True)
-        self.order.unlink(missing_ok=True)
+        self.plugin_config.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Removes all of it, for a child that was never told a batch."""
@@ -161,7 +161,7 @@ def existing(runs: Path) -> list[RunFolder]:
     return sorted(ours, key=lambda folder: folder.changed_at, reverse=True)
 
 
-def tidy(folders: list[RunFolder], *, keep: int, days: float) -> None:
+def prune(folders: list[RunFolder], *, keep: int, days: float) -> None:
     """Removes all but the newest ``keep`` folders, and those older than ``days`` days; but none in which a run goes on,
     on whatever device, or has just ended.
     """
@@ -169,7 +169,7 @@ def tidy(folders: list[RunFolder], *, keep: int, days: float) -> None:
     for place, folder in enumerate(folders):
         age = now - folder.changed_at
         is_old = age > days * SECONDS_A_DAY or (place >= keep and age > JUST_ENDED_SECONDS)
-        if is_old and not folder.order.exists():
+        if is_old and not folder.plugin_config.exists():
             shutil.rmtree(folder.path, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""Looks after one batch while its child runs: its events, its lease, and whether it is still wanted."""
+"""Beside a running batch: writes its events, renews its lease, and cancels it when nobody wants it any more."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from demo_api.transcript.text_so_far import TextSoFar
 
 logger = logging.getLogger(__name__)
 
-TELL_SECONDS = 0.2
+WRITE_SECONDS = 0.2
 """How often events are written into the ledger, at most."""
 
 
 class EventBuffer:
-    """The events of one batch on their way into the ledger. It is the engine's listener."""
+    """The events of one batch on their way into the ledger. It is the runner's listener."""
 
     def __init__(self, batch: Batch) -> None:
         self._lock = threading.Lock()
         self._texts = {run.run_id: TextSoFar(run.request.prompt) for run in batch.runs}
-        self._told: dict[str, list[Event]] = {}
+        self._events: dict[str, list[Event]] = {}
 
     def __call__(self, run_id: str, event: Event) -> None:
-        """Takes an event in: every phase, the latest progress, and what each text adds to those before it."""
+        """Keeps every phase, the latest progress, and what each text adds to those before it."""
         if event.kind == "text":
             added = self._texts[run_id].feed(str(event.data["tail"]))
             if not added:
@@ -37,62 +37,62 @@ class EventBuffer:
         elif event.kind == "phase":
             logger.info("run %s: %s", run_id, event.data["phase"], extra={"run_id": run_id})
         with self._lock:
-            _join(self._told.setdefault(run_id, []), event)
+            _join(self._events.setdefault(run_id, []), event)
 
     def take(self) -> dict[str, list[Event]]:
         """What has come since the last time, by the runs' ids."""
         with self._lock:
-            told, self._told = self._told, {}
-        return told
+            events, self._events = self._events, {}
+        return events
 
-    def put_back(self, told: dict[str, list[Event]]) -> None:
-        """What could not be told: it is taken again, before what has come since."""
+    def put_back(self, events: dict[str, list[Event]]) -> None:
+        """Keeps what could not be written; it is taken again, before what has come since."""
         with self._lock:
-            newer, self._told = self._told, told
-            for run_id, events in newer.items():
-                for event in events:
-                    _join(told.setdefault(run_id, []), event)
+            newer, self._events = self._events, events
+            for run_id, later in newer.items():
+                for event in later:
+                    _join(events.setdefault(run_id, []), event)
 
 
-def _join(told: list[Event], event: Event) -> None:
-    place = next((place for place, each in enumerate(told) if each.kind == event.kind != "phase"), None)
-    if place is None:
-        told.append(event)
+def _join(events: list[Event], event: Event) -> None:
+    index = next((index for index, each in enumerate(events) if each.kind == event.kind != "phase"), None)
+    if index is None:
+        events.append(event)
     elif event.kind == "text":
-        added = f"{told[place].data['added']}{event.data['added']}"
-        told[place] = Event("text", event.at, {**event.data, "added": added})
+        added = f"{events[index].data['added']}{event.data['added']}"
+        events[index] = Event("text", event.at, {**event.data, "added": added})
     else:
-        told[place] = event
+        events[index] = event
 
 
 class BatchMonitor:
-    """A thread beside the one that follows the child.
+    """A thread beside the one that follows the child, for as long as the ``with`` block runs.
 
     Args:
         cancel: ends the batch, with a reason.
-        changed: is called when the ledger was.
+        changed: is called when the ledger was changed.
     """
 
     def __init__(
         self,
-        line: RunQueue,
+        queue: RunQueue,
         batch: Batch,
-        recorder: EventBuffer,
+        events: EventBuffer,
         *,
         lease: float,
         cancel: Callable[[str], None],
         changed: Callable[[], None],
     ) -> None:
-        self._line = line
+        self._queue = queue
         self._batch_id = batch.batch_id
-        self._recorder = recorder
+        self._events = events
         self._beat_seconds = lease / 4
         self._next_beat = time.monotonic() + self._beat_seconds
         self._cancel = cancel
         self._changed = changed
         self._reason: str | None = None  # why the batch was cancelled
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=f"keeper-{batch.batch_id}")
+        self._thread = threading.Thread(target=self._work, name=f"monitor-{batch.batch_id}")
 
     def __enter__(self) -> None:
         self._thread.start()
@@ -101,29 +101,29 @@ class BatchMonitor:
         self._ended.set()
         self._thread.join()
 
-    def _keep(self) -> None:
-        self._carefully(self._line.announce_positions)
-        while not self._ended.wait(TELL_SECONDS):
-            self._carefully(self._tell)
-            self._carefully(self._look)
-        self._carefully(self._tell)
+    def _work(self) -> None:
+        self._try(self._queue.announce_positions)
+        while not self._ended.wait(WRITE_SECONDS):
+            self._try(self._write_events)
+            self._try(self._check_wanted)
+        self._try(self._write_events)
 
-    def _tell(self) -> None:
-        told = self._recorder.take()
-        if not told:
+    def _write_events(self) -> None:
+        events = self._events.take()
+        if not events:
             return
         try:
-            self._line.tell(self._batch_id, told)
+            self._queue.append_events(self._batch_id, events)
         except LedgerUnavailable:
-            self._recorder.put_back(told)
+            self._events.put_back(events)
             raise
         self._changed()
 
-    def _look(self) -> None:
+    def _check_wanted(self) -> None:
         # A batch that was lost has no running run either: only the beat tells.
-        unwanted = self._reason is None and not self._line.is_wanted(self._batch_id)
+        unwanted = self._reason is None and not self._queue.is_wanted(self._batch_id)
         if unwanted or time.monotonic() >= self._next_beat:
-            if not self._line.beat(self._batch_id):
+            if not self._queue.beat(self._batch_id):
                 self._end("child_lost")
             elif unwanted:
                 self._end("cancelled")
@@ -135,8 +135,8 @@ class BatchMonitor:
             logger.warning("batch %s: %s", self._batch_id, reason)
             self._cancel(reason)
 
-    def _carefully(self, action: Callable[[], None]) -> None:
-        # What cannot be told now is told late or not at all: the run goes on.
+    def _try(self, action: Callable[[], None]) -> None:
+        # What cannot be written now is written late or not at all: the batch goes on.
         try:
             action()
         except LedgerUnavailable as error:

@@ -1,4 +1,4 @@
-"""Runs the demo in this process, for commands that need no server: one hold of the device, as few children as fit."""
+"""Runs the demo for a command that needs no server: takes the device once, and starts as few children as fit."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from demo_api.config import Settings
-from demo_api.devices import warm_child as held
-from demo_api.devices.lock import DeviceBusy, DeviceLock
+from demo_api.demo.capabilities import Capabilities
+from demo_api.devices.lock import DeviceBusy, DeviceLock, devices_of
+from demo_api.devices.recovery import DeviceRecovery
+from demo_api.devices.warm import end_waiting_child
 from demo_api.errors import DeviceFailed, RunFailed, SetupError, ShuttingDown, StorageFull
 from demo_api.messages import Batch, Event, Request, Run
 from demo_api.queue import DeviceStates, Ledger, new_id
@@ -22,8 +24,9 @@ class LocalRun:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._engine = DemoRunner(settings)
-        self.name = self._engine.name
+        self._device = devices_of(settings)[0]
+        self._demo = Capabilities(settings)
+        self._runner = DemoRunner(settings)
         self._lock = threading.Lock()
         self._batch_id: str | None = None
         self._reason: str | None = None
@@ -36,19 +39,18 @@ class LocalRun:
             BadRequest: the demo cannot do one of them.
             SetupError: the script, the interpreter, the model or the state folder is missing.
         """
-        for request in requests:
-            self._engine.accept(request)
-        self._engine.check()
-        demo, now = self._engine.demo(), time.time()
-        return [Run(new_id(), request, demo, accepted_at=now, waited_seconds=0.0) for request in requests]
+        selection, now = self._demo.accept(requests), time.time()
+        return [Run(new_id(), request, selection, accepted_at=now, waited_seconds=0.0) for request in requests]
 
-    def run(self, runs: Sequence[Run], tell: Callable[[Event], None], *, refuse_failed: bool = False) -> Iterator[Run]:
+    def run(
+        self, runs: Sequence[Run], on_event: Callable[[Event], None], *, refuse_failed: bool = False
+    ) -> Iterator[Run]:
         """Runs them, and yields each when its child has ended, with ``result`` and ``time_seconds``.
 
-        The device is held from before the first child until after the last one, or until the iterator is closed.
+        The device is taken from before the first child until after the last one, or until the iterator is closed.
 
         Args:
-            tell: gets the events, on this thread.
+            on_event: gets the events, on this thread.
             refuse_failed: whether a device that a reset did not help is left alone, as the server does.
 
         Raises:
@@ -57,24 +59,24 @@ class LocalRun:
             ShuttingDown: stopped before the device was free.
             LedgerUnavailable, StorageFull, SetupError: what the runs need on this machine is not there.
         """
-        begun, waiting = time.monotonic(), list(runs)
-        devices, name = Ledger(self._settings).devices, self._engine.device.name
+        started, waiting = time.monotonic(), list(runs)
+        devices, name = Ledger(self._settings).devices, self._device.name
         state = devices.get(name)
         if refuse_failed and state.state == "failed":
             raise DeviceFailed(f"The device {name} has failed: {state.reason}")
         try:
-            with self._hold(devices) as hold:
-                doubt = self._engine.clear_up()
+            with self._take_device(devices) as lock:
+                doubt = DeviceRecovery(devices, self._device, self._settings).clear_up()
                 if doubt:
                     devices.suspect(name, doubt)
                 while waiting:
-                    chosen = self._engine.choose(waiting[: self._settings.max_batch])
+                    chosen = self._runner.choose(waiting[: self._settings.max_batch])
                     waiting = [run for run in waiting if run not in chosen]
-                    batch = Batch(new_id(), chosen, claimed_at=begun)
-                    self._begin(batch.batch_id)
-                    outcome = self._engine.generate(batch, lambda _, event: tell(event), hold)
+                    batch = Batch(new_id(), chosen, claimed_at=started)
+                    self._start(batch.batch_id)
+                    outcome = self._runner.generate(batch, lambda _, event: on_event(event), lock)
                     devices.settle(name, outcome)
-                    seconds = time.monotonic() - begun
+                    seconds = time.monotonic() - started
                     for run, result in zip(chosen, outcome.results, strict=True):
                         yield replace(run, result=result, time_seconds=seconds)
         except OSError as error:
@@ -85,24 +87,24 @@ class LocalRun:
         with self._lock:
             self._reason = self._reason or reason
             if self._batch_id is not None:
-                self._engine.cancel(self._batch_id, self._reason)
+                self._runner.cancel(self._batch_id, self._reason)
         self._given_up.set()
 
     def hurry(self) -> None:
         """Cuts short the grace of a child that is being stopped."""
-        self._engine.hurry()
+        self._runner.hurry()
 
-    def _begin(self, batch_id: str) -> None:
+    def _start(self, batch_id: str) -> None:
         with self._lock:  # stop() either sees the batch or is seen here
             self._batch_id = batch_id
             if self._reason is not None:
-                self._engine.cancel(batch_id, self._reason)
+                self._runner.cancel(batch_id, self._reason)
 
-    def _hold(self, devices: DeviceStates) -> DeviceLock:
-        begun, device = time.monotonic(), self._engine.device
+    def _take_device(self, devices: DeviceStates) -> DeviceLock:
+        started, device = time.monotonic(), self._device
 
         def make_way() -> None:  # again and again: a server may start the next one whenever a run of its own has ended
-            doubt = held.let_go(device, grace=self._settings.stop_grace)
+            doubt = end_waiting_child(device, grace=self._settings.stop_grace)
             if doubt:
                 devices.suspect(device.name, doubt)
 
@@ -111,7 +113,7 @@ class LocalRun:
         except DeviceBusy:
             if self._reason == "cancelled":
                 raise ShuttingDown("The run was not started.") from None
-            seconds = round(time.monotonic() - begun, 1)
+            seconds = round(time.monotonic() - started, 1)
             sentence = f"Another process held the device for {seconds:g} s, so the run did not start."
             raise RunFailed(sentence, code="timed_out") from None
 

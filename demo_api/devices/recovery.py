@@ -1,21 +1,25 @@
-"""What is done about a device that a child may not have closed: the user's reset command, when nothing holds it."""
+"""Recovers a device: ends what killed servers left on it, and resets one that a child may not have closed."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Collection
 
 from demo_api.config import Settings
+from demo_api.demo import run_folder
+from demo_api.demo.command import MARK
+from demo_api.devices import reset
 from demo_api.devices.lock import Device, DeviceLock
-from demo_api.devices.reset import MARK, Reset, holders
-from demo_api.process import tree as process_tree
+from demo_api.devices.reset import Reset
+from demo_api.process import tree
 from demo_api.queue import DeviceStates
 
 logger = logging.getLogger(__name__)
 
 
 class DeviceRecovery:
-    """The care of one device. ``make_fit`` and ``reset`` want its hold; the others may be called by anybody."""
+    """Of one device. ``clear_up``, ``prepare`` and ``reset`` need its lock; the others may be called by anybody."""
 
     def __init__(self, states: DeviceStates, device: Device, settings: Settings) -> None:
         self._states = states
@@ -24,44 +28,74 @@ class DeviceRecovery:
         self._lock = threading.Lock()
         self._reset: Reset | None = None
         self._stopped = False
-        self._told: str | None = None
+        self._logged: str | None = None
+
+    def clear_up(self) -> str | None:
+        """Ends what killed runs left on the device, and removes their prompts.
+
+        Returns:
+            a sentence, when a child was cut off before it closed the device; otherwise None.
+        """
+        self._device.take_waiting()  # the child that waited is gone, or the lock would not be the caller's
+        folders = run_folder.existing(self._settings.runs_dir)
+        cut_off = [folder for folder in folders if folder.is_cut_off(self._device.name)]
+        doubt = self.end_lost({folder.path.name for folder in cut_off})
+        for folder in cut_off:
+            # The plugin removes the prompts when pytest has ended, and with it whatever opened the device.
+            if folder.prompts.exists():
+                doubt = doubt or f"The child of batch {folder.path.name} was killed together with its server."
+            folder.forget_prompts()
+        run_folder.prune(folders, keep=self._settings.keep_runs, days=self._settings.keep_days)
+        return doubt
+
+    def end_lost(self, batch_ids: Collection[str]) -> str | None:
+        """Ends what is left of batches whose server is gone or suspended: SIGINT first, so that the device is closed.
+
+        Returns:
+            a sentence, when the device may not have been closed.
+        """
+        left = tree.survivors(MARK, batch_ids)
+        if not left:
+            return None
+        logger.warning("ending %d processes that a lost server left: %s", len(left), left)
+        in_order = tree.end(left, grace=self._settings.stop_grace)
+        return None if in_order else "What a lost server had left on the device did not leave at SIGINT."
 
     def is_due(self) -> bool:
         """Whether the device is in doubt and there is a command that resets it."""
+        if self._settings.reset_command is None:
+            return False
         # "resetting" was left behind by a server that was killed while it did that.
-        in_doubt = self._states.get(self._device.name).state in ("suspect", "resetting")
-        return in_doubt and self._settings.reset_command is not None
+        return self._states.get(self._device.name).state in ("suspect", "resetting")
 
-    def make_fit(self, hold: DeviceLock) -> bool:
+    def prepare(self, lock: DeviceLock) -> bool:
         """Resets the device if that is due. Returns whether it may be used."""
         if self.is_due():
-            in_the_way = holders()  # a process that has nothing to do with us must not lose the device under its feet
-            if in_the_way:
-                self._tell_in_the_way(", ".join(in_the_way))
+            users = reset.holders()  # a process that has nothing to do with us must not lose the device under its feet
+            if users:
+                self._log_users(", ".join(users))
                 return False
-            self.reset(hold)
+            self.reset(lock)
         return self._states.get(self._device.name).state != "failed"
 
-    def reset(self, hold: DeviceLock) -> None:
-        """Resets the device, and notes what came of it: ``free``, ``failed``, or ``suspect`` when it was stopped."""
+    def reset(self, lock: DeviceLock) -> None:
+        """Resets the device, and records the outcome: ``free``, ``failed``, or ``suspect`` when it was stopped."""
         name, settings = self._device.name, self._settings
         self._states.set(name, "resetting", f"The device is being reset with `{settings.reset_command}`.")
-        ours = {
-            variable: value for variable, value in settings.inherited.items() if not variable.startswith("DEMO_API")
-        }
-        reset = Reset(
+        environment = {name: value for name, value in settings.inherited.items() if not name.startswith("DEMO_API")}
+        running = Reset(
             [command for command in (settings.reset_command, settings.reset_check) if command],
             mark=self._device.mark,
             timeout_s=settings.reset_timeout,
-            environment={**ours, **self._device.environment},
-            lock=hold.fd,
+            environment={**environment, **self._device.environment},
+            lock=lock.fd,
         )
         with self._lock:
-            self._reset = reset
+            self._reset = running
             if self._stopped:
-                reset.stop()
+                running.stop()
         logger.info("device %s: resetting", name)
-        problem = reset.run()
+        problem = running.run()
         if problem is None:
             self._states.set(name, "free")
         elif self._stopped:
@@ -77,13 +111,13 @@ class DeviceRecovery:
             if self._reset is not None:
                 self._reset.stop()
 
-    def end_lost(self) -> None:
-        """Ends a reset that a server had begun which is gone. Nobody has told it that its server died."""
+    def end_lost_reset(self) -> None:
+        """Ends a reset whose server is gone: nothing tells its processes that their server died."""
         if self._states.get(self._device.name).state == "resetting":
-            left = process_tree.survivors(MARK, {self._device.mark})
-            process_tree.end(left, grace=self._settings.stop_grace)
+            left = tree.survivors(reset.MARK, {self._device.mark})
+            tree.end(left, grace=self._settings.stop_grace)
 
-    def _tell_in_the_way(self, in_the_way: str) -> None:
-        if in_the_way != self._told:
-            logger.warning("device %s: not reset while it is used by %s", self._device.name, in_the_way)
-            self._told = in_the_way
+    def _log_users(self, users: str) -> None:
+        if users != self._logged:
+            logger.warning("device %s: not reset while it is used by %s", self._device.name, users)
+            self._logged = users

@@ -121,11 +121,11 @@ class DirectEngine:
             "since": None,
             "warm": "off",
         }
-        _, path = home.model_variable(self._settings)
+        variable, path = home.model_variable(self._settings)
         return {
             "model": self._model.name or Path(path).name,
             "model_loaded": loaded,
-            **home.model_place(self._settings),
+            **home.model_place(variable, path),
             "queue": {
                 "waiting": waiting,
                 "running": running,

@@ -14,8 +14,8 @@ from typing import Any
 
 from demo_api.config import Settings
 from demo_api.demo import home
-from demo_api.devices import warm_child as held
 from demo_api.devices.lock import DeviceLock, devices_of
+from demo_api.devices.warm import end_waiting_child
 from demo_api.errors import DemoApiError, SetupError
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def lock_device(settings: Settings) -> DeviceLock:
     device = devices_of(settings)[0]
     with setup_step(f"The lock of the device {device.name!r} cannot be taken", "Look at DEMO_API_STATE_DIR."):
         device.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        held.let_go(device, grace=settings.stop_grace)
+        end_waiting_child(device, grace=settings.stop_grace)
         hold = device.try_lock(keeps_share=True)
     if hold is not None and hold.others_serve:
         hold.__exit__(None, None, None)

@@ -1,4 +1,4 @@
-"""What the ledger tells of runs, and what it forgets."""
+"""Reads runs and their events, and removes old ones."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from dataclasses import dataclass
 from sqlalchemy import delete, select
 from sqlalchemy.sql.elements import ColumnElement
 
+from demo_api.demo.run_folder import JUST_ENDED_SECONDS, SECONDS_A_DAY
 from demo_api.errors import BadRequest, NoSuchRun
 from demo_api.messages import Event, Run
 from demo_api.queue import rows
 from demo_api.queue.database import Database
 from demo_api.queue.schema import batches, events, runs
 
-JUST_ENDED_SECONDS = 60
-"""What has just ended is not forgotten, however little is to be kept: somebody may be about to read it."""
-
-_SECONDS_A_DAY = 86_400
-
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a run is: all that somebody who waits must look at."""
+    """How far a run is: all that somebody who waits must know."""
 
     status: str
     last_event: int
 
+    @property
+    def ended(self) -> bool:
+        """Whether its status is for good."""
+        return self.status not in ("queued", "running")
+
 
 class History:
-    """All that only reads runs, and the forgetting of old ones."""
+    """All that only reads runs, and the removal of old ones."""
 
     def __init__(self, database: Database, *, keep_runs: int, keep_days: float) -> None:
         self._database = database
@@ -72,31 +73,31 @@ class History:
                     )
                 wanted.append(runs.c.number < number)
             newest = select(runs).where(*wanted).order_by(runs.c.number.desc()).limit(limit)
-            line = select(runs.c.number).where(runs.c.status == "queued").order_by(runs.c.number)
-            places = {number: place for place, number in enumerate(connection.execute(line).scalars(), 1)}
-            return [rows.to_run(row, places.get(row["number"])) for row in connection.execute(newest).mappings()]
+            queue = select(runs.c.number).where(runs.c.status == "queued").order_by(runs.c.number)
+            positions = {number: position for position, number in enumerate(connection.execute(queue).scalars(), 1)}
+            return [rows.to_run(row, positions.get(row["number"])) for row in connection.execute(newest).mappings()]
 
     def events(self, run_id: str, after: int = 0) -> list[tuple[int, Event]]:
         """A run's events with their numbers, from the one after ``after``."""
         own = select(events).join(runs).where(rows.named(run_id), events.c.number > after)
         with self._database.read() as connection:
-            told = connection.execute(own.order_by(events.c.number)).mappings()
-            return [(row["number"], Event(row["kind"], row["at"], row["data"])) for row in told]
+            found = connection.execute(own.order_by(events.c.number)).mappings()
+            return [(row["number"], Event(row["kind"], row["at"], row["data"])) for row in found]
 
-    def progress_of(self, run_ids: Sequence[str]) -> dict[str, RunProgress]:
+    def progress(self, run_ids: Sequence[str]) -> dict[str, RunProgress]:
         """How far these runs are; those that are not there are missing."""
         wanted = select(runs.c.run_id, runs.c.status, runs.c.last_event).where(runs.c.run_id.in_(run_ids))
         with self._database.read() as connection:
             return {row.run_id: RunProgress(row.status, row.last_event) for row in connection.execute(wanted)}
 
-    def tidy(self) -> None:
-        """Forgets the runs that ended too long ago, and the oldest of those that are too many."""
+    def prune(self) -> None:
+        """Removes the runs that ended too long ago, and the oldest of those that are too many."""
         now = time.time()
         ended = runs.c.finished_at < now - JUST_ENDED_SECONDS
         oldest_kept = select(runs.c.number).where(ended).order_by(runs.c.number.desc()).offset(self._keep_runs - 1)
         with self._database.read() as connection:
             number = connection.execute(oldest_kept.limit(1)).scalar() or 0
-            old = ended & ((runs.c.number < number) | (runs.c.finished_at < now - self._keep_days * _SECONDS_A_DAY))
+            old = ended & ((runs.c.number < number) | (runs.c.finished_at < now - self._keep_days * SECONDS_A_DAY))
             if connection.execute(select(runs.c.number).where(old).limit(1)).first() is None:
                 return
         with self._database.write() as connection:

@@ -1,4 +1,4 @@
-"""Tells who waits for a run that something has happened in it, whichever process did it."""
+"""Wakes threads that wait for a run, whichever process changed it."""
 
 from __future__ import annotations
 
@@ -9,32 +9,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from demo_api.errors import LedgerUnavailable
-from demo_api.queue import History
-from demo_api.queue.history import RunProgress
+from demo_api.queue.history import History, RunProgress
 
 logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.1
-"""How often the ledger is looked at for what other processes did, while somebody waits here."""
+_CHECK_SECONDS = 0.1
+"""How often the ledger is checked for what other processes did, while somebody waits here."""
 
 
 class RunWaiters:
-    """One look at the ledger for all who wait in this process, so that their number costs the ledger nothing."""
+    """One thread reads the ledger for all who wait in this process, so that their number costs the ledger nothing."""
 
     def __init__(self, history: History) -> None:
         self._history = history
         self._watched: Counter[str] = Counter()
-        self._progress_of: dict[str, RunProgress] = {}
+        self._latest: dict[str, RunProgress] = {}
         self._changed = threading.Condition()
-        self._rung = threading.Event()
+        self._notified = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def ring(self) -> None:
-        """Something was changed in the ledger by this process: look at once."""
-        self._rung.set()
+    def notify(self) -> None:
+        """This process has changed the ledger: check at once."""
+        self._notified.set()
 
     def wake(self) -> None:
-        """Lets everybody who waits look at what else they wait for."""
+        """Lets everybody who waits check what else they wait for."""
         with self._changed:
             self._changed.notify_all()
 
@@ -44,9 +43,9 @@ class RunWaiters:
         with self._changed:
             self._watched[run_id] += 1
             if self._thread is None:
-                self._thread = threading.Thread(target=self._look, name="watcher", daemon=True)
+                self._thread = threading.Thread(target=self._work, name="waiters", daemon=True)
                 self._thread.start()
-        self.ring()
+        self.notify()
         try:
             yield
         finally:
@@ -54,41 +53,39 @@ class RunWaiters:
                 self._watched[run_id] -= 1
                 if not self._watched[run_id]:
                     del self._watched[run_id]
-                    self._progress_of.pop(run_id, None)
+                    self._latest.pop(run_id, None)
 
-    def watchers(self, run_id: str) -> int:
+    def count(self, run_id: str) -> int:
         """How many wait for the run in this process."""
         with self._changed:
             return self._watched[run_id]
 
     def wait(self, run_id: str, seen: RunProgress | None, seconds: float) -> RunProgress | None:
-        """Waits until the run is no longer as ``seen``, or was woken, or for so many seconds.
+        """Waits until the run is no longer as ``seen``, or ``wake`` was called, or for so many seconds.
 
         Returns:
             how far it is now; None when that is not known (yet).
         """
         with self._changed:
-            if self._progress_of.get(run_id) == seen:
+            if self._latest.get(run_id) == seen:
                 self._changed.wait(seconds)
-            return self._progress_of.get(run_id)
+            return self._latest.get(run_id)
 
-    def _look(self) -> None:
+    def _work(self) -> None:
         while True:
             with self._changed:
                 run_ids = list(self._watched)
                 if not run_ids:  # nobody waits any more; the next one who does starts another thread
                     self._thread = None
                     return
-            self._rung.clear()
+            self._notified.clear()
             try:
-                progress_of = self._history.progress_of(run_ids)
+                latest = self._history.progress(run_ids)
             except LedgerUnavailable as error:
                 logger.warning("%s", error)
-                progress_of = None
+                latest = None
             with self._changed:
-                if progress_of is not None and progress_of != self._progress_of:
-                    self._progress_of = {
-                        run_id: each for run_id, each in progress_of.items() if run_id in self._watched
-                    }
+                if latest is not None and latest != self._latest:
+                    self._latest = {run_id: each for run_id, each in latest.items() if run_id in self._watched}
                     self._changed.notify_all()
-            self._rung.wait(_LOOK_SECONDS)
+            self._notified.wait(_CHECK_SECONDS)

@@ -7,7 +7,7 @@ import atexit
 from flask import Flask
 
 from demo_api.config import Settings
-from demo_api.devices.demo_engine import DemoEngine as Door
+from demo_api.queue.door import Door
 from demo_api.web.access import add_access
 from demo_api.web.chat import add_chat, add_health
 from demo_api.web.cors import add_cors

@@ -11,9 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from demo_api.devices.lock import STATES
 from demo_api.errors import RUN_CODES, DemoApiError
-from demo_api.messages import Run, Timing
+from demo_api.messages import DEVICE_STATES, Run, Timing
 from demo_api.web import health
 from demo_api.web.engine import Engine
 from demo_api.web.tallies import Key, Tallies
@@ -144,7 +143,7 @@ def _service(engine: Engine) -> Iterator[Metric]:
         yield GaugeMetricFamily("demo_api_queue_limit", "How many runs may wait.", value=told["queue"]["limit"])
     states = GaugeMetricFamily("demo_api_device_state", "1 for the state it is in.", labels=("device", "state"))
     for device in told["devices"]:
-        for state in STATES:
+        for state in DEVICE_STATES:
             states.add_metric((str(device["name"]), state), float(device["state"] == state))
     yield states
     warm = sum(device["warm"] != "off" for device in told["devices"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask, Response, request
 
 from demo_api.config import Settings
-from demo_api.devices.demo_engine import DemoEngine as Door
+from demo_api.queue.door import Door
 from demo_api.web.engine import Engine
 from demo_api.web.metrics import Metrics
 from demo_api.web.tallies import Tallies

@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 from flask import Flask, Response, jsonify, request
 
 from demo_api import bodies
-from demo_api.devices.demo_engine import DemoEngine as Door
 from demo_api.errors import BadRequest
 from demo_api.messages import STATUSES, parse_requests
+from demo_api.queue.door import Door
 from demo_api.shapes import RunPage
 from demo_api.web import event_stream
 from demo_api.web.chat import event_response

@@ -20,7 +20,7 @@ def test_only_the_owner_can_read_it(folder: RunFolder) -> None:
     folder.write(["a secret"], {})
     assert folder.path.stat().st_mode & 0o777 == 0o700
     assert folder.prompts.stat().st_mode & 0o777 == 0o600
-    assert folder.order.stat().st_mode & 0o777 == 0o600
+    assert folder.plugin_config.stat().st_mode & 0o777 == 0o600
 
 
 def test_the_prompt_file_is_ascii_and_has_prompts_only(folder: RunFolder) -> None:
@@ -76,7 +76,7 @@ def test_tidy_keeps_the_newest_and_the_young_and_what_runs_and_what_is_not_ours(
         os.utime(tmp_path / name, (now - days * run_folder.SECONDS_A_DAY,) * 2)
     (tmp_path / "exp1").mkdir()
     (tmp_path / "exp1/prompts.json").touch()
-    run_folder.tidy(run_folder.existing(tmp_path), keep=3, days=30)
+    run_folder.prune(run_folder.existing(tmp_path), keep=3, days=30)
     assert {path.name for path in tmp_path.iterdir()} == {names[0], names[1], names[3], names[5], "exp1"}
     assert (tmp_path / "exp1/prompts.json").exists()
 
@@ -91,7 +91,7 @@ def test_the_prompts_are_written_anew(folder: RunFolder, there: bool) -> None:
 
 def test_a_folder_that_another_server_has_removed_meanwhile_is_no_error(tmp_path: Path) -> None:
     gone = RunFolder(tmp_path / "20260101-000000-0000dead")
-    run_folder.tidy([gone], keep=1, days=30)
+    run_folder.prune([gone], keep=1, days=30)
     (tmp_path / gone.path.name).symlink_to(tmp_path / "nowhere")  # listed, and not there when it is looked at
     assert [folder.path for folder in run_folder.existing(tmp_path)] == [gone.path]
 
@@ -99,7 +99,7 @@ def test_a_folder_that_another_server_has_removed_meanwhile_is_no_error(tmp_path
 def test_tidy_keeps_what_has_just_ended(tmp_path: Path) -> None:
     for number in range(3):
         RunFolder.create(tmp_path, f"20260101-000000-{number:08x}")
-    run_folder.tidy(run_folder.existing(tmp_path), keep=1, days=30)
+    run_folder.prune(run_folder.existing(tmp_path), keep=1, days=30)
     assert len(list(tmp_path.iterdir())) == 3
 
 

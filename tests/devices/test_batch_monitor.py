@@ -22,7 +22,7 @@ from demo_api.messages import Answer, Batch, Event, Request, Result, Run
 from demo_api.queue import Ledger
 
 HEADER = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>"
-TELL_SECONDS = 0.1  # half of the real ones, for tests that are done soon
+WRITE_SECONDS = 0.1  # half of the real ones, for tests that are done soon
 
 
 def phase(name: str) -> Event:
@@ -213,7 +213,7 @@ class Scene:
 @pytest.fixture
 def scene(settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Scene]]:
     """Makes scenes whose ledgers are closed when the test ends."""
-    monkeypatch.setattr("demo_api.devices.batch_monitor.TELL_SECONDS", TELL_SECONDS)
+    monkeypatch.setattr("demo_api.devices.batch_monitor.WRITE_SECONDS", WRITE_SECONDS)
     made: list[Scene] = []
 
     def make(*prompts: str, **flags: object) -> Scene:
@@ -225,13 +225,13 @@ def scene(settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) ->
         each.ledger.close()
 
 
-def pause(seconds: float = TELL_SECONDS * 3) -> None:
+def pause(seconds: float = WRITE_SECONDS * 3) -> None:
     """For what must not happen meanwhile: the keeper looks twice at least."""
     threading.Event().wait(seconds)
 
 
 def keepers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("keeper-")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("monitor-")]
 
 
 def test_events_are_in_the_ledger_while_the_batch_runs(scene: Callable[..., Scene]) -> None:
@@ -272,7 +272,7 @@ def test_many_events_cost_few_writes(scene: Callable[..., Scene]) -> None:
         for iteration in range(60):
             here.recorder(here.ids[0], progress(iteration))
             pause(0.01)
-    assert 2 <= len(here.told()) <= (time.monotonic() - begun) / TELL_SECONDS + 1
+    assert 2 <= len(here.told()) <= (time.monotonic() - begun) / WRITE_SECONDS + 1
     assert here.told()[-1] == progress(59)
 
 

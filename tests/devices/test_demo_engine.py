@@ -15,12 +15,13 @@ from support.echo_engine import EchoEngine
 from support.waiting import until
 
 from demo_api.config import Settings
+from demo_api.demo.run_folder import RunFolder
 from demo_api.devices.demo_engine import DemoEngine
-from demo_api.devices.lock import Device
+from demo_api.devices.lock import Device, devices_of
 from demo_api.devices.loop import DeviceLoop
 from demo_api.errors import BadRequest, DeviceFailed, LedgerUnavailable, NoSuchRun, QueueFull, RunEnded, ShuttingDown
 from demo_api.messages import Request, Run
-from demo_api.queue import Ledger
+from demo_api.queue import Ledger, new_id
 
 Make = Callable[..., tuple[DemoEngine, EchoEngine]]
 
@@ -36,8 +37,8 @@ def make(settings: Callable[..., Settings]) -> Iterator[Make]:
 
     def start(*engines: EchoEngine, hold: bool = False, **flags: object) -> tuple[DemoEngine, EchoEngine]:
         chosen = settings(**flags)
-        used = engines or (EchoEngine(chosen.state_dir, hold=hold),)
-        dispatcher = DemoEngine(Ledger(chosen), used, chosen)
+        used = engines or (EchoEngine(hold=hold),)
+        dispatcher = DemoEngine(Ledger(chosen), used[0], used, chosen)
         made.append(dispatcher)
         return dispatcher, used[0]
 
@@ -50,8 +51,8 @@ def make(settings: Callable[..., Settings]) -> Iterator[Make]:
 def loop(settings: Callable[..., Settings]) -> tuple[DeviceLoop, EchoEngine, Ledger]:
     """A loop whose body the test calls."""
     chosen = settings()
-    ledger, engine = Ledger(chosen), EchoEngine(chosen.state_dir)
-    return DeviceLoop(ledger, engine, chosen, changed=lambda: None), engine, ledger
+    ledger, engine = Ledger(chosen), EchoEngine()
+    return DeviceLoop(ledger, devices_of(chosen)[0], engine, chosen, changed=lambda: None), engine, ledger
 
 
 def response(run: Run) -> str | None:
@@ -234,10 +235,9 @@ def test_what_is_not_there_or_has_ended_cannot_be_cancelled(make: Make) -> None:
         dispatcher.cancel("none")
 
 
-def test_two_devices_run_two_batches_at_once(make: Make, settings: Callable[..., Settings]) -> None:
-    folder = settings().state_dir
-    engines = [EchoEngine(folder, hold=True, device=name) for name in ("one", "other")]
-    dispatcher, _ = make(*engines, max_batch=1)
+def test_two_devices_run_two_batches_at_once(make: Make) -> None:
+    engines = [EchoEngine(hold=True), EchoEngine(hold=True)]
+    dispatcher, _ = make(*engines, devices="one; other", max_batch=1)
     dispatcher.start()
     runs = dispatcher.submit([ask("a"), ask("b")])
     assert all(engine.entered.wait(10) for engine in engines)
@@ -316,12 +316,15 @@ def test_a_reset_that_a_killed_server_had_begun_is_done_again(
     assert witness.exists()
 
 
-def test_a_killed_child_found_on_the_device_makes_it_suspect(make: Make) -> None:
-    dispatcher, engine = make()
-    engine.left_behind = "A child was killed together with its server."
+def test_a_killed_child_found_on_the_device_makes_it_suspect(make: Make, settings: Callable[..., Settings]) -> None:
+    dispatcher, _ = make()
+    left = RunFolder.create(settings().runs_dir, new_id())
+    left.write(["Hello"], {"device": "device"})
     dispatcher.submit([ask("fail")])
     dispatcher.start()
-    until(lambda: state(dispatcher) == ("suspect", "A child was killed together with its server."))
+    reason = f"The child of batch {left.path.name} was killed together with its server."
+    until(lambda: state(dispatcher) == ("suspect", reason))
+    assert not left.prompts.exists()
 
 
 def test_a_batch_of_a_server_that_is_gone_is_run_again_at_once(loop: tuple[DeviceLoop, EchoEngine, Ledger]) -> None:
@@ -349,7 +352,7 @@ def test_a_run_is_alone_on_its_last_attempt(loop: tuple[DeviceLoop, EchoEngine, 
 def test_a_batch_of_a_server_that_lives_is_left_alone(loop: tuple[DeviceLoop, EchoEngine, Ledger]) -> None:
     body, engine, ledger = loop
     ledger.queue.submit([ask("a")], {})
-    with engine.device.try_lock() as holding:  # type: ignore[union-attr]
+    with body.device.try_lock() as holding:  # type: ignore[union-attr]
         ledger.queue.claim("device", lambda runs: list(runs))
         holding.hand_to_child()  # and the child is gone
         assert not body.turn()
@@ -420,7 +423,7 @@ def test_no_thread_is_left_when_nobody_waits(make: Make) -> None:
     dispatcher.start()
     dispatcher.wait(dispatcher.submit([ask("a")])[0].run_id)
     dispatcher.close()
-    names = ("device-", "watcher", "keeper-")
+    names = ("device-", "watcher", "monitor-")
     until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith(names)])
 
 
@@ -455,11 +458,14 @@ def test_bad_requests_are_errors_of_the_family() -> None:
     }
 
 
-def test_a_device_is_not_given_up_for_the_time_in_which_nobody_wanted_it(make: Make) -> None:
-    dispatcher, engine = make(stop_grace=1, run_timeout=1)
-    hold = engine.device.try_lock()
+def test_a_device_is_not_given_up_for_the_time_in_which_nobody_wanted_it(
+    make: Make, settings: Callable[..., Settings]
+) -> None:
+    dispatcher, _ = make(stop_grace=1, run_timeout=1)
+    (device,) = devices_of(settings())
+    hold = device.try_lock()
     assert hold is not None
-    engine.device.note_waiting("another server's child")
+    device.note_waiting("another server's child")
     dispatcher.start()
     unwanted = dispatcher.submit([ask("wanted no more")])[0]
     threading.Event().wait(0.3)
@@ -467,14 +473,14 @@ def test_a_device_is_not_given_up_for_the_time_in_which_nobody_wanted_it(make: M
     threading.Event().wait(2)
     run = dispatcher.submit([ask("Hello")])[0]
     threading.Event().wait(0.3)
-    assert engine.device.waiting() == "another server's child"
+    assert device.waiting() == "another server's child"
     hold.__exit__(None, None, None)
     assert response(dispatcher.wait(run.run_id)) == "Hello"
 
 
 def test_a_batch_that_is_told_to_a_waiting_child_at_this_moment_is_not_lost(settings: Callable[..., Settings]) -> None:
     chosen = settings()
-    ledger, engine = Ledger(chosen), EchoEngine(chosen.state_dir)
+    ledger, engine = Ledger(chosen), EchoEngine()
     theirs = Device("device", chosen.state_dir)
     shares = []
 
@@ -487,12 +493,12 @@ def test_a_batch_that_is_told_to_a_waiting_child_at_this_moment_is_not_lost(sett
                 assert ledger.queue.claim("device", engine.choose)
             return seen
 
-    engine.device = Watched("device", chosen.state_dir)
+    watched = Watched("device", chosen.state_dir)
     with open(chosen.state_dir / "device.lock", "w") as child:
         fcntl.flock(child, fcntl.LOCK_EX)
         theirs.note_waiting("their child")
         ledger.queue.submit([ask("Hello")], {})
-        assert not DeviceLoop(ledger, engine, chosen, changed=lambda: None).turn()
+        assert not DeviceLoop(ledger, watched, engine, chosen, changed=lambda: None).turn()
     assert ledger.queue.batches("device", "lost") == []
     assert len(ledger.queue.batches("device", "open")) == 1
     shares[0].__exit__(None, None, None)

@@ -125,8 +125,8 @@ def test_a_hold_to_the_end_is_not_left_to_the_child(device: Device) -> None:
 
 
 def test_two_devices_have_nothing_to_do_with_each_other(tmp_path: Path) -> None:
-    devices = "one TT_VISIBLE_DEVICES=0; other TT_VISIBLE_DEVICES=1 'A=b c'"
-    one, other = devices_of(Settings.load({"devices": devices, "state_dir": tmp_path}, {}))
+    text = "one TT_VISIBLE_DEVICES=0; other TT_VISIBLE_DEVICES=1 'A=b c'"
+    one, other = devices_of(Settings.load({"state_dir": tmp_path, "devices": text}))
     assert (one.environment, other.environment) == (
         {"TT_VISIBLE_DEVICES": "0"},
         {"TT_VISIBLE_DEVICES": "1", "A": "b c"},

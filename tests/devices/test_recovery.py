@@ -106,9 +106,8 @@ def states(settings: Callable[..., Settings]) -> DeviceStates:
     return Ledger(settings()).devices
 
 
-def care(states: DeviceStates, settings: Settings) -> tuple[DeviceRecovery, Device]:
-    (device,) = devices_of(settings)
-    return DeviceRecovery(states, device, settings), device
+def recovery_of(states: DeviceStates, settings: Settings) -> tuple[DeviceRecovery, Device]:
+    return DeviceRecovery(states, devices_of(settings)[0], settings), devices_of(settings)[0]
 
 
 def test_the_command_is_told_which_device_and_no_secrets_and_holds_the_lock(
@@ -117,9 +116,9 @@ def test_the_command_is_told_which_device_and_no_secrets_and_holds_the_lock(
     monkeypatch.setenv("DEMO_API_DATABASE_URL", f"sqlite:///{tmp_path}/ledger.db")
     code = f"import os; open({str(tmp_path / 'environ')!r}, 'w').write(repr(sorted(os.environ)))"
     chosen = settings(devices="device TT_VISIBLE_DEVICES=0", reset_command=python(code))
-    caring, device = care(states, chosen)
+    recovery, device = recovery_of(states, chosen)
     with device.try_lock() as hold:  # type: ignore[union-attr]
-        caring.reset(hold)
+        recovery.reset(hold)
     told = (tmp_path / "environ").read_text()
     assert "TT_VISIBLE_DEVICES" in told
     assert "DEMO_API_DATABASE_URL" not in told
@@ -129,7 +128,7 @@ def test_the_command_is_told_which_device_and_no_secrets_and_holds_the_lock(
 def test_a_device_stays_taken_while_the_reset_of_a_killed_server_goes_on_and_that_is_ended(
     states: DeviceStates, settings: Callable[..., Settings]
 ) -> None:
-    caring, device = care(states, settings(reset_command=HANGS))
+    recovery, device = recovery_of(states, settings(reset_command=HANGS))
     hold = device.try_lock()
     assert hold is not None
     assert hold.fd is not None
@@ -140,10 +139,10 @@ def test_a_device_stays_taken_while_the_reset_of_a_killed_server_goes_on_and_tha
     orphan.stdout.readline()
     hold.__exit__(None, None, None)
     assert device.has_child()
-    caring.end_lost()
+    recovery.end_lost_reset()
     assert orphan.poll() is None  # it is not ours to end while nobody resets the device
     states.set("device", "resetting", "It is being reset.")
-    caring.end_lost()
+    recovery.end_lost_reset()
     orphan.communicate(timeout=10)
     assert not device.has_child()
 
@@ -152,15 +151,15 @@ def test_a_device_that_somebody_uses_is_not_reset(
     states: DeviceStates, settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     in_the_way = ["1234 (tt-smi)"]
-    monkeypatch.setattr("demo_api.devices.recovery.holders", lambda: in_the_way)
-    caring, device = care(states, settings(reset_command=f"touch {tmp_path}/reset"))
+    monkeypatch.setattr("demo_api.devices.reset.holders", lambda: in_the_way)
+    recovery, device = recovery_of(states, settings(reset_command=f"touch {tmp_path}/reset"))
     states.set("device", "suspect", "A child was killed.")
     with device.try_lock() as hold:  # type: ignore[union-attr]
-        assert not caring.make_fit(hold)
+        assert not recovery.prepare(hold)
         assert not (tmp_path / "reset").exists()
         assert states.get("device").state == "suspect"
         in_the_way.clear()
-        assert caring.make_fit(hold)
+        assert recovery.prepare(hold)
     assert (tmp_path / "reset").exists()
 
 

@@ -154,7 +154,7 @@ def test_a_file_that_changed_while_the_child_started_counts_as_changed(tmp_path:
     late = "import os, pathlib\npathlib.Path(__file__).touch()\n\ndef test_a():\n    pass\n"
     home.mkdir()
     (home / "test_late.py").write_text(late)
-    ended, log = _tell(home, folder, b'{"options": {}}\n')
+    ended, log = _send(home, folder, b'{"options": {}}\n')
     assert "collected" not in log
     assert ended == 0
 
@@ -178,7 +178,7 @@ def test_a():
     open("ran", "w").close()
 """
     (home / "test_it.py").write_text(lines)
-    ended, log = _tell(home, tmp_path / "run", b'{"options": {}}\n')
+    ended, log = _send(home, tmp_path / "run", b'{"options": {}}\n')
     assert (ended, (home / "ran").exists()) == (0, True), log
 
 
@@ -187,28 +187,28 @@ def test_at_the_end_of_input_a_child_leaves_at_once_and_runs_nothing(tmp_path: P
     home = tmp_path / "home"
     home.mkdir()
     (home / "test_it.py").write_text("def test_a():\n    open('ran', 'w').close()\n")
-    ended, log = _tell(home, tmp_path / "run", line)
+    ended, log = _send(home, tmp_path / "run", line)
     assert (ended, (home / "ran").exists()) == (0, False)
     assert '"message": "waiting"' in log
     assert "collected" not in log
 
 
-def _tell(home: Path, folder: Path, line: bytes) -> tuple[int, str]:
+def _send(home: Path, folder: Path, line: bytes) -> tuple[int, str]:
     """Starts pytest with the plugin in a held child, tells it a line, and returns its exit code and log."""
     folder.mkdir(mode=0o700)
     run = RunFolder(folder)
-    run.write_order({"parent_pid": os.getpid(), "waits": True})
+    run.write_plugin_config({"parent_pid": os.getpid(), "waits": True})
     plugin = Path(sys.modules["demo_api"].__path__[0]) / "demo/plugin"
     child = Child(
         [sys.executable, "-m", "pytest", "-s", "-p", "demo_api_child"],
         cwd=home,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(plugin), "DEMO_API_CHILD": str(run.order)},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(plugin), "DEMO_API_CHILD": str(run.plugin_config)},
         stdout=run.stdout,
         stderr=run.stderr,
         mark=("DEMO_API_RUN", str(folder)),
         waits=True,
     )
-    child.tell(line)
+    child.send_line(line)
     ended = child.follow(timeout_s=60, max_output=2**20, on_output=lambda stream, chunk: None)
     assert ended.stopped is None
     return ended.exit_code, run.stderr.read_text()
@@ -307,7 +307,7 @@ def test_children_that_do_not_go_on_waiting_are_not_started_again_and_again(
 def test_a_child_that_was_ready_and_does_not_begin_is_not_waited_for_as_if_it_were_starting(
     serve: Serve, child_settings: ChildSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_ANSWER_S", 1.0)
+    monkeypatch.setattr(runner, "_START_SECONDS", 1.0)
     server = serve(child_settings("passes", warm="imports", run_timeout=60))
     wait_for_child(server.settings.state_dir).suspend()
     begun = time.monotonic()
@@ -319,7 +319,7 @@ def test_a_child_that_begins_when_it_is_given_up_is_not_the_run_s_affair(
     serve: Serve, child_settings: ChildSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHILD_PAUSE", "3")
-    monkeypatch.setattr(runner, "_ANSWER_S", 1.0)
+    monkeypatch.setattr(runner, "_START_SECONDS", 1.0)
     server = serve(child_settings("deaf_if_warm", warm="imports", run_timeout=4, stop_grace=10))
     until(lambda: is_held(server))
     pause(0.7)  # it is deaf by now

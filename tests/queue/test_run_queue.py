@@ -470,9 +470,9 @@ def test_a_result_says_what_becomes_of_a_run(open_ledger: OpenLedger) -> None:
 
 USES: dict[str, Callable[[Ledger, Batch], object]] = {
     "finish": lambda ledger, batch: ledger.queue.finish(batch.batch_id, answers(batch), 1),
-    "give_back": lambda ledger, batch: ledger.queue.give_back(batch.batch_id),
+    "give_back": lambda ledger, batch: ledger.queue.requeue(batch.batch_id),
     "beat": lambda ledger, batch: ledger.queue.beat(batch.batch_id),
-    "tell": lambda ledger, batch: ledger.queue.tell(
+    "tell": lambda ledger, batch: ledger.queue.append_events(
         batch.batch_id, {run.run_id: [Event("phase", None, {"phase": "decode"})] for run in batch.runs}
     ),
 }
@@ -511,8 +511,8 @@ def test_runs_that_are_given_back_stand_where_they_stood_and_were_not_tried(open
     ledger = open_ledger(max_batch=2)
     runs = ledger.queue.submit([ask(prompt) for prompt in "abcd"], {})
     first, second = claim(ledger), claim(ledger)
-    assert ledger.queue.give_back(second.batch_id)
-    assert ledger.queue.give_back(first.batch_id)
+    assert ledger.queue.requeue(second.batch_id)
+    assert ledger.queue.requeue(first.batch_id)
     assert state_of(ledger, runs) == [("queued", place, 0) for place in (1, 2, 3, 4)]
     back = ledger.history.get(runs[1].run_id)
     assert (back.started_at, back.waited_seconds, back.result) == (None, None, None)
@@ -529,7 +529,7 @@ def test_giving_back_may_go_on_for_ever(open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
     (run,) = ledger.queue.submit([ask()], {})
     for _ in range(5):
-        assert ledger.queue.give_back(claim(ledger).batch_id)
+        assert ledger.queue.requeue(claim(ledger).batch_id)
     assert state_of(ledger, [run]) == [("queued", 1, 0)]
 
 
@@ -571,7 +571,7 @@ def test_who_stands_in_front_takes_none_along_that_is_on_its_last_attempt(open_l
     first = claim(ledger)
     for _ in range(2):
         ledger.queue.recover([claim(ledger).batch_id])
-    ledger.queue.give_back(first.batch_id)
+    ledger.queue.requeue(first.batch_id)
     other = open_ledger()
     other.queue.submit([ask("c")], {})
     assert [prompts(claim(other).runs) for _ in "12"] == [["a", "c"], ["b"]]
@@ -702,7 +702,7 @@ def test_a_batch_is_unwanted_when_all_of_its_runs_are_cancelled(open_ledger: Ope
         assert ledger.queue.is_wanted(batch.batch_id)
         ledger.queue.cancel(run.run_id)
     assert not ledger.queue.is_wanted(batch.batch_id)
-    assert ledger.queue.give_back(batch.batch_id)
+    assert ledger.queue.requeue(batch.batch_id)
     assert ledger.queue.claim("device", list) is None
 
 
@@ -767,8 +767,8 @@ def test_events_are_numbered_from_one_and_can_be_had_from_any_number(open_ledger
         Event("text", None, {"added": "ü\x00\ud800 🦙", "best_effort": True}),
         Event("progress", 1e9 + 1 / 3, {"iteration": 3, "tokens_per_second_per_user": 1 / 3}),
     ]
-    ledger.queue.tell(batch.batch_id, {run.run_id: told[:2], "not one of them": told})
-    ledger.queue.tell(batch.batch_id, {run.run_id: told[2:]})
+    ledger.queue.append_events(batch.batch_id, {run.run_id: told[:2], "not one of them": told})
+    ledger.queue.append_events(batch.batch_id, {run.run_id: told[2:]})
     ledger.queue.finish(batch.batch_id, answers(batch), 1)
     events = other.history.events(run.run_id)
     assert [number for number, _ in events] == [1, 2, 3, 4, 5, 6]
@@ -785,7 +785,7 @@ def _tell_often(url: str, batch_id: str, run_ids: list[str], who: int) -> None:
     line = RunQueue(database, max_queue=10, max_batch=32, lease=20)
     for count in range(10):
         event = Event("progress", None, {"who": who, "count": count})
-        line.tell(batch_id, {run_id: [event, event] for run_id in run_ids})
+        line.append_events(batch_id, {run_id: [event, event] for run_id in run_ids})
     database.close()
 
 
@@ -821,12 +821,12 @@ def test_how_far_runs_are_is_known_of_many_at_once(open_ledger: OpenLedger) -> N
     ledger = open_ledger(max_batch=1)
     running, waiting = ledger.queue.submit([ask("a"), ask("b")], {})
     claim(ledger)
-    progress_of = ledger.history.progress_of([running.run_id, waiting.run_id, "none"])
+    progress_of = ledger.history.progress([running.run_id, waiting.run_id, "none"])
     assert {run_id: (each.status, each.last_event) for run_id, each in progress_of.items()} == {
         running.run_id: ("running", 2),
         waiting.run_id: ("queued", 1),
     }
-    assert ledger.history.progress_of([]) == {}
+    assert ledger.history.progress([]) == {}
 
 
 # History
@@ -885,9 +885,9 @@ def test_the_oldest_are_forgotten_when_they_are_too_many(open_ledger: OpenLedger
     ledger = open_ledger(keep_runs=2)
     for prompt in "abcd":
         ended_ago(ledger, database, prompt, 120)
-    ledger.history.tidy()
+    ledger.history.prune()
     assert prompts(ledger.history.page()) == ["d", "c"]
-    ledger.history.tidy()
+    ledger.history.prune()
     assert prompts(ledger.history.page()) == ["d", "c"]
 
 
@@ -895,7 +895,7 @@ def test_what_ended_too_long_ago_is_forgotten(open_ledger: OpenLedger, database:
     ledger = open_ledger(keep_days=2)
     for prompt, days in (("old", 2.01), ("young", 1.99), ("older", 400), ("fresh", 0)):
         ended_ago(ledger, database, prompt, days * A_DAY)
-    ledger.history.tidy()
+    ledger.history.prune()
     assert prompts(ledger.history.page()) == ["fresh", "young"]
 
 
@@ -906,7 +906,7 @@ def test_what_has_not_or_just_ended_is_not_forgotten(open_ledger: OpenLedger, da
     ledger.queue.submit([ask("d"), ask("e")], {})
     claim(ledger)
     _move(database, run_table, run_table.c.run_id != "", accepted_at=-400 * A_DAY)
-    ledger.history.tidy()
+    ledger.history.prune()
     assert prompts(ledger.history.page()) == ["e", "d", "c", "b", "a"]
 
 
@@ -917,7 +917,7 @@ def test_with_a_run_its_events_its_batch_and_its_key_are_forgotten(open_ledger: 
     ledger.queue.finish(batch.batch_id, answers(batch), 1)
     kept = ended_ago(ledger, database, "kept", 0)
     _move(database, run_table, run_table.c.run_id == run.run_id, finished_at=-2 * A_DAY)
-    ledger.history.tidy()
+    ledger.history.prune()
     with pytest.raises(NoSuchRun):
         ledger.history.get(run.run_id)
     assert ledger.history.events(run.run_id) == []

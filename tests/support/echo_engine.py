@@ -1,16 +1,17 @@
-"""A hand-written engine for the tests of what stands above the engines."""
+"""A hand-written runner, and what a door must know of it, for the tests of what stands above the runners."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from demo_api.devices.batch_runner import Listener
-from demo_api.devices.lock import Device, DeviceLock
-from demo_api.devices.warm_child import WarmChild
+from demo_api.demo.progress import Listener
+from demo_api.demo.warm_child import WarmChild
+from demo_api.devices.lock import DeviceLock
 from demo_api.errors import SetupError
 from demo_api.messages import Answer, Batch, Event, Failure, Outcome, Request, Result, Run
+from demo_api.shapes import ModelHealth
 
 
 class EchoEngine:
@@ -18,17 +19,13 @@ class EchoEngine:
 
     name = "demo"
 
-    def __init__(self, folder: Path, *, hold: bool = False, device: str = "device") -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.device = Device(device, folder)
+    def __init__(self, folder: Path | None = None, *, hold: bool = False) -> None:
         self.let_go = threading.Event()
         self.entered = threading.Event()
         self.seen: list[list[str]] = []
         self.cancelled: list[tuple[str, str]] = []
         self.suspect: str | None = None
-        self.left_behind: str | None = None
         self.hurried = False
-        self.held: WarmChild | None = None
         self._now: str | None = None
         if not hold:
             self.let_go.set()
@@ -36,32 +33,23 @@ class EchoEngine:
     def check(self) -> None:
         pass
 
-    def accept(self, request: Request) -> None:
-        pass
-
-    def demo(self) -> dict[str, str | None]:
+    def accept(self, requests: Sequence[Request]) -> dict[str, str | None]:
+        self.check()
         return {}
+
+    def describe(self) -> ModelHealth:
+        return {"model": "echo", "model_loaded": True}
 
     def choose(self, runs: Sequence[Run]) -> list[Run]:
         return list(runs)
 
-    def describe(self) -> dict[str, object]:
-        return {"model": "echo", "model_loaded": True}
+    def start_ahead(self, batch_id: str, lock: DeviceLock) -> WarmChild:
+        raise OSError("An echo has no children.")
 
-    def end_lost(self, batch_ids: Collection[str]) -> str | None:
-        return None
+    def suits(self, warm: WarmChild, batch: Batch) -> bool:
+        return False
 
-    def clear_up(self) -> str | None:
-        left, self.left_behind = self.left_behind, None
-        return left
-
-    def start_warm_child(self, batch_id: str, hold: DeviceLock) -> None:
-        pass
-
-    def end_warm_child(self) -> str | None:
-        return None
-
-    def generate(self, batch: Batch, listener: Listener, hold: DeviceLock) -> Outcome:
+    def generate(self, batch: Batch, listener: Listener, lock: DeviceLock, warm: WarmChild | None = None) -> Outcome:
         self._now = batch.batch_id
         prompts = [run.request.prompt for run in batch.runs]
         self.seen.append(prompts)

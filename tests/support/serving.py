@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import requests
 from flask import Flask
+from support.echo_engine import EchoEngine
 
 from demo_api import create_app
 from demo_api.config import Settings
-from demo_api.devices.batch_runner import BatchRunner
 from demo_api.devices.demo_engine import DemoEngine
 from demo_api.devices.lock import devices_of
 from demo_api.direct import DirectEngine
@@ -49,11 +49,11 @@ class Server:
         return survivors("DEMO_API_RUN", [folder.name for folder in self.batches()])
 
 
-def application(settings: Settings, engine: BatchRunner | DirectEngine | None = None) -> Flask:
+def application(settings: Settings, engine: EchoEngine | DirectEngine | None = None) -> Flask:
     """The WSGI application around an engine; a hand-written runner is given a queue of its own."""
     if engine is None or isinstance(engine, DirectEngine):
         return create_app(settings, engine)
-    return create_app(settings, DemoEngine(Ledger(settings), [engine], settings))
+    return create_app(settings, DemoEngine(Ledger(settings), engine, [engine], settings))
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def serving() -> Iterator[Callable[..., Server]]:
     """The same, until the end of the block."""
     running = []
 
-    def start(settings: Settings, engine: BatchRunner | DirectEngine | None = None) -> Server:
+    def start(settings: Settings, engine: EchoEngine | DirectEngine | None = None) -> Server:
         app = application(settings, engine)
         service: Engine = app.extensions["demo_api"]
         service.start()

@@ -13,8 +13,8 @@ from demo_api.cli.doctor.probe import Probe, Said
 from demo_api.cli.doctor.setup import Setup
 from demo_api.config import Settings
 from demo_api.demo import command, home
-from demo_api.devices import warm_child as held
 from demo_api.devices.lock import DeviceLock, devices_of
+from demo_api.devices.warm import end_waiting_child
 from demo_api.errors import SetupError
 from demo_api.messages import check_request
 
@@ -120,7 +120,7 @@ def collection(setup: Setup) -> Finding | None:
             "Run `demo-api doctor --collect` while nothing uses the device.",
         )
     for device in devices_of(settings):  # no run needs a child that only waits
-        held.let_go(device, grace=settings.stop_grace)
+        end_waiting_child(device, grace=settings.stop_grace)
     used_by = in_use(setup)
     if used_by:
         sentence = f"Not tried: the device is in use by {', '.join(used_by)}."
@@ -144,9 +144,10 @@ def _locks_exist(setup: Setup) -> bool:
 def _collect(settings: Settings, selection: Mapping[str, str], hold: DeviceLock | None) -> Said:
     request = check_request({"prompt": "Hello"})
     with probe.work_folder() as folder:
-        folder.write([request.prompt], command.order("doctor"))
-        options = command.options(settings, [request], folder)
-        argv = [*command.arguments(settings, folder, options), "--collect-only", "-p", "no:cacheprovider"]
+        folder.write([request.prompt], command.plugin_config("doctor"))
+        demo = probe.demo_of(settings, folder)
+        spec = command.launch_spec(demo, selection, folder, command.options(demo, [request], folder))
+        argv = [*spec.argv, "--collect-only", "-p", "no:cacheprovider"]
         return probe.listen(
             argv,
             settings,

@@ -13,6 +13,7 @@ from typing import Any
 from demo_api.cli.doctor import source
 from demo_api.config import Settings
 from demo_api.demo import command, home
+from demo_api.demo.home import ResolvedDemo
 from demo_api.demo.run_folder import RunFolder
 from demo_api.errors import SetupError
 from demo_api.process.child import Child
@@ -99,7 +100,8 @@ def listen(
         child = Child(
             argv,
             cwd=settings.demo_home,
-            env=_environment(settings, selection or {}, folder),
+            env=command.environment(demo_of(settings, folder), selection or {}, folder)
+            | {"PYTHONDONTWRITEBYTECODE": "1"},
             stdout=folder.stdout,
             stderr=folder.stderr,
             mark=("DEMO_API_DOCTOR", folder.path.name),
@@ -139,12 +141,23 @@ def probe(settings: Settings) -> Probe:
         ) from None
 
 
-def _environment(settings: Settings, selection: Mapping[str, str], folder: RunFolder) -> dict[str, str]:
+def demo_of(settings: Settings, folder: RunFolder) -> ResolvedDemo:
+    """The demo as a run would find it, even where no run could.
+
+    A missing model has a line of its own in the report, and must not hide what else is wrong: so there is a stand-in.
+    """
     try:
-        environment = command.environment(settings, selection, folder)
+        variable, model = home.model_variable(settings)
     except (SetupError, RuntimeError):
-        # A missing model has its own line, and must not hide what else is wrong: so there is one for each demo home.
         (folder.path / "none.gguf").touch()
         stand_in = settings.model_copy(update={"llama_dir": folder.path, "hf_model": "none"})
-        environment = command.environment(stand_in, selection, folder)
-    return environment | {"PYTHONDONTWRITEBYTECODE": "1"}
+        variable, model = home.model_variable(stand_in)
+    return ResolvedDemo(
+        home=settings.demo_home,
+        python=home.interpreter(settings),
+        model_variable=variable,
+        model=model,
+        context_length=home.context_length(model),
+        is_cpu_demo=settings.is_cpu_demo,
+        inherited=settings.inherited,
+    )

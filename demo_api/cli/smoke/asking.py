@@ -65,7 +65,7 @@ def ask_demo(
         for run in demo.run(runs, tell, refuse_failed=True):
             entry = entry_of[run.run_id]
             left.remove(entry)
-            reply = _reply(run, demo.name)
+            reply = _reply(run, "demo")
             late = reply.code == "timed_out" and not deadline.left()
             yield deadline.missed(entry) if late else judge(entry, reply)
     except DemoApiError as error:

@@ -1,0 +1,74 @@
+"""What the demo can be asked for: checked before a run is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from demo_api.config import Settings
+from demo_api.demo import home
+from demo_api.demo.command import DEFAULT_TEMPERATURE, sequence_limit
+from demo_api.demo.home import ResolvedDemo
+from demo_api.demo.run_folder import check_state_folder
+from demo_api.errors import BadRequest
+from demo_api.messages import Request
+from demo_api.shapes import ModelHealth
+
+
+class Capabilities:
+    """The limits of the demo that the settings select, as it is on the disk now."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def check(self) -> None:
+        """Raises SetupError when the script, the interpreter or the model is missing, or the state cannot be kept."""
+        self._resolve()
+
+    def accept(self, requests: Sequence[Request]) -> dict[str, str | None]:
+        """The settings that the requests must be run with.
+
+        Raises:
+            BadRequest: a seed that the demo cannot take, or what cannot fit into the model.
+            SetupError: as ``check``.
+        """
+        demo = self._resolve()
+        for request in requests:
+            _check_seed(demo, request)
+            _check_length(demo, request)
+        return home.selection(self._settings)
+
+    def describe(self) -> ModelHealth:
+        """The model as it is set. It is never loaded here: every run loads it anew."""
+        demo = home.resolve(self._settings)
+        settings = {
+            "max_seq_len": f"as the prompt needs, up to {sequence_limit(demo.context_length, 1)}",
+            "paged_attention": not demo.is_cpu_demo,
+            "temperature": DEFAULT_TEMPERATURE,
+        }
+        place = home.model_place(demo.model_variable, demo.model)
+        return {"model": demo.model_name, "model_loaded": False, **place, "settings": settings}
+
+    def _resolve(self) -> ResolvedDemo:
+        demo = home.resolve(self._settings)
+        check_state_folder(self._settings.state_dir)
+        return demo
+
+
+def _check_seed(demo: ResolvedDemo, request: Request) -> None:
+    if request.seed is not None and not demo.is_cpu_demo:
+        raise BadRequest(
+            "The field 'seed' cannot be used: tt-metal's demo takes no seed.",
+            next_step="Leave it out, or set 'temperature' to 0 for answers that repeat.",
+            field="seed",
+        )
+
+
+def _check_length(demo: ResolvedDemo, request: Request) -> None:
+    limit = sequence_limit(demo.context_length, 1)
+    if request.max_tokens >= limit:
+        raise BadRequest(
+            f"The field 'max_tokens' is wrong: {request.max_tokens} leaves no room for the prompt in the "
+            f"{limit} tokens of this model.",
+            next_step="Ask for fewer tokens, so that the prompt and the answer fit together.",
+            field="max_tokens",
+        )

@@ -1,0 +1,262 @@
+"""What a door may do with runs: submit them, wait for them, follow them, cancel them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from demo_api.config import Settings
+from demo_api.demo.run_folder import RunFolder, ended_log
+from demo_api.direct.model import Question
+from demo_api.errors import BadRequest, DeviceFailed, NoLog, RunEnded, ShuttingDown
+from demo_api.messages import DEVICE_STATES, Event, Request, Run
+from demo_api.queue import Ledger
+from demo_api.queue.history import RunProgress
+from demo_api.queue.waiters import RunWaiters
+from demo_api.shapes import DeviceHealth, EngineHealth, ModelHealth
+
+_CHECK_CLIENT_SECONDS = 0.5
+"""How often it is checked whether a client that waits is still there."""
+
+_RETURN_SECONDS = 30
+"""Seconds after which a server that stops may be back."""
+
+
+class Demo(Protocol):
+    """What a door must know of the demo that its runs are for."""
+
+    def check(self) -> None:
+        """Raises SetupError, with the next step, when no run could succeed on this machine as it is now."""
+
+    def accept(self, requests: Sequence[Request]) -> Mapping[str, str | None]:
+        """The settings that select the demo, its interpreter and its model, for whichever server runs the requests.
+
+        Raises:
+            BadRequest: the demo is known to be unable to answer one of the requests.
+            SetupError: as ``check``.
+        """
+
+    def describe(self) -> ModelHealth:
+        """The model, as ``/health`` shows it."""
+
+
+class Door:
+    """Accepts runs and serves those who wait for them. All methods may be called from any thread.
+
+    Args:
+        demo: what the runs are for.
+    """
+
+    engine_name = "demo"
+
+    def __init__(self, ledger: Ledger, demo: Demo, settings: Settings) -> None:
+        self.ledger = ledger
+        self._demo = demo
+        self._settings = settings
+        self._waiters = RunWaiters(ledger.history)
+        self._closed = threading.Event()
+
+    def listen(self, on_end: Callable[[Run], None]) -> None:
+        """Calls this with every run that this process brings to its end."""
+        self.ledger.queue.on_end = on_end
+
+    def check(self) -> None:
+        """Raises what keeps ``submit`` from accepting anything now, a full queue excepted."""
+        self._check_open()
+        self._demo.check()
+        self._check_devices()
+
+    def submit(self, requests: Sequence[Request], idempotency_key: str | None = None) -> list[Run]:
+        """Queues runs: all of them or none.
+
+        Raises:
+            BadRequest: the demo is known to be unable to answer one of them.
+            SetupError: the demo, its interpreter or its model is gone.
+            QueueFull: more would wait than may.
+            IdempotencyConflict: the key was used for other requests.
+            DeviceFailed: no device is fit for a run.
+            ShuttingDown: ``close`` was called.
+            LedgerUnavailable: they could not be written down.
+        """
+        self._check_open()
+        settings = self._demo.accept(requests)
+        self._check_devices()
+        runs = self.ledger.queue.submit(requests, settings, idempotency_key)
+        self._waiters.notify()
+        return runs
+
+    def begin(self, question: Question, idempotency_key: str | None = None) -> DemoRun:
+        """Submits one run for a client that waits. Raises what ``submit`` does.
+
+        Raises:
+            BadRequest: it is more than one prompt of a user: the demo's prompt file has no place for that.
+        """
+        if [turn.role for turn in question.turns] != ["user"]:
+            raise BadRequest(
+                "The demo answers one message of a user: it takes no system message, no conversation, no raw text.",
+                next_step="Send one user message, or ask a direct server.",
+                field="messages",
+            )
+        return DemoRun(self, self.submit([question.request], idempotency_key)[0].run_id)
+
+    def wait(self, run_id: str, *, is_gone: Callable[[], bool] = lambda: False) -> Run:
+        """Waits for a run's end.
+
+        Args:
+            is_gone: whether the client has hung up; then the run is cancelled if nobody else waits for it here.
+
+        Raises:
+            NoSuchRun: it is not there, or no longer.
+            ShuttingDown: it goes on after this server is gone.
+            LedgerUnavailable: it has ended, but its result cannot be written down now.
+        """
+        for progress in self._progress_of(run_id):
+            if progress.ended:
+                break
+            self._check_kept(run_id)
+            if is_gone() and self._waiters.count(run_id) == 1:
+                return self.cancel(run_id)
+        run = self.ledger.history.get(run_id)
+        if not run.ended:
+            raise ShuttingDown(
+                "The server is stopping; the run stays in the line.",
+                next_step=f"GET /runs/{run_id} when the server is back.",
+                run_id=run_id,
+                retry_after=_RETURN_SECONDS,
+            )
+        return run
+
+    def follow(self, run_id: str, after: int) -> Generator[tuple[int, Event] | None]:
+        """A run's events with their numbers, from the one after ``after``, as they come; None while none comes.
+
+        It ends after the terminal event, and when the server stops. A slow reader delays nobody else's events.
+        """
+        for progress in self._progress_of(run_id):
+            events = self.ledger.history.events(run_id, after) if progress.last_event > after else []
+            yield from events
+            after = events[-1][0] if events else after
+            if progress.ended and after >= progress.last_event:
+                return
+            if not events:
+                yield None
+
+    def cancel(self, run_id: str) -> Run:
+        """Ends a run that waits or runs.
+
+        Raises:
+            NoSuchRun: it is not there.
+            RunEnded: it has ended already, and not by being cancelled.
+        """
+        run = self.ledger.queue.cancel(run_id)
+        self._waiters.notify()
+        self.ledger.queue.announce_positions()
+        return run
+
+    def leave(self, run_id: str) -> None:
+        """A client that followed the run has hung up: cancels it, if that is set and nobody else waits for it here."""
+        if self._settings.cancel_on_disconnect and not self.closed and not self._waiters.count(run_id):
+            with suppress(RunEnded):
+                self.cancel(run_id)
+
+    def log(self, run: Run) -> str:
+        """All that the run's child has printed so far.
+
+        Raises:
+            NoLog: nothing is kept of it.
+        """
+        folder = run.batch_id and RunFolder(self._settings.runs_dir / run.batch_id)
+        if not folder or not folder.path.is_dir():
+            raise NoLog(f"There is no log of run {run.run_id}: it has not started yet, or the log was removed.")
+        return folder.readable_log()
+
+    def ended_log(self, run: Run) -> str:
+        """As ``log`` for a run that has ended, and empty where nothing is kept."""
+        return ended_log(self._settings.runs_dir / run.batch_id) if run.batch_id else ""
+
+    def describe(self) -> EngineHealth:
+        """The model, the queue and the devices, as ``/health`` shows them; the best device stands for all of them."""
+        devices = self.devices()
+        best = min(devices, key=lambda device: DEVICE_STATES.index(device["state"]))
+        return {
+            **self._demo.describe(),
+            "queue": self.ledger.queue.describe(),
+            "device": best,
+            "devices": devices,
+        }
+
+    def devices(self) -> list[DeviceHealth]:
+        """Each device, as far as the ledger tells."""
+        return [self._describe(device.name) for device in self._settings.devices]
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed.is_set()
+
+    def start(self) -> None:
+        """Begins to work, once."""
+
+    def close(self) -> None:
+        """Takes no more runs, and lets those go who wait for one that has not started."""
+        self._closed.set()
+        self._waiters.wake()
+
+    def hurry(self) -> None:
+        """Cuts short the time that ``close`` takes."""
+
+    def _describe(self, name: str, *, in_use: bool = False, warm: str = "off") -> DeviceHealth:
+        known = self.ledger.devices.get(name)
+        busy = in_use or self.ledger.queue.batches(name, "open")
+        state = "busy" if busy and known.state in ("free", "suspect") else known.state
+        return {"name": name, "state": state, "reason": known.reason, "since": known.since, "warm": warm}
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ShuttingDown("The server is stopping and takes no more runs.", retry_after=_RETURN_SECONDS)
+
+    def _check_devices(self) -> None:
+        states = [self.ledger.devices.get(device.name) for device in self._settings.devices]
+        if all(state.state == "failed" for state in states):
+            raise DeviceFailed(f"The device has failed: {states[0].reason}")
+
+    def _check_kept(self, run_id: str) -> None:
+        """Raises LedgerUnavailable if the run has ended here and its result cannot be written down."""
+
+    def _progress_of(self, run_id: str) -> Iterator[RunProgress]:
+        """How far the run is, again and again, until the server stops and the run has not started."""
+        progress: RunProgress | None = None
+        with self._waiters.watch(run_id):
+            while True:
+                if progress is None:
+                    self.ledger.history.get(run_id)  # or there is nothing to wait for
+                progress = self._waiters.wait(run_id, progress, _CHECK_CLIENT_SECONDS)
+                if progress is not None:
+                    yield progress
+                    if self.closed and progress.status == "queued":
+                        return
+
+
+class DemoRun:
+    """One run, for the client that submitted it and waits."""
+
+    def __init__(self, door: Door, run_id: str) -> None:
+        self.run_id = run_id
+        self._door = door
+
+    def wait(self, is_gone: Callable[[], bool]) -> Run:
+        """Waits for the run's end."""
+        return self._door.wait(self.run_id, is_gone=is_gone)
+
+    def events(self) -> Generator[tuple[int, Event] | None]:
+        """The run's events with their numbers, as they come."""
+        return self._door.follow(self.run_id, 0)
+
+    def leave(self) -> None:
+        """The client has hung up."""
+        self._door.leave(self.run_id)
+
+    def output(self, run: Run) -> str | None:
+        """All that the run's child has printed."""
+        return self._door.ended_log(run)
