@@ -1,4 +1,4 @@
-"""Who may ask, under which name, and how often: looked at before every request."""
+"""Who may ask, under which name, and how often: checked before every request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PUBLIC = {"/", "/livez", "/readyz", "/health", "/openapi.json", "/docs"}
 """Routes that need no key. ``/health`` and ``/readyz`` say less without one."""
 
 PUBLIC_BELOW = ("/static/",)
-"""So do routes that begin like this: files that ship in the package."""
+"""How further routes that need none begin: files that ship in the package."""
 
 UNCOUNTED = {"/livez", "/readyz", "/health", "/metrics"}
 """Routes that the limit of requests does not count, wrong keys excepted: programs ask for them again and again."""

@@ -1,4 +1,4 @@
-"""The keys that clients send, kept as hashes, and named by a short hash where they must be named."""
+"""The keys that clients send: kept as hashes, and named in logs by the beginning of the hash."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ logger = logging.getLogger(__name__)
 
 _NAME_CHARACTERS = 8
 
-_Stamp = tuple[int, int, int]
-
 
 def bearer(key: str | None) -> dict[str, str]:
     """The header with which a client sends its key; empty without one."""
@@ -27,7 +25,7 @@ def bearer(key: str | None) -> dict[str, str]:
 
 
 class Keys:
-    """Who may ask. All methods may be called from any thread.
+    """The keys that this server accepts. All methods may be called from any thread.
 
     Args:
         keys: those of the settings.
@@ -38,26 +36,26 @@ class Keys:
     """
 
     def __init__(self, keys: Iterable[str], file: Path | None) -> None:
-        self._set = [_hash(key) for key in keys]
+        self._set_keys = [_hash(key) for key in keys]
         self._file = file
         self._lock = threading.Lock()
         self._stamp = _stamp(file) if file else None
-        self._read = _read(file) if file else []
+        self._file_keys = _read(file) if file else []
 
     @property
     def are_needed(self) -> bool:
         """Whether a client must send one."""
-        return bool(self._set or self._file)
+        return bool(self._set_keys or self._file)
 
     def name(self, key: str) -> str | None:
         """The name of a key by which logs know it: the beginning of its hash. None: it is none of ours."""
-        self._look()
+        self._read_again_if_changed()
         asked, found = _hash(key), False
-        for known in self._set + self._read:  # every one, so that the time tells nothing
+        for known in self._set_keys + self._file_keys:  # every one, so that the time tells nothing
             found |= hmac.compare_digest(known, asked)
         return asked.hex()[:_NAME_CHARACTERS] if found else None
 
-    def _look(self) -> None:
+    def _read_again_if_changed(self) -> None:
         if self._file is None:
             return
         with self._lock:
@@ -66,8 +64,8 @@ class Keys:
                 if stamp == self._stamp:
                     return
                 self._stamp = stamp
-                self._read = _read(self._file)
-                logger.info("%d keys were read from %s", len(self._read), self._file)
+                self._file_keys = _read(self._file)
+                logger.info("%d keys were read from %s", len(self._file_keys), self._file)
             except SetupError as error:
                 logger.error("%s The keys that were read before stay.", error)
 
@@ -76,12 +74,12 @@ def _hash(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _stamp(file: Path) -> _Stamp | None:
+def _stamp(file: Path) -> tuple[int, int, int] | None:
     try:
         status = file.stat()
     except OSError:
         return None
-    # Not st_mtime_ns: that others may read it from now on is a change too.
+    # st_mtime_ns would miss a change of who may read the file.
     return status.st_ino, status.st_ctime_ns, status.st_size
 
 
