@@ -283,6 +283,16 @@ def test_a_device_that_was_not_closed_is_suspect_until_a_run_succeeds(make: Make
     until(lambda: state(dispatcher) == ("free", None))
 
 
+def test_the_doubt_about_a_device_is_written_before_its_runs_end(make: Make) -> None:
+    dispatcher, engine = make()
+    states = []
+    dispatcher.listen(lambda run: states.append(dispatcher.ledger.devices.get("device").state))
+    dispatcher.start()
+    suspect(dispatcher, engine)
+    until(lambda: states)
+    assert states == ["suspect"]
+
+
 def test_a_suspect_device_is_reset_with_the_users_command(make: Make) -> None:
     dispatcher, engine = make(reset_command=RESET_OK)
     dispatcher.start()
