@@ -253,6 +253,13 @@ def test_streams_that_are_refused_take_no_place_from_others(
     assert held.post(path, body).status_code == 200
 
 
+def test_streams_that_have_ended_release_their_slots(held: WaitingServer) -> None:
+    held.engine.let_go.set()
+    run_id = held.post("/chat", {"prompt": "Hello"}).json()["run_id"]
+    for _ in range(held.server.settings.max_waiting + 1):
+        assert list(events(f"{held.server.url}/runs/{run_id}/events"))[-1][1] == "done"
+
+
 def test_a_waiting_run_is_cancelled_at_once_and_its_client_told(held: WaitingServer) -> None:
     held.submit()
     held.engine.entered.wait(10)
