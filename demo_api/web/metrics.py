@@ -13,12 +13,14 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from demo_api.config import Settings
-from demo_api.errors import RUN_CODES, DemoApiError
+from demo_api.errors import RUN_CODES, DemoApiError, MetricsUnavailable
 from demo_api.messages import DEVICE_STATES, Run
 from demo_api.queue.door import Door
 from demo_api.web import health
 from demo_api.web.counters import Counters, Key
 from demo_api.web.engine import Engine
+from demo_api.web.openapi import refusals
+from demo_api.web.openapi.operation import TEXT, Content, Operation
 
 BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 """Upper bounds of the histograms' buckets, in seconds: from the CPU edition to a line of slow runs."""
@@ -34,6 +36,13 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _RUNS, _TOKENS, _HTTP = "demo_api_runs", "demo_api_tokens_generated", "demo_api_http_requests"
 _WAIT, _RUN, _PHASE = "demo_api_run_wait_seconds", "demo_api_run_seconds", "demo_api_run_phase_seconds"
+
+_EXAMPLE = """\
+# HELP demo_api_runs_total Runs that have ended, by how.
+# TYPE demo_api_runs_total counter
+demo_api_runs_total{outcome="succeeded"} 1.0
+demo_api_runs_total{outcome="skipped"} 0.0
+..."""
 
 
 def add_metrics(app: Flask, engine: Engine, settings: Settings) -> None:
@@ -52,7 +61,14 @@ def add_metrics(app: Flask, engine: Engine, settings: Settings) -> None:
         return response
 
     @app.get("/metrics")
-    def expose() -> Response:
+    @Operation(
+        "server",
+        "Figures for Prometheus",
+        "As text, or as OpenMetrics; docs/metrics.md has each.",
+        answers={TEXT: Content(str, _EXAMPLE)},
+        refusals=refusals.of(MetricsUnavailable),
+    )
+    def get_metrics() -> Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return Response(encode(registry), content_type=content_type)
 
