@@ -20,7 +20,7 @@ import psutil
 import pytest
 from support.demo_homes import SCRIPT, make_home
 from support.serving import Server
-from support.waiting import join, pause, until
+from support.waiting import join, until
 
 from demo_api.cli.doctor import child_checks, machine_checks, probe
 from demo_api.cli.doctor.command import CHECKS, SUBJECTS, examine
@@ -473,7 +473,6 @@ def test_ctrl_c_breaks_it_off_and_leaves_nothing(
     words = [*DEMO_API, "doctor", "--python", str(python)]
     process = subprocess.Popen(words, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     until(lambda: any(each.name() == "sleep" for each in psutil.Process(process.pid).children(recursive=True)))
-    pause(0.5)  # a process that has started may not be followed yet
     process.send_signal(signal.SIGINT)
     stderr = process.communicate(timeout=30)[1]
     assert (process.returncode, "Traceback" in stderr) == (130, False), stderr
