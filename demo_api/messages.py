@@ -210,11 +210,6 @@ class Batch:
     runs: Sequence[Run]
     claimed_at: float = field(default_factory=time.monotonic)
 
-    @property
-    def request(self) -> Request:
-        """Any of them, for what they have in common."""
-        return self.runs[0].request
-
 
 @dataclass(frozen=True)
 class Answer:

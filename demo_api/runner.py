@@ -136,8 +136,8 @@ class DemoRunner:
         folder = RunFolder.create(self._settings.runs_dir, batch.batch_id)
         progress = BatchProgress(batch, listener)
         try:
-            config = {**command.plugin_config(self._device.name), **command.sampling_options(batch.request)}
-            folder.write(progress.prompts, config)
+            sampling = command.sampling_options(demo, progress.requests)
+            folder.write(progress.prompts, {**command.plugin_config(self._device.name), **sampling})
             options = command.options(demo, progress.requests, folder)
             spec = command.launch_spec(demo, self._device.environment, folder, options)
             with self._lock:  # cancel() either sees the child or keeps it from being started
@@ -161,7 +161,7 @@ class DemoRunner:
             with self._lock:
                 self._check_wanted(batch)
                 self._child = warm.child
-            warm.send({"options": options, **command.sampling_options(batch.request)})
+            warm.send({"options": options, **command.sampling_options(demo, progress.requests)})
             ahead = progress.started.monotonic - warm.spawned.monotonic
             ended = self._follow(warm.child, progress, ahead + self._settings.run_timeout)
             # It may have started between the decision to stop it and the signal.

@@ -15,6 +15,7 @@ from threading import Event as Signal
 from threading import Timer
 
 import pytest
+import requests
 from support.serving import Server
 from support.waiting import join, until
 
@@ -235,7 +236,28 @@ def test_sampling_reaches_the_demo(
     serve: Callable[..., Server], child_settings: Callable[..., Settings], generation: str, warm: str
 ) -> None:
     told = _told(serve, child_settings("shows_environment", generation, warm=warm), temperature=0.3, top_p=0.5)
-    assert told["sampling_params"] == {"temperature": 0.3, "top_p": 0.5, "top_k": 32}
+    one_value = {"temperature": 0.3, "top_p": 0.5, "top_k": 32}
+    one_each = {"temperature": [0.3], "top_p": [0.5], "top_k": [32], "enable_log_probs": [False]}
+    assert told["sampling_params"] == (one_value if generation == "2025" else one_each)
+
+
+@both_ways
+@pytest.mark.parametrize("generation", ["2025", "2026"])
+def test_each_user_of_a_batch_is_sampled_alike(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings], generation: str, warm: str
+) -> None:
+    """Where the device samples, the demo gives one value to the first user, and nothing to the others."""
+    server = serve(child_settings("shows_environment", generation, warm=warm))
+    body = {"prompts": ["one", "two", "three"], "temperature": 0.8, "top_p": 0.9}
+    (first, *_) = requests.post(f"{server.url}/runs", json=body, timeout=10).json()["runs"]
+    until(lambda: server.get(f"/runs/{first['run_id']}").json()["status"] not in ("queued", "running"))
+    run = server.get(f"/runs/{first['run_id']}").json()
+    assert run["status"] == "succeeded", run
+    seen = json.loads(run["response"])
+    assert seen["options"]["batch_size"] == 4
+    host, device = {"temperature": 0.8, "top_p": 0.9}, {"temperature": 0.8, "top_p": 0.9, "top_k": 32}
+    samplers = {"host": [host] * 4} if generation == "2025" else {"host": [host] * 4, "device": [device] * 4}
+    assert seen["samplers"] == samplers
 
 
 def test_a_seed_is_refused_by_a_demo_that_takes_none(

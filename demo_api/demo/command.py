@@ -108,12 +108,22 @@ def plugin_config(device: str) -> dict[str, object]:
     return {"parent_pid": os.getpid(), "device": device}
 
 
-def sampling_options(request: Request) -> dict[str, object]:
-    """What the plugin is to do for a request that the command line cannot carry."""
+def sampling_options(demo: ResolvedDemo, requests: Sequence[Request]) -> dict[str, object]:
+    """What the plugin is to do for a batch that the command line cannot carry.
+
+    Args:
+        requests: those of the batch; all have the same sampling and ``max_tokens``.
+    """
+    request = requests[0]
     temperature = DEFAULT_TEMPERATURE if request.temperature is None else request.temperature
     sampling: dict[str, object] = {"temperature": temperature, "top_p": request.top_p, "top_k": TOP_K}
     if request.seed is not None:
         sampling["seed"] = request.seed
+    if demo.takes_lists:
+        # It would take one value as the first user's, and have the others greedy. Where it samples on the host, some
+        # want enable_log_probs beside a list.
+        size = _batch_size(len(requests))
+        sampling = {name: [value] * size for name, value in {**sampling, "enable_log_probs": False}.items()}
     return {"sampling_params": sampling, "first_token_only": request.max_tokens == 1}
 
 

@@ -25,6 +25,9 @@ MODEL_CONFIG = Path("models/tt_transformers/tt/model_config.py")
 # A checkout of before 25 November 2025 asks the environment for LLAMA_DIR; a later one never names it in such a call.
 _ASKS_FOR_LLAMA_DIR = re.compile(r"""(getenv|environ)[^\n]*["']LLAMA_DIR["']""")
 
+# A demo whose device samples takes lists, and asks whether it was given one; an earlier one compares the value with 0.
+_ASKS_FOR_A_LIST = re.compile(r"isinstance\([^\n]*temperature[^\n]*\b[Ll]ist\b")
+
 _SET_MODEL = "Set it to the model's folder."
 _SET_GGUF = "Unset it to use the small model, or set it to a folder with one GGUF file, or to the file."
 
@@ -40,6 +43,7 @@ class ResolvedDemo:
         model: the value of that variable.
         context_length: tokens of the longest sequence that the model was made for; None where its files do not say.
         is_cpu_demo: whether it is the CPU edition.
+        takes_lists: whether its sampling parameters are lists with a value for each user; else one value is for all.
         inherited: the environment that the child's is built from.
     """
 
@@ -49,6 +53,7 @@ class ResolvedDemo:
     model: str
     context_length: int | None
     is_cpu_demo: bool
+    takes_lists: bool
     inherited: Mapping[str, str]
 
     @property
@@ -73,6 +78,7 @@ def resolve(settings: Settings) -> ResolvedDemo:
         model=model,
         context_length=context_length(model),
         is_cpu_demo=settings.is_cpu_demo,
+        takes_lists=takes_lists(settings),
         inherited=settings.inherited,
     )
 
@@ -173,12 +179,23 @@ def context_length(model: str) -> int | None:
         return None
 
 
+def takes_lists(settings: Settings) -> bool:
+    """Whether this demo home's script takes lists as sampling parameters, with a value for each user of a batch."""
+    text = _read(settings.demo_home / SCRIPT)
+    return text is not None and bool(_ASKS_FOR_A_LIST.search(text))
+
+
 def _reads_llama_dir(settings: Settings) -> bool:
+    text = _read(settings.demo_home / MODEL_CONFIG)
+    # Without the file it is not a known layout: both generations' users may have set LLAMA_DIR.
+    return text is None or bool(_ASKS_FOR_LLAMA_DIR.search(text))
+
+
+def _read(path: Path) -> str | None:
     try:
-        text = (settings.demo_home / MODEL_CONFIG).read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return True  # not a known layout: both generations' users may have set LLAMA_DIR
-    return bool(_ASKS_FOR_LLAMA_DIR.search(text))
+        return None
 
 
 def _expanded(name: str) -> str:

@@ -12,7 +12,8 @@ from loguru import logger
 PREFIXES = ("CI", "DEMO_API", "FORCE_COLOR", "HF_MODEL", "LLAMA_DIR", "LOGURU", "MESH_DEVICE", "PY", "TT_")
 
 
-def facts(config):
+def facts(request):
+    config, sampling_params = request.config, request.config.getoption("--sampling_params")
     prompt_file = Path(config.getoption("--input_prompts"))
     umask = os.umask(0)
     os.umask(umask)
@@ -31,7 +32,8 @@ def facts(config):
             name: config.getoption(f"--{name}")
             for name in ("max_seq_len", "max_generated_tokens", "batch_size", "instruct")
         },
-        "sampling_params": config.getoption("--sampling_params"),
+        "sampling_params": sampling_params,
+        "samplers": request.module.samplers(sampling_params, config.getoption("--batch_size")),
     }
 
 
@@ -44,6 +46,6 @@ def is_open(fd):
 
 @demo_lines.cases
 def test_demo_text(request, batch_size):
-    answer = [json.dumps(facts(request.config))]  # one token, so that no limit cuts it
+    answer = [json.dumps(facts(request))]  # one token, so that no limit cuts it
     for level, message in demo_lines.run(request, batch_size, lambda prompt: answer):
         logger.log(level, message)

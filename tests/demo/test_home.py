@@ -41,6 +41,29 @@ def test_the_variable_that_the_checkout_reads_is_the_one_that_is_set(tmp_path: P
 
 
 @pytest.mark.parametrize(
+    ("line", "takes_lists"),
+    [
+        ('if on_host and isinstance(sampling_params["temperature"], List):', True),
+        ("if isinstance(sampling_params['temperature'], (list, tuple)):", True),
+        ('argmax_on_device = sampling_params["temperature"] == 0', False),
+        ('isinstance(prompts, list), sampling_params["temperature"]', False),
+    ],
+)
+def test_a_demo_that_asks_for_a_list_takes_lists(tmp_path: Path, line: str, takes_lists: bool) -> None:
+    settings = Settings.load({"demo_home": make_home(tmp_path / "home", "passes")}, {})
+    script = home.script(settings)
+    assert not home.takes_lists(settings)
+    script.write_text(f"{script.read_text()}# {line}\n")
+    assert home.takes_lists(settings) is takes_lists
+    script.unlink()
+    assert not home.takes_lists(settings)
+
+
+def test_the_cpu_edition_takes_one_value_for_all_users() -> None:
+    assert not home.takes_lists(Settings.load({}, {}))
+
+
+@pytest.mark.parametrize(
     ("generation", "flags", "told"),
     [
         pytest.param("2025", {}, "LLAMA_DIR (--llama-dir) or HF_MODEL", id="2025, nothing set"),

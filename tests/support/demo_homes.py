@@ -25,13 +25,15 @@ def make_home(path: Path, child: str, *, generation: str = "2025") -> Path:
     """Lays out a demo home whose demo is ``tests/children/<child>.py``.
 
     Args:
-        generation: "2025" reads LLAMA_DIR or HF_MODEL, "2026" HF_MODEL only.
+        generation: "2025" reads LLAMA_DIR or HF_MODEL, "2026" HF_MODEL only. What each makes of its sampling
+            parameters is in ``tests/children/samplers_<generation>.py``, with which the demo ends.
     """
     # One child is a conftest.py, not a demo.
     demo, conftest = ("passes", child) if child == "conftest_breaks" else (child, "home_conftest")
+    samplers = f"samplers_{generation}"
     (path / SCRIPT).parent.mkdir(parents=True)
     (path / MODEL_CONFIG).parent.mkdir(parents=True)
-    shutil.copyfile(CHILDREN / f"{demo}.py", path / SCRIPT)
+    (path / SCRIPT).write_text("\n\n".join((CHILDREN / f"{name}.py").read_text() for name in (demo, samplers)))
     shutil.copyfile(CHILDREN / f"{conftest}.py", path / "conftest.py")
     shutil.copyfile(CHILDREN / "demo_lines.py", path / "demo_lines.py")
     (path / "pytest.ini").write_text(PYTEST_INI)

@@ -194,5 +194,6 @@ def demo_of(settings: Settings, folder: RunFolder) -> ResolvedDemo:
         model=model,
         context_length=home.context_length(model),
         is_cpu_demo=settings.is_cpu_demo,
+        takes_lists=home.takes_lists(settings),
         inherited=settings.inherited,
     )
