@@ -1,4 +1,4 @@
-"""One question of the direct engine on its way."""
+"""One question that the direct engine answers, from its arrival to its end."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 
-from demo_api import bodies
-from demo_api.direct.model import Completion, Model, Question
+from demo_api.direct.model import Completion, Model
 from demo_api.errors import BadRequest, DemoApiError, ShuttingDown
-from demo_api.messages import Answer, Event, Failure, Result, Run, Timing
+from demo_api.messages import Answer, Event, Failure, Question, Result, Run, Timing
 from demo_api.queue import new_id
 
 logger = logging.getLogger(__name__)
@@ -51,7 +50,6 @@ class Answering:
         self._tell("started", attempt=1, batch_size=1, device=model.device)
         self._end(self._result(model))
 
-    @property
     def run(self) -> Run:
         """The run as it is now."""
         return self._run
@@ -61,12 +59,7 @@ class Answering:
         self._stop_reason = self._stop_reason or reason
 
     def wait(self, is_gone: Callable[[], bool]) -> Run:
-        """Waits for the run's end; a client that is gone cancels it.
-
-        Raises:
-            BadRequest: the model cannot answer this, which only it could know.
-            ShuttingDown: it was broken off because the server stops.
-        """
+        """Waits for the run's end; a client that is gone cancels it: nobody else can get the answer."""
         while not self._ended.wait(_LOOK_UP_SECONDS):
             if is_gone():
                 self.stop("cancelled")
@@ -77,7 +70,7 @@ class Answering:
         return self._run
 
     def events(self) -> Generator[tuple[int, Event] | None]:
-        """The run's events with their numbers, as they come; None while none comes."""
+        """Yields the run's events; to one client, once."""
         number = 0
         while True:
             try:
@@ -91,11 +84,11 @@ class Answering:
                 return
 
     def leave(self) -> None:
-        """The client has hung up: nobody else can get the answer, so it is cancelled."""
+        """Cancels the run: nobody else can get the answer."""
         self.stop("cancelled")
 
     def output(self, run: Run) -> str | None:
-        """Nothing prints here."""
+        """None: nothing prints here."""
         return None
 
     def _hear(self, text: str) -> bool:
@@ -155,5 +148,5 @@ class Answering:
         seconds = round(time.monotonic() - self._accepted, 3)
         ended = replace(self._run, status=status, finished_at=time.time(), time_seconds=seconds, result=result)
         self._run = ended
-        self._tell("done", **bodies.done(ended))
+        self._tell("done")
         self._ended.set()

@@ -15,10 +15,9 @@ from pathlib import Path
 from demo_api.config import Settings
 from demo_api.demo import home
 from demo_api.direct.answering import Answering
-from demo_api.direct.model import MAX_SEQ_LEN, Model, Question
+from demo_api.direct.model import MAX_SEQ_LEN, Model
 from demo_api.errors import BadRequest, DemoApiError, QueueFull, SetupError, ShuttingDown, Starting
-from demo_api.messages import Run
-from demo_api.shapes import DeviceHealth, EngineHealth
+from demo_api.messages import DeviceHealth, EngineHealth, Question, Run
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ class DirectEngine:
                 self._keeper.start()
 
     def listen(self, on_end: Callable[[Run], None]) -> None:
-        """From now on this is called with every run that has ended."""
+        """Calls this with every run that has ended."""
         self._on_end = on_end
 
     def wait_until_loaded(self) -> None:
@@ -185,7 +184,7 @@ class DirectEngine:
         begun = time.monotonic()
         try:
             answering.answer_with(self._model)
-            self._on_end(answering.run)
+            self._on_end(answering.run())
         finally:
             with self._lock:
                 self._open.discard(answering)

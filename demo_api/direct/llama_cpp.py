@@ -14,8 +14,9 @@ from demo_api.config import Settings
 from demo_api.cpu_demo.models.tt_transformers.tt.common import check_sampling
 from demo_api.demo import home
 from demo_api.demo.command import TOP_K
-from demo_api.direct.model import MAX_SEQ_LEN, Completion, OnText, Question
+from demo_api.direct.model import MAX_SEQ_LEN, Completion, OnText
 from demo_api.errors import BadRequest, RunFailed, SetupError
+from demo_api.messages import Question
 
 READ_AT_ONCE = 256
 """Tokens that are read between two looks at whether a question is still wanted: about half a second's work."""

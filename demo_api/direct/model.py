@@ -2,46 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from demo_api.messages import Request
+from demo_api.messages import Question
 
 MAX_SEQ_LEN = 2048
 """Tokens that a prompt and its answer have together at most, as in the lesson's direct server."""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One message of a conversation.
-
-    Attributes:
-        role: ``system``, ``user`` or ``assistant``.
-        content: its text.
-    """
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a model is to answer.
-
-    Attributes:
-        request: the sampling and the most tokens; ``request.prompt`` is the last turn, or the raw text.
-        turns: the whole conversation, the last turn is the user's; empty for text that is to be continued as it is,
-            without the chat template.
-    """
-
-    request: Request
-    turns: Sequence[Turn]
-
-    @classmethod
-    def of(cls, request: Request) -> Question:
-        """One prompt, as ``/chat`` has it."""
-        return cls(request, [Turn("user", request.prompt)])
 
 
 @dataclass(frozen=True)

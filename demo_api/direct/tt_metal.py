@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 from demo_api.config import Settings
 from demo_api.direct.detokenizer import Detokenizer
-from demo_api.direct.model import Completion, OnText, Question
+from demo_api.direct.model import Completion, OnText
 from demo_api.direct.tt_metal_checkout import (
     close_device,
     import_checkout,
@@ -25,7 +25,7 @@ from demo_api.direct.tt_metal_checkout import (
 )
 from demo_api.direct.tt_metal_user import OneUser
 from demo_api.errors import BadRequest, DemoApiError, RunFailed, SetupError
-from demo_api.messages import check_request
+from demo_api.messages import Question, Request
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class TtMetal:
 
     def _answer_once(self) -> None:
         try:
-            self.complete(Question.of(check_request({"prompt": "Hello", "max_tokens": 2})), lambda _: False)
+            self.complete(Question.of(Request.model_validate({"prompt": "Hello", "max_tokens": 2})), lambda _: False)
         except DemoApiError as error:
             raise SetupError(f"The model was loaded but does not answer: {error}", next_step=_TRY_THE_DEMO) from error
 

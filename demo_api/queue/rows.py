@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import ColumnElement, Connection, RowMapping, false, func, select, update
 
-from demo_api import bodies
 from demo_api.messages import Event, Request, Result, Run
 from demo_api.queue.schema import events, runs
 
@@ -102,7 +101,7 @@ def end(connection: Connection, row: RowMapping, result: Result, at: float, cloc
     )
     fresh = connection.execute(ended.returning(*runs.c)).mappings().one()
     run = to_run(fresh)
-    add_events(connection, [(row["number"], Event("done", at, bodies.done(run)))])
+    add_events(connection, [(row["number"], Event("done", at))])
     return run
 
 

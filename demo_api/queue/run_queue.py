@@ -9,12 +9,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from sqlalchemy import Connection, RowMapping, exists, select, update
 
 from demo_api.errors import IdempotencyConflict, NoSuchRun, RunEnded
-from demo_api.messages import Batch, Event, Failure, Request, Result, Run
+from demo_api.messages import Batch, Event, Failure, Queue, Request, Result, Run
 from demo_api.queue import rows
 from demo_api.queue.capacity import Capacity, count
 from demo_api.queue.database import Database
 from demo_api.queue.schema import batches, runs
-from demo_api.shapes import Queue
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ from flask import Flask, Response, g, jsonify
 
 from demo_api import bodies
 from demo_api.config import Settings
-from demo_api.direct.model import Question
-from demo_api.messages import parse_request
+from demo_api.messages import Question
 from demo_api.web import event_stream, health
 from demo_api.web.engine import Engine, PendingRun
 from demo_api.web.event_stream import Events
+from demo_api.web.parse import parse_request
 from demo_api.web.request import WaitSlots, client_is_gone, idempotency_key, json_body
 from demo_api.web.request_log import note_run
 
@@ -38,7 +38,9 @@ def add_chat(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots) -
     def chat_stream() -> Response:
         question = Question.of(parse_request(json_body()))
         pending = begin_with_slot(engine, slots, question, idempotency_key())
-        return event_response(event_stream.stream(Events(pending.run_id), pending.events, pending.leave), slots.leave)
+        return event_response(
+            event_stream.stream(Events(pending.run_id, pending.run), pending.events, pending.leave), slots.leave
+        )
 
 
 def begin_with_slot(engine: Engine, slots: WaitSlots, question: Question, key: str | None = None) -> PendingRun:

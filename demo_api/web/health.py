@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Literal
 
+from demo_api.bodies import BriefHealth, Health
 from demo_api.errors import DemoApiError, LedgerUnavailable, SetupError, Starting
-from demo_api.shapes import BriefHealth, EngineHealth, Health
+from demo_api.messages import EngineHealth
 from demo_api.web.engine import Engine
 
 NOTES = {

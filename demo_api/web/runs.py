@@ -9,13 +9,14 @@ from urllib.parse import urlencode
 from flask import Flask, Response, jsonify, request
 
 from demo_api import bodies
+from demo_api.bodies import RunPage
 from demo_api.errors import BadRequest
-from demo_api.messages import STATUSES, parse_requests
+from demo_api.messages import STATUSES
 from demo_api.queue.door import Door
-from demo_api.shapes import RunPage
 from demo_api.web import event_stream
 from demo_api.web.chat import event_response
 from demo_api.web.event_stream import Events
+from demo_api.web.parse import parse_requests
 from demo_api.web.request import WaitSlots, idempotency_key, json_body, last_event_id
 from demo_api.web.request_log import note_run
 
@@ -66,7 +67,9 @@ def add_runs(app: Flask, door: Door, slots: WaitSlots) -> None:
         history.get(run_id)
         slots.take()
         follow, leave = partial(door.follow, run_id, after), partial(door.leave, run_id)
-        return event_response(event_stream.stream(Events(run_id), follow, leave), slots.leave)
+        return event_response(
+            event_stream.stream(Events(run_id, partial(history.get, run_id)), follow, leave), slots.leave
+        )
 
 
 def _page() -> tuple[list[str], str | None, int]:

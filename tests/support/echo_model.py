@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from demo_api.direct.model import Completion, OnText, Question
+from demo_api.direct.model import Completion, OnText
 from demo_api.errors import BadRequest, SetupError
+from demo_api.messages import Question
 
 
 class EchoModel:

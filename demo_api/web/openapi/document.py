@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from demo_api.error_shapes import ErrorBody
-from demo_api.web.openai_types import OpenAIError
+from demo_api.errors import ErrorBody
+from demo_api.web.openai.answers import OpenAIError
 from demo_api.web.openapi.examples import Example, error_name, errors_told, of_answer, of_body
 from demo_api.web.openapi.operations import JSON, STREAM, Operation, Parameter, operations
 from demo_api.web.openapi.refusals import DOOR, KEY, RATE, UNEXPECTED, Refusal

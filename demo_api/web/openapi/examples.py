@@ -8,9 +8,8 @@ from importlib.resources import files
 from typing import Any
 
 from demo_api import errors
-from demo_api.error_shapes import ErrorBody
-from demo_api.errors import DemoApiError, RunFailed
-from demo_api.web import openai_api
+from demo_api.errors import DemoApiError, ErrorBody, RunFailed
+from demo_api.web.openai.answers import openai_error
 
 Example = dict[str, Any]
 
@@ -86,7 +85,7 @@ def error_name(code: str, *, openai: bool) -> str:
 
 def _told(error: DemoApiError, *, openai: bool) -> object:
     body: ErrorBody = {**error.body(), "request_id": _REQUEST_ID}
-    return openai_api.error(body, error.status_code) if openai else body
+    return openai_error(body, error.status_code) if openai else body
 
 
 def _named(recorded: dict[str, Any], engine: str, *, joined: bool = False) -> dict[str, Example]:

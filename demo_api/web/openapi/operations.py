@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from demo_api.bodies import Accepted, BriefHealth, ChatAnswer, Health, RunPage, RunRecord, Status
 from demo_api.errors import (
     BadRequest,
     IdempotencyConflict,
@@ -17,9 +18,8 @@ from demo_api.errors import (
     SetupError,
 )
 from demo_api.messages import STATUSES, Request, Requests
-from demo_api.shapes import EVENTS, Accepted, BriefHealth, ChatAnswer, Health, RunPage, RunRecord, Status
-from demo_api.web.openai_api import ChatCompletions, TextCompletions
-from demo_api.web.openai_types import (
+from demo_api.web.event_stream import EVENTS
+from demo_api.web.openai.answers import (
     BrokenOff,
     ChatChunk,
     ChatCompletion,
@@ -28,6 +28,7 @@ from demo_api.web.openai_types import (
     TextChunk,
     TextCompletion,
 )
+from demo_api.web.openai.requests import ChatCompletions, TextCompletions
 from demo_api.web.openapi import refusals
 from demo_api.web.openapi.refusals import ACCEPTED, ANSWERED, BODY, LEDGER, READY, WAITING, Refusal
 
