@@ -1,4 +1,4 @@
-"""The one family of exceptions, each with what an HTTP client or a shell needs to know."""
+"""The errors that users see: one family of exceptions, each with a status, a code and a next step."""
 
 from __future__ import annotations
 

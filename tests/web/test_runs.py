@@ -199,6 +199,33 @@ def test_events_are_replayed_from_any_number(held: WaitingServer) -> None:
     assert (refused.status_code, refused.json()["code"]) == (400, "bad_request")
 
 
+ENDS = {
+    "answered": ("a", "succeeded", {"success": True, "response": "a"}),
+    "failed": ("fail", "failed", {"success": False, "code": "demo_failed"}),
+    "cancelled": (None, "cancelled", {"success": False, "code": "cancelled"}),
+}
+
+
+@pytest.mark.parametrize(("prompt", "status", "known"), ENDS.values(), ids=ENDS)
+def test_the_last_event_says_how_the_run_ended_as_the_run_itself_does(
+    held: WaitingServer, prompt: str | None, status: str, known: dict[str, object]
+) -> None:
+    run_id = held.submit(prompt=prompt or "waits")
+    if prompt is None:
+        held.post(f"/runs/{run_id}/cancel")
+    held.engine.let_go.set()
+    _, kind, data = list(events(f"{held.server.url}/runs/{run_id}/events"))[-1]
+    record = held.server.get(f"/runs/{run_id}").json()
+    assert (kind, data["status"]) == ("done", status)
+    assert data.items() >= known.items()
+    assert data.pop("at")
+    assert data == {name: record[name] for name in data}
+    assert record.keys() - data.keys() == {
+        "position", "prompt", "max_tokens", "temperature", "top_p", "seed", "attempts", "accepted_at", "started_at",
+        "finished_at", "engine",
+    }  # fmt: skip
+
+
 def test_a_hundred_follow_one_run(held: WaitingServer) -> None:
     run_id = held.submit()
     held.engine.entered.wait(10)
