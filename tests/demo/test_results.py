@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from demo_api.config import Settings
 from demo_api.demo.results import End, Timestamp, doubt
-from demo_api.messages import Failure, Metrics, Request, Run
+from demo_api.messages import Answer, Failure, Metrics, Request, Run
 from demo_api.process.child import Ended
 from demo_api.transcript import Reading
 from demo_api.transcript.demo_log import Phase
@@ -31,3 +34,34 @@ def test_a_clock_that_was_set_while_the_child_waited_changes_no_time(tmp_path: P
     timing = end.result(run, 0).timing
     assert timing is not None
     assert (timing.startup_ahead_seconds, timing.startup_seconds, timing.teardown_seconds) == (3.0, 1.0, 1.0)
+
+
+def end(reading: Reading, folder: Path) -> End:
+    now = Timestamp()
+    return End(Settings.load(), reading, Ended(1, 1.0, None, (), 0), now, now, "model", folder, now.monotonic)
+
+
+DIVIDED = Failure("demo_failed", "ZeroDivisionError: float division by zero.")
+ANSWERED = Reading(
+    "failed", DIVIDED, [Answer("Hi", 2)], Metrics(), [], None, None, None, iterations=1, all_answered=True
+)
+NO_EXCUSE = {
+    "two iterations": {"iterations": 2},
+    "no iteration": {"iterations": 0},
+    "no answer to another": {"all_answered": False},
+    "another error": {"error": Failure("demo_failed", "AssertionError: 1 == 2.")},
+    "a crash": {"error": Failure("crashed", "ZeroDivisionError: float division by zero.")},
+}
+
+
+def test_the_2025_demos_division_by_zero_after_one_iteration_is_forgiven(tmp_path: Path) -> None:
+    run = Run("run", Request.model_validate({"prompt": "Hello"}))
+    result = end(ANSWERED, tmp_path).result(run, 0)
+    assert (result.answer, result.failure) == (Answer("Hi", 2), None)
+
+
+@pytest.mark.parametrize("different", NO_EXCUSE.values(), ids=NO_EXCUSE)
+def test_nothing_else_is_forgiven(tmp_path: Path, different: dict[str, object]) -> None:
+    reading = replace(ANSWERED, **different)  # type: ignore[arg-type]
+    result = end(reading, tmp_path).result(Run("run", Request.model_validate({"prompt": "Hello"})), 0)
+    assert (result.answer, result.failure) == (None, reading.error)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from support.waiting import until
+from support.waiting import join, until
 
 from demo_api.config import Settings
 from demo_api.devices.batch_monitor import BatchMonitor, EventBuffer
@@ -98,6 +98,19 @@ def test_what_was_taken_is_not_taken_again(recorder: EventBuffer) -> None:
     assert recorder.take() == {}
 
 
+def test_what_is_put_back_comes_before_what_has_come_since(recorder: EventBuffer) -> None:
+    shown = f"Name a fruit.{HEADER}"
+    for event in (phase("prefill"), phase("decode"), progress(0), text(f"{shown}An apple")):
+        recorder("run-0", event)
+    refused = recorder.take()
+    for event in (progress(1), text(f"{shown}An apple is"), phase("output")):
+        recorder("run-0", event)
+    recorder("run-1", phase("decode"))
+    recorder.put_back(refused)
+    together = [phase("prefill"), phase("decode"), progress(1), added("An apple is"), phase("output")]
+    assert recorder.take() == {"run-0": together, "run-1": [phase("decode")]}
+
+
 def test_a_users_text_is_told_to_its_own_run_only(recorder: EventBuffer) -> None:
     fruit, planet = f"Name a fruit.{HEADER}", f"Name a planet.{HEADER}"
     for one, other in [("An", "Mars"), ("An apple", "Mars is"), ("An apple.", "Mars is one")]:
@@ -154,7 +167,7 @@ def test_nothing_is_lost_between_two_threads() -> None:
         whole = f"Hi{HEADER}{said}"
         recorder("run-0", text("..." + whole[-97:] if len(whole) > 100 else whole))
     over.set()
-    reader.join()
+    join(reader)
     assert [event.data["phase"] for event in taken if event.kind == "phase"] == [str(number) for number in range(3000)]
     assert "".join([str(event.data["added"]) for event in taken if event.kind == "text"]) == said.strip()
 

@@ -129,7 +129,7 @@ def test_servers_that_start_together_make_the_tables_once(url: str, open_ledger:
     assert in_processes(6, _open_and_submit, url) == [1] * 6
     assert len(prompts(open_ledger())) == 6
     with closing(Database(url)) as database, database.read() as connection:
-        assert connection.execute(select(schema.line)).all() == [(1,)]
+        assert connection.execute(select(schema.queue_lock)).all() == [(1,)]
         assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [(schema.VERSION,)]
 
 
@@ -149,7 +149,7 @@ def _die_while_migrating(url: str) -> None:
 
 def test_a_server_that_is_killed_while_it_makes_the_tables_leaves_none(url: str, open_ledger: OpenLedger) -> None:
     with own_process(_die_while_migrating, url) as server:
-        server.join()
+        server.join(60)
         assert server.exitcode == -signal.SIGKILL
     ledger = open_ledger()
     ledger.queue.submit([ask()], {})
@@ -478,7 +478,7 @@ def _fork(url: str) -> None:
 def test_parent_and_child_can_go_on_with_one_ledger_after_a_fork(url: str, open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
     with own_process(_fork, url) as parent:
-        parent.join()
+        parent.join(60)
         assert parent.exitcode == 0
     kept = prompts(ledger)
     assert (kept[-1], kept[0]) == ("before", "after")
