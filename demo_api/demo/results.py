@@ -17,7 +17,7 @@ from demo_api.transcript import Reading
 
 _NO_SPEED = "The demo gives no speed for a run of one decode iteration."
 
-_ROOM = 64 * 1024
+_LEAST_FREE_BYTES = 64 * 1024
 """With fewer bytes left on its disk, what a child printed has probably not all been kept."""
 
 
@@ -108,7 +108,7 @@ def _failure(reading: Reading, ended: Ended, settings: Settings, folder: Path) -
 
 def _is_full(folder: Path) -> bool:
     disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize < _ROOM
+    return disk.f_bavail * disk.f_frsize < _LEAST_FREE_BYTES
 
 
 def _divided_by_zero_after_answer(reading: Reading) -> bool:
