@@ -67,8 +67,11 @@ def results_of(
             note=_NO_SPEED if answer and reading.iterations == 1 else None,
         )
         results.append(result)
-    crashed = f"A child crashed with exit code {ended.exit_code}." if failure and failure.code == "crashed" else None
-    return Outcome(results, suspect=doubt(ended) or crashed)
+    # By what the child printed: the failure's code may be that of a full disk.
+    crashed = ended.stopped is None and reading.error is not None and reading.error.code == "crashed"
+    return Outcome(
+        results, suspect=doubt(ended) or (f"A child crashed with exit code {ended.exit_code}." if crashed else None)
+    )
 
 
 def doubt(ended: Ended) -> str | None:

@@ -214,6 +214,15 @@ def test_a_full_disk_takes_no_answer_away_and_hides_no_stop(settle: Settle, monk
     assert failure == Failure("cancelled", STOPPED["cancelled"])
 
 
+def test_a_crash_on_a_full_disk_leaves_the_device_in_doubt(settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:
+    full_disk(monkeypatch)
+    outcome = settle(said(error=Failure("crashed", "It crashed.")), Ended(42, 10.0, None, (), 0))
+    failure = only(outcome).failure
+    assert failure is not None
+    assert failure.code == "storage_full"
+    assert outcome.suspect == "A child crashed with exit code 42."
+
+
 # The device
 
 FAILED = Failure("demo_failed", "It failed.")
