@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 from demo_api.messages import Answer, Event, Failure, Metrics
 from demo_api.transcript.demo_log import Phase
@@ -12,8 +11,6 @@ from demo_api.transcript.failure import explain
 from demo_api.transcript.lines import LineSplitter
 from demo_api.transcript.record_reader import RecordReader
 from demo_api.transcript.report import Report
-
-Stream = Literal["stdout", "stderr"]
 
 
 @dataclass(frozen=True)
@@ -91,14 +88,18 @@ class Reader:
         self._prompts = list(prompts)
         self._stdout = _Stream(self._prompts)
         self._stderr = _Stream(self._prompts)
+        self._streams = {"stdout": self._stdout, "stderr": self._stderr}
 
-    def feed(self, stream: Stream, chunk: bytes) -> list[Event]:
+    def feed(self, stream: str, chunk: bytes) -> list[Event]:
         """Takes in what was printed next on a stream, cut anywhere.
+
+        Args:
+            stream: ``stdout`` or ``stderr``.
 
         Returns:
             the events that it tells of.
         """
-        events = (self._stdout if stream == "stdout" else self._stderr).feed(chunk)
+        events = self._streams[stream].feed(chunk)
         return [] if stream == "stdout" and self._stderr.records.has_records else events
 
     @property
