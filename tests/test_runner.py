@@ -37,6 +37,7 @@ ANSWERS = {
 
 FAILURES = {
     "fails": (500, "demo_failed", ""),
+    "divides_by_zero": (500, "demo_failed", "ZeroDivisionError"),
     "prompt_too_long": (500, "demo_failed", "needs to be <= than max_seq_len"),
     "fails_at_teardown": (500, "demo_failed", ""),
     "skips": (500, "skipped", ""),

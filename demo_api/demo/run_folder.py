@@ -1,4 +1,4 @@
-"""A run's folder: the prompts while it runs, its logs afterwards, and what becomes of old ones."""
+"""The folder of a batch: its prompts while the child runs, its logs afterwards, and when old folders are removed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")  # a batch's id: see ledger/rows.
 
 SECONDS_A_DAY = 86_400
 JUST_ENDED_SECONDS = 60
-"""A log is not removed so soon, however few are to be kept: somebody may be about to read it."""
+"""A run and its log are not removed so soon, however few are to be kept: a client may be about to read them."""
 
 READABLE_LIMIT = 2**20
 """Bytes of each stream that an answer's ``output`` shows; the files have the rest."""
@@ -100,7 +100,7 @@ class RunFolder:
         self.write_prompts(prompts)
 
     def is_cut_off(self, device: str) -> bool:
-        """Whether it was left behind by a run on this device, if no run of the device goes on."""
+        """Whether a run on this device was cut off and left it behind; the caller has the device's lock."""
         try:
             config = json.loads(self.plugin_config.read_bytes())
         except FileNotFoundError:

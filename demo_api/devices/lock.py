@@ -1,4 +1,4 @@
-"""A device and its locks: at most one child holds it, whoever started it."""
+"""A device and its locks: at most one process tree has it, whichever server started that."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from types import TracebackType
 
 from demo_api.config import Settings
 
-_LOOK_AGAIN_SECONDS = 0.1
+_RETRY_SECONDS = 0.1
 
 
 class DeviceBusy(Exception):
-    """Somebody else held the device for all of the time that we were ready to wait."""
+    """Another process had the device for as long as the caller was ready to wait."""
 
 
 class DeviceLock:
-    """One process's hold of a device.
+    """One process's share of a device; released at the end of a ``with`` block.
 
     The lock is an ``flock`` on an open file: it is free only when every process that inherited the descriptor is gone.
     So the device stays taken while the child lives, even when the server was killed.
@@ -39,10 +39,10 @@ class DeviceLock:
         self._to_the_end = keeps_share
 
     def hand_to_child(self) -> None:
-        """Keeps no share of the lock that the child has inherited, unless the hold is one to the end.
+        """Releases the lock to the child that has inherited it, unless ``keeps_share``.
 
-        So a suspended server does not hold a device that nobody uses. That no other server takes it before this one has
-        cleaned up is seen to by the server's lock and the ledger, which knows the batch.
+        So a suspended server does not keep a device that nobody uses. The server's lock, and the ledger, which knows
+        the batch, keep other servers away until this one has cleaned up.
         """
         if not self._to_the_end:
             self._release()
@@ -78,7 +78,7 @@ class Device:
 
     @property
     def mark(self) -> str:
-        """What no other device has, of no other state folder on this host either."""
+        """Unique among all devices of all state folders on this host."""
         return str(self.folder / self.name)
 
     @property
@@ -113,7 +113,7 @@ class Device:
             raise
 
     def share(self) -> DeviceLock:
-        """A hold for a server whose own child has the device already: others then know that it is served.
+        """A share for a server whose own child has the device already: other servers then know that it is served.
 
         Raises:
             OSError: the lock file cannot be made.
@@ -122,7 +122,7 @@ class Device:
         return DeviceLock(None, _shared(self._server_lock), others_serve=others_serve, keeps_share=False)
 
     def note_waiting(self, batch_id: str) -> None:
-        """Says that the child with this mark has the device and waits for a batch. Only who held the device may say so.
+        """Records that the child with this mark has the device and waits for a batch. The caller must have the lock.
 
         Raises:
             OSError: the file cannot be written.
@@ -139,7 +139,7 @@ class Device:
             return None
 
     def take_waiting(self) -> bool:
-        """Takes the child that waits, to use it or to end it. Of all who try this one succeeds."""
+        """Reserves the child that waits, to use it or to end it. Of all who try, one succeeds."""
         try:
             self._waiting.unlink()
         except FileNotFoundError:
@@ -149,24 +149,24 @@ class Device:
     def wait_for_lock(
         self, *, seconds: float, given_up: Event, make_way: Callable[[], object] = lambda: None
     ) -> DeviceLock:
-        """Takes the device, to the end, when nobody has it any more.
+        """Takes the device when nobody has it any more, and keeps it after ``hand_to_child``.
 
         Args:
             given_up: set from another thread, ends the wait.
-            make_way: called before every look.
+            make_way: called before every attempt.
 
         Raises:
             DeviceBusy: it was not free in time, or the wait was given up.
         """
         deadline = time.monotonic() + seconds
-        while True:  # flock has no timeout, so look again and again: the usual case is one look
+        while True:  # flock has no timeout, so it is tried again and again: mostly the first attempt succeeds
             make_way()
-            hold = self.try_lock(keeps_share=True)
-            if hold is not None and not hold.others_serve:
-                return hold
-            if hold is not None:
-                hold.__exit__(None, None, None)
-            if time.monotonic() >= deadline or given_up.wait(_LOOK_AGAIN_SECONDS):
+            lock = self.try_lock(keeps_share=True)
+            if lock is not None and not lock.others_serve:
+                return lock
+            if lock is not None:
+                lock.__exit__(None, None, None)
+            if time.monotonic() >= deadline or given_up.wait(_RETRY_SECONDS):
                 raise DeviceBusy
 
     def has_child(self) -> bool:
@@ -184,7 +184,7 @@ def devices_of(settings: Settings) -> list[Device]:
 
 
 def _locked(path: Path) -> int | None:
-    """A new descriptor that holds the lock; None when somebody else has it."""
+    """A new descriptor that has the lock; None when another process has it."""
     fd = _open(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -200,7 +200,7 @@ def _locked(path: Path) -> int | None:
 def _shared(path: Path) -> int:
     """A new descriptor that shares the lock: several servers are there when one of them was suspended."""
     fd = _open(path)
-    fcntl.flock(fd, fcntl.LOCK_SH)  # does not block: nobody has it alone for longer than one look takes
+    fcntl.flock(fd, fcntl.LOCK_SH)  # does not block: nobody has it alone for longer than a check takes
     return fd
 
 

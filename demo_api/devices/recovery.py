@@ -63,9 +63,10 @@ class DeviceRecovery:
 
     def is_due(self) -> bool:
         """Whether the device is in doubt and there is a command that resets it."""
+        if self._settings.reset_command is None:
+            return False
         # "resetting" was left behind by a server that was killed while it did that.
-        in_doubt = self._states.get(self._device.name).state in ("suspect", "resetting")
-        return in_doubt and self._settings.reset_command is not None
+        return self._states.get(self._device.name).state in ("suspect", "resetting")
 
     def prepare(self, lock: DeviceLock) -> bool:
         """Resets the device if that is due. Returns whether it may be used."""

@@ -1,4 +1,4 @@
-"""One run of the user's reset command, and who would lose a device under its feet by it."""
+"""Runs the user's reset command, and finds the processes that use a device."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Reset:
         """Runs the commands, up to the first that fails.
 
         Returns:
-            what went wrong, a sentence; None if nothing did.
+            a sentence that says what went wrong; None if nothing did.
         """
         deadline = time.monotonic() + self._timeout_s
         with tempfile.TemporaryDirectory(prefix="demo-api-reset-") as folder:
@@ -67,7 +67,7 @@ class Reset:
         return None
 
     def stop(self) -> None:
-        """Breaks it off. Returns at once, from any thread."""
+        """Stops the command that runs. Returns at once, from any thread."""
         with self._lock:
             self._stopped = True
             if self._child is not None:

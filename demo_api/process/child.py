@@ -1,4 +1,4 @@
-"""Spawns, follows and stops one process tree; knows nothing of demos."""
+"""Spawns, follows and stops one child process with all of its descendants."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Child:
     close its device in its own time. A server that ignores SIGINT passes that on to the child, and nothing short of
     code between fork and exec could undo it; one that *handles* SIGINT does not, because exec resets handlers.
 
-    Whoever makes a Child calls ``follow`` once: it alone reaps the process and closes the files.
+    The one that makes a Child calls ``follow`` once: only that reaps the process and closes the files.
 
     Args:
         env: the whole environment; the mark is added.
@@ -146,11 +146,11 @@ class Child:
         self._process.stdin.close()
 
     def listen(self, max_output: int, on_output: OnOutput) -> None:
-        """Prepares ``look``, with what ``follow`` takes."""
+        """Prepares ``look``; the arguments are those of ``follow``."""
         self._output.listen(max_output, on_output)
 
     def look(self) -> bool:
-        """Passes on what a child that nobody follows yet has printed; ``follow`` passes all of it on again.
+        """Passes on what the child has printed before ``follow`` is called; that passes all of it on again.
 
         Returns:
             whether it has printed no more than it may.

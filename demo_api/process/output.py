@@ -38,13 +38,13 @@ class OutputFiles:
         return self._fds[stream]
 
     def listen(self, max_output: int, on_output: OnOutput) -> None:
-        """From now on ``look`` passes on what is printed, from the beginning, up to ``max_output`` bytes over all."""
+        """Makes ``look`` pass on what is printed, from the beginning, up to ``max_output`` bytes over all."""
         self._offsets = dict.fromkeys(self._offsets, 0)
         self._room = max_output
         self._on_output = on_output
 
     def mute(self) -> None:
-        """From now on ``look`` passes nothing on."""
+        """Makes ``look`` pass nothing on."""
         self._on_output = lambda stream, chunk: None
 
     def look(self) -> bool:

@@ -1,4 +1,4 @@
-"""The processes of one run: the descendants of a child, however far they have wandered off."""
+"""Finds and ends every descendant of a child, also those that left its session or lost their parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every accepted run, in a database."""
+"""Every accepted run, in a database: the ledger."""
 
 from demo_api.config import Settings
 from demo_api.queue.database import Database
@@ -11,7 +11,7 @@ __all__ = ["Database", "DeviceState", "DeviceStates", "History", "Ledger", "RunQ
 
 
 class Ledger:
-    """The database, by what is asked of it.
+    """The database of runs: their queue, their history, and the states of the devices.
 
     Raises:
         SetupError: the database cannot be opened, is damaged, or was written by a newer version.

@@ -1,4 +1,4 @@
-"""Whether the line has room, and when it will have."""
+"""How many runs may wait, and when a refused client should try again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def count(connection: Connection, status: str) -> int:
 
 
 class Capacity:
-    """The bound of the line."""
+    """The bound of the queue."""
 
     def __init__(self, database: Database, *, max_queue: int, max_batch: int) -> None:
         self._database = database
@@ -37,10 +37,10 @@ class Capacity:
             )
 
     def _retry_after(self, connection: Connection) -> int:
-        """Whole seconds until the line, as it stands, has been taken by children.
+        """Whole seconds until the runs that wait now have been given to children.
 
-        The median of the measured batches, for each batch ahead of the last one in the line, and what is left of the
-        one that runs. Before any has ended, the time that the running one has taken so far is all that is known.
+        The median of the measured batches, for each batch ahead of the last one that waits, and what is left of
+        the one that runs. Before any has ended, only the time that the running one has taken so far is known.
         """
         # By their runs' numbers: the host's clock may have begun anew.
         measured = select(batches.c.seconds).where(batches.c.seconds.is_not(None))
@@ -56,6 +56,6 @@ class Capacity:
         return max(1, math.ceil(rest + median * max(0, self._batches_waiting(connection) - 1)))
 
     def _batches_waiting(self, connection: Connection) -> int:
-        alike = select(func.count()).where(runs.c.status == "queued").group_by(runs.c.alike)
-        counts: list[int] = list(connection.execute(alike).scalars())
+        batch_key = select(func.count()).where(runs.c.status == "queued").group_by(runs.c.batch_key)
+        counts: list[int] = list(connection.execute(batch_key).scalars())
         return sum(math.ceil(each / self._max_batch) for each in counts)

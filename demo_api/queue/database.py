@@ -1,4 +1,4 @@
-"""Connections, transactions, the clock, and the version of the schema."""
+"""The database itself: connections, transactions, a clock that all servers share, and migrations."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from demo_api.errors import LedgerUnavailable, SetupError, StorageFull
-from demo_api.queue.schema import VERSION
-from demo_api.queue.schema import line as queue_lock
+from demo_api.queue.schema import VERSION, queue_lock
 
 BUSY_SECONDS = 15
 """How long a statement waits for another process that holds SQLite's lock."""
@@ -40,7 +39,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self._url = _checked(url)
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
-        # SQLite's own waiting for its lock is unfair and wakes up late; so the writers of one process line up here.
+        # SQLite's own waiting for its lock is unfair and wakes up late; so the writers of one process wait here.
         self._writing = threading.Lock()
         options: dict[str, Any] = {"pool_size": _CONNECTIONS, "max_overflow": 0, "pool_timeout": BUSY_SECONDS}
         if self._is_sqlite:
@@ -68,7 +67,7 @@ class Database:
         Raises:
             LedgerUnavailable: the database cannot be read now.
         """
-        with _told(), self._engine.connect() as connection:
+        with _translated_errors(), self._engine.connect() as connection:
             if not self._is_sqlite:
                 connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
@@ -83,7 +82,7 @@ class Database:
             StorageFull: there is no room on the disk; nothing was written.
             LedgerUnavailable: the database cannot be written now; nothing was written.
         """
-        with _told():
+        with _translated_errors():
             if not self._is_sqlite:
                 with self._engine.begin() as connection:
                     yield connection
@@ -103,7 +102,7 @@ class Database:
             self._writing.release()
 
     def lock_queue(self, connection: Connection) -> None:
-        """Until the transaction ends nobody else comes past here. On SQLite that is so anyway."""
+        """Keeps all others from here until the transaction ends. On SQLite every transaction that writes does."""
         connection.execute(select(queue_lock.c.id).with_for_update())
 
     def clock(self, connection: Connection) -> float:
@@ -236,14 +235,14 @@ def _check_sqlite(url: URL) -> None:
     try:
         with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as connection:
             connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
-            (told,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            (problem,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        told = str(error)
-        if isinstance(error, sqlite3.OperationalError) and "decode" not in told:
-            return  # it is locked, or cannot be opened: which is told by who needs it
-    if told != "ok":
+        problem = str(error)
+        if isinstance(error, sqlite3.OperationalError) and "decode" not in problem:
+            return  # it is locked, or cannot be opened: its first user raises that
+    if problem != "ok":
         raise SetupError(
-            f"The ledger {url.database} is damaged: {' '.join(told.split())}.",
+            f"The ledger {url.database} is damaged: {' '.join(problem.split())}.",
             next_step="Nothing was changed. Restore it from a backup, or move it away (with its -wal and -shm files) "
             "to begin a new one without the runs that it holds.",
         )
@@ -270,7 +269,7 @@ def _cannot_open(url: URL, error: SQLAlchemyError) -> SetupError:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
     except PoolTimeout:

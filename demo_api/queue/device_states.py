@@ -1,4 +1,4 @@
-"""What is known of each device, for all servers and through all restarts."""
+"""The state of each device, for all servers and across restarts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DeviceState:
-    """The state of a device that no child holds.
+    """The state of a device, apart from whether a child has it.
 
     Attributes:
         state: ``free``, ``suspect``, ``resetting`` or ``failed``.
@@ -53,14 +53,14 @@ class DeviceStates:
                 connection.execute(devices.insert().values(name=name, **new))
 
     def settle(self, name: str, outcome: Outcome) -> None:
-        """Notes what a batch has shown of the device: a run that succeeded proves that it is well, whatever was."""
+        """Records what a batch has shown of the device: a run that succeeded proves that it is well."""
         if any(result.failure is None for result in outcome.results):
             self.set(name, "free")
         elif outcome.suspect:
             self.suspect(name, outcome.suspect)
 
     def suspect(self, name: str, reason: str) -> None:
-        """Puts the device in doubt; one that has failed is beyond that."""
+        """Marks the device as suspect, unless it has failed."""
         logger.warning("device %s: %s", name, reason)
         if self.get(name).state != "failed":
             self.set(name, "suspect", reason)

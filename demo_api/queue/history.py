@@ -9,16 +9,12 @@ from dataclasses import dataclass
 from sqlalchemy import delete, select
 from sqlalchemy.sql.elements import ColumnElement
 
+from demo_api.demo.run_folder import JUST_ENDED_SECONDS, SECONDS_A_DAY
 from demo_api.errors import BadRequest, NoSuchRun
 from demo_api.messages import Event, Run
 from demo_api.queue import rows
 from demo_api.queue.database import Database
 from demo_api.queue.schema import batches, events, runs
-
-JUST_ENDED_SECONDS = 60
-"""What has just ended is not removed, however little is to be kept: somebody may be about to read it."""
-
-_SECONDS_A_DAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -77,16 +73,16 @@ class History:
                     )
                 wanted.append(runs.c.number < number)
             newest = select(runs).where(*wanted).order_by(runs.c.number.desc()).limit(limit)
-            line = select(runs.c.number).where(runs.c.status == "queued").order_by(runs.c.number)
-            places = {number: place for place, number in enumerate(connection.execute(line).scalars(), 1)}
-            return [rows.to_run(row, places.get(row["number"])) for row in connection.execute(newest).mappings()]
+            queue = select(runs.c.number).where(runs.c.status == "queued").order_by(runs.c.number)
+            positions = {number: position for position, number in enumerate(connection.execute(queue).scalars(), 1)}
+            return [rows.to_run(row, positions.get(row["number"])) for row in connection.execute(newest).mappings()]
 
     def events(self, run_id: str, after: int = 0) -> list[tuple[int, Event]]:
         """A run's events with their numbers, from the one after ``after``."""
         own = select(events).join(runs).where(rows.named(run_id), events.c.number > after)
         with self._database.read() as connection:
-            told = connection.execute(own.order_by(events.c.number)).mappings()
-            return [(row["number"], Event(row["kind"], row["at"], row["data"])) for row in told]
+            found = connection.execute(own.order_by(events.c.number)).mappings()
+            return [(row["number"], Event(row["kind"], row["at"], row["data"])) for row in found]
 
     def progress(self, run_ids: Sequence[str]) -> dict[str, RunProgress]:
         """How far these runs are; those that are not there are missing."""
@@ -101,7 +97,7 @@ class History:
         oldest_kept = select(runs.c.number).where(ended).order_by(runs.c.number.desc()).offset(self._keep_runs - 1)
         with self._database.read() as connection:
             number = connection.execute(oldest_kept.limit(1)).scalar() or 0
-            old = ended & ((runs.c.number < number) | (runs.c.finished_at < now - self._keep_days * _SECONDS_A_DAY))
+            old = ended & ((runs.c.number < number) | (runs.c.finished_at < now - self._keep_days * SECONDS_A_DAY))
             if connection.execute(select(runs.c.number).where(old).limit(1)).first() is None:
                 return
         with self._database.write() as connection:

@@ -1,4 +1,4 @@
-"""Between rows and what travels."""
+"""Turns rows into runs and events, and back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def named(run_id: str) -> ColumnElement[bool]:
     return false() if "\0" in run_id else runs.c.run_id == run_id
 
 
-def alike(request: Request, demo: Mapping[str, str | None]) -> str:
+def batch_key(request: Request, demo: Mapping[str, str | None]) -> str:
     """Equal for requests that differ in their prompts only, so that one child can take them together."""
     return json.dumps([request.model_dump(exclude={"prompt"}), dict(demo)], sort_keys=True)
 
@@ -68,17 +68,17 @@ def elapsed(row: RowMapping, now_at: float, now_clock: float) -> float | None:
     return round(by_clock, 3)
 
 
-def add_events(connection: Connection, told: Iterable[tuple[int, Event]]) -> None:
+def add_events(connection: Connection, new: Iterable[tuple[int, Event]]) -> None:
     """Numbers events of runs, each after the run's latest one, and keeps them.
 
     Args:
-        told: a run's number, and the event; in the order of the runs' numbers, so that nobody locks them crosswise.
+        new: a run's number, and the event; in the order of the runs' numbers, so that nobody locks them crosswise.
     """
     rows = []
-    for number, event in told:
+    for number, event in new:
         counted = update(runs).where(runs.c.number == number).values(last_event=runs.c.last_event + 1)
         latest = connection.execute(counted.returning(runs.c.last_event)).scalar_one_or_none()
-        if latest is not None:  # otherwise the run was forgotten
+        if latest is not None:  # otherwise the run was removed
             rows.append(
                 {"run_number": number, "number": latest, "kind": event.kind, "at": event.at, "data": event.data}
             )
@@ -113,6 +113,6 @@ def _status(result: Result) -> str:
 
 
 def position(connection: Connection, number: int) -> int:
-    """The place in the line of the waiting run with this number; 1 is the next."""
+    """The position in the queue of the waiting run with this number; 1 is the next."""
     ahead = select(func.count()).select_from(runs).where(runs.c.status == "queued", runs.c.number <= number)
     return int(connection.execute(ahead).scalar_one())

@@ -1,4 +1,4 @@
-"""The line of runs: accepted, given to a child in batches, and brought to their one end."""
+"""The queue of runs: accepts them, gives them to children in batches, and ends each of them once."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from demo_api.shapes import Queue
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
-"""How often a run is given to a child before it is given up as ``child_lost``."""
+"""How often a run is given to a child before it ends as ``child_lost``."""
 
 Choose = Callable[[Sequence[Run]], list[Run]]
-"""Which of these runs, oldest first and alike in all but their prompts, one child can take; the first always."""
+"""Which of these runs, oldest first and different in their prompts only, one child can take; the first always."""
 
 
 class RunQueue:
@@ -38,13 +38,13 @@ class RunQueue:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
-        self._room = Capacity(database, max_queue=max_queue, max_batch=max_batch)
+        self._capacity = Capacity(database, max_queue=max_queue, max_batch=max_batch)
         self._max_queue = max_queue
         self._max_batch = max_batch
         self._lease = lease
         self._wall_clock = wall_clock
         self.on_end: Callable[[Run], None] = lambda run: None
-        """Is called with every run that is brought to its end here, when that is on the disk."""
+        """Called with every run that ends here, once that is on the disk."""
 
     def submit(
         self, requests: Sequence[Request], demo: Mapping[str, str | None], idempotency_key: str | None = None
@@ -52,22 +52,22 @@ class RunQueue:
         """Accepts all of the requests, or none.
 
         Returns:
-            the runs; those of the first time when the key was used before for the same requests.
+            the runs; the earlier ones when the key was used before for the same requests.
 
         Raises:
             QueueFull: more would wait than may; ``fields["retry_after"]`` is in seconds.
             IdempotencyConflict: the key was used for other requests.
         """
         if idempotency_key is None:
-            with self._database.read() as connection:  # who is refused need not wait for those who write
-                self._room.check(connection, len(requests))
+            with self._database.read() as connection:  # a refusal need not wait for those who write
+                self._capacity.check(connection, len(requests))
         with self._database.write() as connection:
             self._database.lock_queue(connection)
             if idempotency_key is not None:
-                first_time = self._submitted(connection, idempotency_key)
-                if first_time:
-                    return _same(first_time, requests)
-            self._room.check(connection, len(requests))
+                earlier = self._submitted(connection, idempotency_key)
+                if earlier:
+                    return _same(earlier, requests)
+            self._capacity.check(connection, len(requests))
             at, clock = self._wall_clock(), self._database.clock(connection)
             waiting = count(connection, "queued")
             return [
@@ -86,7 +86,7 @@ class RunQueue:
             head = connection.execute(waiting.limit(1).with_for_update(skip_locked=True)).mappings().first()
             if head is None:
                 return None
-            alike = waiting.where(runs.c.alike == head["alike"])
+            alike = waiting.where(runs.c.batch_key == head["batch_key"])
             # On its last attempt a run is alone: if it is the one that brings its servers down, it takes none with it.
             if head["attempts"] == MAX_ATTEMPTS - 1:
                 alike = alike.where(runs.c.number == head["number"])
@@ -99,7 +99,7 @@ class RunQueue:
             return self._start(connection, device, claimed, batch_id or rows.new_id())
 
     def beat(self, batch_id: str) -> bool:
-        """Prolongs the lease. False: the batch is no longer the caller's, and its results will count for nothing."""
+        """Renews the lease. False: the batch is no longer the caller's, and its results will count for nothing."""
         with self._database.write() as connection:
             until = self._database.clock(connection) + self._lease
             mine = update(batches).where(batches.c.batch_id == batch_id, batches.c.state == "open")
@@ -112,7 +112,7 @@ class RunQueue:
             return connection.execute(running).first() is not None
 
     def append_events(self, batch_id: str, new: Mapping[str, Sequence[Event]]) -> None:
-        """Keeps events of the batch's runs, by their ids; those of runs that are no longer its own are dropped."""
+        """Keeps new events of the batch's runs, by their ids; drops those of runs that are no longer its own."""
         with self._database.write() as connection:
             for row in self._running(connection, batch_id):
                 rows.add_events(connection, [(row["number"], event) for event in new.get(row["run_id"], ())])
@@ -127,7 +127,7 @@ class RunQueue:
             False: the batch was lost to another server, and nothing was changed.
         """
         with self._database.write() as connection:
-            if not self._leave(connection, batch_id, "closed", seconds):
+            if not self._close(connection, batch_id, "closed", seconds):
                 return False
             at, clock = self._wall_clock(), self._database.clock(connection)
             by_id = {result.run_id: result for result in results}
@@ -135,24 +135,24 @@ class RunQueue:
                 rows.end(connection, row, by_id[row["run_id"]], at, clock)
                 for row in self._running(connection, batch_id)
             ]
-        self._tell_ended(ended)
+        self._report(ended)
         return True
 
     def requeue(self, batch_id: str) -> bool:
-        """Puts the batch's runs back into the line, where they stood; the attempt does not count.
+        """Puts the batch's runs back into the queue, at the front; the attempt does not count.
 
         Returns:
             False: the batch was lost to another server, and nothing was changed.
         """
         with self._database.write() as connection:
-            if not self._leave(connection, batch_id, "closed"):
+            if not self._close(connection, batch_id, "closed"):
                 return False
             for row in self._running(connection, batch_id):
-                self._put_back(connection, row, attempts=row["attempts"] - 1)
+                self._requeue(connection, row, attempts=row["attempts"] - 1)
             return True
 
     def batches(self, device: str, state: str) -> list[str]:
-        """The device's batches in this state: ``open``, or ``lost``: its server is, and it may have left processes."""
+        """The device's batches in this state: ``open``, or ``lost`` (its server is gone; processes may be left)."""
         wanted = select(batches.c.batch_id).where(batches.c.state == state, batches.c.device == device)
         with self._database.read() as connection:
             return list(connection.execute(wanted).scalars())
@@ -165,14 +165,14 @@ class RunQueue:
             return bool(connection.execute(select(waits | left)).scalar())
 
     def forget_lost(self, device: str) -> None:
-        """Says that nothing is left on the device of its lost batches."""
+        """Closes the device's lost batches: nothing of them is left on it."""
         if self.batches(device, "lost"):
             lost = update(batches).where(batches.c.state == "lost", batches.c.device == device)
             with self._database.write() as connection:
                 connection.execute(lost.values(state="closed"))
 
     def recover(self, gone: Collection[str] = ()) -> list[str]:
-        """Puts the runs of lost batches back into the line; those that were tried often enough end as ``child_lost``.
+        """Puts the runs of lost batches back into the queue; those with too many attempts end as ``child_lost``.
 
         Args:
             gone: batches whose server is known to be gone. The others are lost when their lease is over.
@@ -184,20 +184,20 @@ class RunQueue:
             if not self._overdue(connection, gone):
                 return []
         with self._database.write() as connection:
-            lost = [batch for batch in self._overdue(connection, gone) if self._leave(connection, batch, "lost")]
+            lost = [batch for batch in self._overdue(connection, gone) if self._close(connection, batch, "lost")]
             at, clock = self._wall_clock(), self._database.clock(connection)
             ended = []
             for batch in lost:
                 for row in self._running(connection, batch):
                     if row["attempts"] < MAX_ATTEMPTS:
-                        self._put_back(connection, row, attempts=row["attempts"])
+                        self._requeue(connection, row, attempts=row["attempts"])
                     else:
                         ended.append(rows.end(connection, row, _child_lost(row), at, clock))
-        self._tell_ended(ended)
+        self._report(ended)
         return lost
 
     def cancel(self, run_id: str) -> Run:
-        """Ends a run that waits or runs, at once; who runs it stops its child when no other run needs that.
+        """Ends a run that waits or runs, at once; its server stops the child when no other run needs that.
 
         Raises:
             NoSuchRun: it is not there.
@@ -215,11 +215,11 @@ class RunQueue:
             elif row["status"] != "cancelled":
                 raise RunEnded(f"The run has ended already: {row['status']}.", run_id=run_id)
             fresh = connection.execute(wanted).mappings().one()
-        self._tell_ended(ended)
+        self._report(ended)
         return rows.to_run(fresh)
 
     def announce_positions(self) -> None:
-        """Tells each waiting run its place in the line when that has changed."""
+        """Writes an event for each waiting run whose position has changed."""
         waiting = (
             select(runs.c.number, runs.c.announced_position).where(runs.c.status == "queued").order_by(runs.c.number)
         )
@@ -229,10 +229,10 @@ class RunQueue:
         with self._database.write() as connection:
             self._database.lock_queue(connection)
             at = self._wall_clock()
-            for number, place in _moved(connection.execute(waiting).mappings().all()):
-                told = update(runs).where(runs.c.number == number, runs.c.status == "queued")
-                if connection.execute(told.values(announced_position=place)).rowcount:
-                    rows.add_events(connection, [(number, Event("queued", at, {"position": place}))])
+            for number, position in _moved(connection.execute(waiting).mappings().all()):
+                own = update(runs).where(runs.c.number == number, runs.c.status == "queued")
+                if connection.execute(own.values(announced_position=position)).rowcount:
+                    rows.add_events(connection, [(number, Event("queued", at, {"position": position}))])
 
     def describe(self) -> Queue:
         """How many runs wait and run, and how many may wait."""
@@ -262,7 +262,7 @@ class RunQueue:
             "status": "queued",
             "request": request.model_dump(),
             "demo": dict(demo),
-            "alike": rows.alike(request, demo),
+            "batch_key": rows.batch_key(request, demo),
             "idempotency_key": idempotency[0],
             "idempotency_place": None if idempotency[0] is None else idempotency[1],
             "accepted_at": at,
@@ -304,23 +304,25 @@ class RunQueue:
         own = select(runs).where(runs.c.batch_id == batch_id, runs.c.status == "running").order_by(runs.c.number)
         return connection.execute(own.with_for_update()).mappings().all()
 
-    def _tell_ended(self, ended: Sequence[Run]) -> None:
+    def _report(self, ended: Sequence[Run]) -> None:
         for run in ended:
             self.on_end(run)
 
-    def _leave(self, connection: Connection, batch_id: str, state: str, seconds: float | None = None) -> bool:
+    def _close(self, connection: Connection, batch_id: str, state: str, seconds: float | None = None) -> bool:
         mine = update(batches).where(batches.c.batch_id == batch_id, batches.c.state == "open")
         return bool(connection.execute(mine.values(state=state, seconds=seconds)).rowcount)
 
-    def _put_back(self, connection: Connection, row: RowMapping, *, attempts: int) -> None:
-        place = rows.position(connection, row["number"]) + 1
+    def _requeue(self, connection: Connection, row: RowMapping, *, attempts: int) -> None:
+        position = rows.position(connection, row["number"]) + 1
         back = (
             update(runs)
             .where(runs.c.number == row["number"])
-            .values(status="queued", attempts=attempts, started_at=None, waited_seconds=None, announced_position=place)
+            .values(
+                status="queued", attempts=attempts, started_at=None, waited_seconds=None, announced_position=position
+            )
         )
         connection.execute(back)
-        again: dict[str, object] = {"position": place, "again": True}
+        again: dict[str, object] = {"position": position, "again": True}
         rows.add_events(connection, [(row["number"], Event("queued", self._wall_clock(), again))])
 
     def _overdue(self, connection: Connection, gone: Collection[str]) -> list[str]:
@@ -331,10 +333,10 @@ class RunQueue:
         return list(connection.execute(late).scalars())
 
 
-def _same(first_time: list[Run], requests: Sequence[Request]) -> list[Run]:
-    if [run.request for run in first_time] != list(requests):
+def _same(earlier: list[Run], requests: Sequence[Request]) -> list[Run]:
+    if [run.request for run in earlier] != list(requests):
         raise IdempotencyConflict("The Idempotency-Key was used before, for another request.")
-    return first_time
+    return earlier
 
 
 def _child_lost(row: RowMapping) -> Result:
@@ -343,5 +345,6 @@ def _child_lost(row: RowMapping) -> Result:
 
 
 def _moved(waiting: Sequence[RowMapping]) -> list[tuple[int, int]]:
-    places = [(row["number"], place, row["announced_position"]) for place, row in enumerate(waiting, 1)]
-    return [(number, place) for number, place, told in places if place != told]
+    """The numbers and positions of waiting runs that are not where they were last announced to be."""
+    positions = [(row["number"], position, row["announced_position"]) for position, row in enumerate(waiting, 1)]
+    return [(number, position) for number, position, announced in positions if position != announced]

@@ -31,7 +31,7 @@ runs = Table(
     Column("status", Text, nullable=False),
     Column("request", JSON, nullable=False),
     Column("demo", JSON, nullable=False),
-    Column("alike", Text, nullable=False),  # equal for runs that one child can take together
+    Column("batch_key", Text, nullable=False),  # equal for runs that one child can take together
     Column("idempotency_key", Text),
     Column("idempotency_place", Integer),
     Column("accepted_at", Float(53), nullable=False),  # Unix seconds, for people
@@ -46,9 +46,9 @@ runs = Table(
     Column("last_event", Integer, nullable=False, default=0),
     Column("result", JSON(none_as_null=True)),
     UniqueConstraint("idempotency_key", "idempotency_place", name="runs_idempotency"),
-    Index("runs_line", "status", "number"),
+    Index("runs_queue", "status", "number"),
     Index("runs_batch", "batch_id"),
-    sqlite_autoincrement=True,  # a number is never given twice, not even that of a run that is forgotten
+    sqlite_autoincrement=True,  # a number is never given twice, not even that of a run that was removed
 )
 
 batches = Table(
@@ -83,5 +83,5 @@ devices = Table(
     Column("since", Float(53), nullable=False),
 )
 
-# One row, which is locked where the whole line must hold still: PostgreSQL has no BEGIN IMMEDIATE.
-line = Table("line", metadata, Column("id", Integer, primary_key=True, autoincrement=False))
+# One row, which is locked where the whole queue must not change: PostgreSQL has no BEGIN IMMEDIATE.
+queue_lock = Table("queue_lock", metadata, Column("id", Integer, primary_key=True, autoincrement=False))

@@ -98,6 +98,19 @@ def test_what_was_taken_is_not_taken_again(recorder: EventBuffer) -> None:
     assert recorder.take() == {}
 
 
+def test_what_is_put_back_comes_before_what_has_come_since(recorder: EventBuffer) -> None:
+    shown = f"Name a fruit.{HEADER}"
+    for event in (phase("prefill"), phase("decode"), progress(0), text(f"{shown}An apple")):
+        recorder("run-0", event)
+    refused = recorder.take()
+    for event in (progress(1), text(f"{shown}An apple is"), phase("output")):
+        recorder("run-0", event)
+    recorder("run-1", phase("decode"))
+    recorder.put_back(refused)
+    together = [phase("prefill"), phase("decode"), progress(1), added("An apple is"), phase("output")]
+    assert recorder.take() == {"run-0": together, "run-1": [phase("decode")]}
+
+
 def test_a_users_text_is_told_to_its_own_run_only(recorder: EventBuffer) -> None:
     fruit, planet = f"Name a fruit.{HEADER}", f"Name a planet.{HEADER}"
     for one, other in [("An", "Mars"), ("An apple", "Mars is"), ("An apple.", "Mars is one")]:

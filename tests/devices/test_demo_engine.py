@@ -6,7 +6,8 @@ import fcntl
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -114,6 +115,25 @@ def test_the_loop_outlives_a_run_that_cannot_be_run(make: Make, prompt: str) -> 
     assert response(dispatcher.wait(dispatcher.submit([ask("next")])[0].run_id)) == "next"
 
 
+def test_the_loop_outlives_a_batch_that_it_cannot_claim(make: Make) -> None:
+    class FullOnce(EchoEngine):
+        """The disk is full when a batch is chosen, the first time."""
+
+        is_full = True
+
+        def choose(self, runs: Sequence[Run]) -> list[Run]:
+            if self.is_full:
+                self.is_full = False
+                raise OSError(28, "No space left on device")
+            return super().choose(runs)
+
+    dispatcher, engine = make(FullOnce())
+    dispatcher.start()
+    run = dispatcher.submit([ask("a")])[0]
+    until(lambda: dispatcher.ledger.history.get(run.run_id).ended, seconds=20)
+    assert engine.seen == [["a"]]
+
+
 def test_the_line_is_bounded_and_says_when_to_come_back(make: Make) -> None:
     dispatcher, _ = make(max_queue=2)
     dispatcher.submit([ask("a"), ask("b")])
@@ -149,6 +169,23 @@ def test_close_keeps_those_who_wait_and_puts_the_one_that_runs_back(
     again, _ = make()
     again.start()
     assert [response(again.wait(run.run_id)) for run in runs] == ["runs", "waits"]
+
+
+def test_a_batch_that_is_claimed_while_the_server_requeues_is_requeued_too(settings: Callable[..., Settings]) -> None:
+    class Overtaken(EchoEngine):
+        """The server stops while a batch is chosen."""
+
+        def choose(self, runs: Sequence[Run]) -> list[Run]:
+            body.requeue()
+            return super().choose(runs)
+
+    chosen = settings()
+    ledger, engine = Ledger(chosen), Overtaken()
+    body = DeviceLoop(ledger, devices_of(chosen)[0], engine, chosen, changed=lambda: None)
+    run = ledger.queue.submit([ask("a")], {})[0]
+    assert body.turn()
+    kept = ledger.history.get(run.run_id)
+    assert (kept.status, kept.attempts) == ("queued", 0)
 
 
 def test_close_gives_what_runs_its_time(make: Make) -> None:
@@ -283,6 +320,16 @@ def test_a_device_that_was_not_closed_is_suspect_until_a_run_succeeds(make: Make
     until(lambda: state(dispatcher) == ("free", None))
 
 
+def test_the_doubt_about_a_device_is_written_before_its_runs_end(make: Make) -> None:
+    dispatcher, engine = make()
+    states = []
+    dispatcher.listen(lambda run: states.append(dispatcher.ledger.devices.get("device").state))
+    dispatcher.start()
+    suspect(dispatcher, engine)
+    until(lambda: states)
+    assert states == ["suspect"]
+
+
 def test_a_suspect_device_is_reset_with_the_users_command(make: Make) -> None:
     dispatcher, engine = make(reset_command=RESET_OK)
     dispatcher.start()
@@ -403,6 +450,30 @@ def test_who_waits_in_another_process_is_told(make: Make) -> None:
     run = other.submit([ask("a")])[0]
     threading.Timer(0.3, one.start).start()
     assert response(other.wait(run.run_id)) == "a"
+
+
+def test_a_follower_gets_the_last_event_although_the_ledger_could_not_be_read_for_a_while(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    dispatcher, engine = make(hold=True)
+    dispatcher.start()
+    run = dispatcher.submit([ask("a")])[0]
+    following = dispatcher.follow(run.run_id, 0)
+    path = dispatcher.ledger._database._url.database
+    assert path is not None
+
+    def read_to(kind: str) -> None:
+        deadline = time.monotonic() + 20
+        while (event := next(following)) is None or event[1].kind != kind:
+            assert time.monotonic() < deadline, f"{kind} never came"
+
+    read_to("phase")
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as other:
+        other.execute("ALTER TABLE runs RENAME TO runs_elsewhere")
+        until(lambda: "demo_api.queue.waiters" in {record.name for record in caplog.records}, seconds=20)
+        other.execute("ALTER TABLE runs_elsewhere RENAME TO runs")
+    engine.let_go.set()
+    read_to("done")
 
 
 def test_a_client_that_hangs_up_cancels_its_run_if_that_is_asked_for(make: Make) -> None:

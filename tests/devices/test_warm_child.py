@@ -202,7 +202,7 @@ def _send(home: Path, folder: Path, line: bytes) -> tuple[int, str]:
     child = Child(
         [sys.executable, "-m", "pytest", "-s", "-p", "demo_api_child"],
         cwd=home,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(plugin), "DEMO_API_CHILD": str(run.order)},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(plugin), "DEMO_API_CHILD": str(run.plugin_config)},
         stdout=run.stdout,
         stderr=run.stderr,
         mark=("DEMO_API_RUN", str(folder)),

@@ -188,6 +188,7 @@ def test_a_server_that_stops_breaks_off_what_runs_and_frees_the_model_once(make:
         server.service.close()
         assert (answer.result().status_code, answer.result().json()["code"]) == (503, "shutting_down")
     assert model.closed == 1
+    assert not model.was_closed_in_use
     assert (server.chat().status_code, server.chat().json()["code"]) == (503, "shutting_down")
 
 
@@ -200,6 +201,7 @@ def test_a_server_that_stops_gives_what_runs_its_time(make: Make) -> None:
         server.service.close()
         assert answer.result().status_code == 200
     assert model.closed == 1
+    assert not model.was_closed_in_use
 
 
 def test_what_only_runs_have_is_refused(make: Make) -> None:

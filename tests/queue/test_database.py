@@ -129,7 +129,7 @@ def test_servers_that_start_together_make_the_tables_once(url: str, open_ledger:
     assert in_processes(6, _open_and_submit, url) == [1] * 6
     assert len(prompts(open_ledger())) == 6
     with closing(Database(url)) as database, database.read() as connection:
-        assert connection.execute(select(schema.line)).all() == [(1,)]
+        assert connection.execute(select(schema.queue_lock)).all() == [(1,)]
         assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [(schema.VERSION,)]
 
 

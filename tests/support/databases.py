@@ -131,7 +131,7 @@ def locked(url: str, seconds: float) -> Iterator[None]:
 
 def _hold(url: str, seconds: float, holds: threading.Event, ends: threading.Event) -> None:
     engine = create_engine(url, poolclass=NullPool)
-    lock = "BEGIN IMMEDIATE" if url.startswith("sqlite") else "LOCK TABLE runs, batches, line IN EXCLUSIVE MODE"
+    lock = "BEGIN IMMEDIATE" if url.startswith("sqlite") else "LOCK TABLE runs, batches, queue_lock IN EXCLUSIVE MODE"
     with engine.connect() as connection:
         connection.exec_driver_sql(lock)
         holds.set()

@@ -24,6 +24,7 @@ class EchoModel:
         self.most_at_once = 0
         self.words = 0
         self.closed = 0
+        self.was_closed_in_use = False
         self._loads = loads
         self._lock = threading.Lock()
         if not hold:
@@ -70,3 +71,4 @@ class EchoModel:
 
     def close(self) -> None:
         self.closed += 1
+        self.was_closed_in_use = self.was_closed_in_use or self.at_once > 0

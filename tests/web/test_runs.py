@@ -230,6 +230,36 @@ def test_more_than_the_server_has_threads_for_are_refused_and_health_answers(hel
         assert "event: done" in answer.text
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/chat/stream", {"prompt": "Hello"}),
+        ("/v1/chat/completions", {"model": "echo", "messages": [{"role": "user", "content": "Hello"}], "stream": True}),
+    ],
+    ids=["chat", "openai"],
+)
+def test_streams_that_are_refused_take_no_place_from_others(
+    held: WaitingServer, path: str, body: dict[str, object]
+) -> None:
+    held.submit()
+    held.engine.entered.wait(10)
+    *_, last = [held.submit() for _ in range(held.server.settings.max_queue)]
+    for _ in range(held.server.settings.max_waiting + 1):
+        refused = held.post(path, body)
+        assert refused.status_code == 503
+        assert "queue_full" in refused.text
+    held.engine.let_go.set()
+    assert list(events(f"{held.server.url}/runs/{last}/events"))[-1][1] == "done"
+    assert held.post(path, body).status_code == 200
+
+
+def test_streams_that_have_ended_release_their_slots(held: WaitingServer) -> None:
+    held.engine.let_go.set()
+    run_id = held.post("/chat", {"prompt": "Hello"}).json()["run_id"]
+    for _ in range(held.server.settings.max_waiting + 1):
+        assert list(events(f"{held.server.url}/runs/{run_id}/events"))[-1][1] == "done"
+
+
 def test_a_waiting_run_is_cancelled_at_once_and_its_client_told(held: WaitingServer) -> None:
     held.submit()
     held.engine.entered.wait(10)

@@ -1,17 +1,17 @@
 """The pytest plugin that demo_api loads into the demo's process (``-p demo_api_child``).
 
 It runs in the demo's interpreter, which is seldom the server's: standard library only, Python 3.8+, pytest 7+.
-It changes no file of the demo. What it is to do stands in the JSON file that ``DEMO_API_CHILD`` names:
+It changes no file of the demo. What it is to do is in the JSON file that ``DEMO_API_CHILD`` names:
 
 parent_pid
     the server; when it dies, this process is interrupted, so that the device is closed.
 waits
-    whether this child was started ahead of any request. It collects the tests and then waits on its standard input for
-    one line of JSON, which says the rest of what follows here. At the end of input it leaves.
+    whether this child starts before its batch. It collects the tests and then waits on its standard input for one line
+    of JSON with the rest of what follows here. At the end of input it leaves.
 prompts
-    the prompt file of a child that is held, which it has to remove even if it is never told that it is its own.
+    the prompt file of a child that waits, which it has to remove even if it never gets a batch.
 options
-    the demo's options by their names, for a child that was held; otherwise the command line has them.
+    the demo's options by their names, for a child that waits; otherwise the command line has them.
 sampling_params
     becomes ``config.option.sampling_params``. The command line cannot carry it: the demo declares the option with
     ``type=dict``, which refuses every JSON text.
@@ -35,53 +35,53 @@ import pytest
 
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
-_BEGUN = time.time()
+_STARTED = time.time()
 
 
 def pytest_load_initial_conftests() -> None:
     # Before the demo home's conftest is imported: that import alone may take many seconds.
-    order = _order()
+    plugin_config = _plugin_config()
     # A server started in the background of a script has SIGINT ignored, and children inherit that. The demo closes the
     # device on KeyboardInterrupt only.
     signal.signal(signal.SIGINT, _interrupt_once)
-    _die_with(order.get("parent_pid"))
+    _die_with(plugin_config.get("parent_pid"))
 
 
 def pytest_configure(config: Any) -> None:
-    _obey(_order(), config)
+    _apply(_plugin_config(), config)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: Any) -> Any:
-    """Nothing but a delay for a child that is held: what runs the test is pytest's own loop, which comes next."""
+    """Only delays a child that waits: pytest's own loop, which comes next, runs the test."""
     if session.testsfailed or not session.items:
         return None  # it has nothing to wait for
-    if _order().get("waits"):
-        told = _wait_to_be_told(session.config)
-        if told is None:
+    if _plugin_config().get("waits"):
+        batch = _wait_for_batch(session.config)
+        if batch is None:
             return True  # as if the loop had been run
-        _obey(told, session.config)
+        _apply(batch, session.config)
     _log("collected")
     return None
 
 
 def pytest_unconfigure(config: Any) -> None:
     # The server does this too, unless it was killed. The prompts are nobody's business any more.
-    prompts = config.getoption("--input_prompts", None) or _order().get("prompts")
+    prompts = config.getoption("--input_prompts", None) or _plugin_config().get("prompts")
     if prompts and os.path.exists(prompts):
         os.remove(prompts)
 
 
-def _obey(order: dict[str, Any], config: Any) -> None:
-    for name, value in order.get("options", {}).items():
+def _apply(plugin_config: dict[str, Any], config: Any) -> None:
+    for name, value in plugin_config.get("options", {}).items():
         setattr(config.option, name, value)
-    if order.get("sampling_params") is not None:
-        config.option.sampling_params = order["sampling_params"]
-    if order.get("first_token_only"):
+    if plugin_config.get("sampling_params") is not None:
+        config.option.sampling_params = plugin_config["sampling_params"]
+    if plugin_config.get("first_token_only"):
         _end_after_first_token()
 
 
-def _wait_to_be_told(config: Any) -> dict[str, Any] | None:
+def _wait_for_batch(config: Any) -> dict[str, Any] | None:
     sources = _sources(config)
     _log("waiting")
     line = b""
@@ -90,12 +90,12 @@ def _wait_to_be_told(config: Any) -> dict[str, Any] | None:
         if not piece:
             return None
         line += piece
-    # The test finds the standard input that it finds in a child that was not held.
+    # The test finds the standard input of a child that starts for its batch.
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    told: dict[str, Any] = json.loads(line)
-    return told if _are_as_read(sources) else None
+    batch: dict[str, Any] = json.loads(line)
+    return batch if _are_as_read(sources) else None
 
 
 def _sources(config: Any) -> dict[str, float]:
@@ -117,7 +117,7 @@ def _file_of(module: Any) -> str | None:
 def _are_as_read(sources: dict[str, float]) -> bool:
     now = time.time()
     # What was changed while this process came up may have been read before or after that.
-    return all(_changed_at(name) == at and not _BEGUN < at <= now for name, at in sources.items())
+    return all(_changed_at(name) == at and not _STARTED < at <= now for name, at in sources.items())
 
 
 def _changed_at(name: str) -> float | None:
@@ -127,10 +127,10 @@ def _changed_at(name: str) -> float | None:
         return None
 
 
-def _order() -> dict[str, Any]:
+def _plugin_config() -> dict[str, Any]:
     with open(os.environ["DEMO_API_CHILD"], encoding="utf-8") as file:
-        order: dict[str, Any] = json.load(file)
-        return order
+        plugin_config: dict[str, Any] = json.load(file)
+        return plugin_config
 
 
 def _interrupt_once(_number: int, _frame: FrameType | None) -> None:

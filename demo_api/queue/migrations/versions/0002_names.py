@@ -12,6 +12,12 @@ _WARM = {True: "imports", False: "off"}
 def upgrade() -> None:
     """Renames what has another name now. The last event of a run keeps no copy of how the run ended."""
     op.alter_column("runs", "told_position", new_column_name="announced_position")
+    op.alter_column("runs", "alike", new_column_name="batch_key")
+    op.drop_table("line")
+    queue_lock = op.create_table("queue_lock", sa.Column("id", sa.Integer, primary_key=True, autoincrement=False))
+    op.bulk_insert(queue_lock, [{"id": 1}])
+    op.drop_index("runs_line", "runs")
+    op.create_index("runs_queue", "runs", ["status", "number"])
     runs = sa.table("runs", sa.column("number", sa.Integer), sa.column("result", sa.JSON))
     connection = op.get_bind()
     for number, result in connection.execute(sa.select(runs.c.number, runs.c.result)).all():
