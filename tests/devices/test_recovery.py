@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.waiting import until
+from support.waiting import join, until
 
 from demo_api.config import Settings
 from demo_api.devices.lock import Device, devices_of
@@ -75,11 +75,9 @@ def test_a_reset_can_be_broken_off(stopped: str) -> None:
         hanging.stop()
     thread.start()
     if stopped == "while it goes on":
-        tick = threading.Event()
-        while not survivors(MARK, {HERE}):
-            tick.wait(0.02)
+        until(lambda: survivors(MARK, {HERE}))
         hanging.stop()
-    thread.join(10)
+    join(thread)
     assert told[0] is not None
     assert "was stopped" in told[0]
     assert survivors(MARK, {HERE}) == []

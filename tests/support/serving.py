@@ -13,6 +13,7 @@ import psutil
 import requests
 from flask import Flask
 from support.echo_engine import EchoEngine
+from support.waiting import join
 
 from demo_api import create_app
 from demo_api.config import Settings
@@ -42,7 +43,7 @@ class Server:
     def batches(self) -> list[Path]:
         """The folders of its batches, without that of the child that waits for one."""
         waiting = devices_of(self.settings)[0].waiting()
-        return [folder for folder in (self.settings.state_dir / "runs").iterdir() if folder.name != waiting]
+        return [folder for folder in self.settings.runs_dir.iterdir() if folder.name != waiting]
 
     def leftovers(self) -> list[psutil.Process]:
         """The living processes of this server's batches."""
@@ -58,7 +59,7 @@ def application(settings: Settings, engine: EchoEngine | DirectEngine | None = N
 
 @contextmanager
 def serving() -> Iterator[Callable[..., Server]]:
-    """The same, until the end of the block."""
+    """Starts servers, which run until the end of the block."""
     running = []
 
     def start(settings: Settings, engine: EchoEngine | DirectEngine | None = None) -> Server:
@@ -77,9 +78,8 @@ def serving() -> Iterator[Callable[..., Server]]:
         hurry.start()
         service.close()
         hurry.cancel()
-        hurry.join()
         http.close()
-        thread.join()
+        join(hurry, thread)
 
 
 def clean_environ() -> dict[str, str]:
