@@ -1,4 +1,4 @@
-"""llama.cpp as a model in memory: the zero-hardware default. It answers many questions by continuous batching."""
+"""llama.cpp as the direct engine's model, on any CPU: it answers many questions at once by continuous batching."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class LlamaCpp:
         self._folder = _private_folder()
         try:
             self._server = xllamacpp.Server(_params(xllamacpp, path, self.slots, self._context(path), self._folder))
-            self._server.handle_metrics()  # an engine that is freed before it has begun to work would never end
+            self._server.handle_metrics()  # a server that is freed before it has worked would never end
         except Exception as error:
             self.close()
             raise SetupError(
@@ -100,12 +100,12 @@ class LlamaCpp:
 
 
 class _Reply:
-    """What the engine says of one question, chunk by chunk, in the thread that asks."""
+    """llama.cpp's reply to one question, chunk by chunk, in the thread that asks."""
 
     def __init__(self, on_text: OnText) -> None:
         self.error: dict[str, Any] | None = None
         self._on_text = on_text
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self._first_after: float | None = None
         self._texts: list[str] = []
         self._finish: str | None = None
@@ -133,12 +133,17 @@ class _Reply:
             text = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
             self._finish = choice["finish_reason"] or self._finish
         if text:
-            self._first_after = self._first_after or time.monotonic() - self._begun
+            self._first_after = self._first_after or time.monotonic() - self._started
             self._texts.append(text)
         self._stopped = self._on_text(text) or self._stopped
 
     def completion(self, *, strip: bool) -> Completion:
-        """What all the chunks have said."""
+        """The completion that the chunks make.
+
+        Raises:
+            BadRequest: the prompt does not fit.
+            RunFailed: llama.cpp refused the prompt.
+        """
         if self._failure is not None:
             raise self._failure
         if self.error is not None:

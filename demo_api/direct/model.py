@@ -1,4 +1,4 @@
-"""What a model in memory is to the engine that serves it."""
+"""The interface of a model in memory, and what it answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_SEQ_LEN = 2048
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model has answered, with the engine's own counts. Seconds of wall time; None is "not known".
+    """A model's answer, with its own counts. Seconds of wall time; None is "not known".
 
     Attributes:
         response: the text, stripped as the demo strips it; raw text is not stripped.
@@ -22,8 +22,8 @@ class Completion:
         prompt_tokens: of the prompt with its template.
         finish_reason: ``stop`` (the model ended its answer), ``length`` (it reached ``max_tokens`` or the end of its
             context), or ``cancelled``.
-        ttft_ms: the model began with this question to the first token of the answer, milliseconds.
-        prefill_seconds: the prompt was read.
+        ttft_ms: milliseconds from the model's start on this question to the first token of the answer.
+        prefill_seconds: reading the prompt.
         decode_seconds: first token to last.
         decode_tokens_per_second: of this answer alone, the first token not counted.
     """

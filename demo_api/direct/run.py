@@ -21,8 +21,8 @@ _LOOK_UP_SECONDS = 0.5
 """How often those who wait look whether their client is still there."""
 
 
-class Answering:
-    """Used by the slot that answers it and by the thread of its client.
+class DirectRun:
+    """One question, from its arrival to its end; used by the slot that answers it and by its client's thread.
 
     Args:
         timeout_s: how long the answer may take from its start.
@@ -35,19 +35,19 @@ class Answering:
         self._accepted = time.monotonic()
         self._timeout_s = timeout_s
         self._deadline = math.inf
-        self._told: SimpleQueue[Event] = SimpleQueue()
+        self._events: SimpleQueue[Event] = SimpleQueue()
         self._stop_reason: str | None = None
         self._refusal: BadRequest | None = None
         self._ended = threading.Event()
-        self._tell("queued")
+        self._emit("queued")
 
     def answer_with(self, model: Model) -> None:
         """Has the model answer, in the calling thread. Whatever happens, the run ends."""
-        begun = time.monotonic()
-        self._deadline = begun + self._timeout_s
-        waited = round(begun - self._accepted, 3)
+        started = time.monotonic()
+        self._deadline = started + self._timeout_s
+        waited = round(started - self._accepted, 3)
         self._run = replace(self._run, status="running", started_at=time.time(), waited_seconds=waited, attempts=1)
-        self._tell("started", attempt=1, batch_size=1, device=model.device)
+        self._emit("started", attempt=1, batch_size=1, device=model.device)
         self._end(self._result(model))
 
     def run(self) -> Run:
@@ -55,7 +55,7 @@ class Answering:
         return self._run
 
     def stop(self, reason: str) -> None:
-        """Ends it within one token, or before it begins; the first reason counts. Returns at once."""
+        """Ends it within one token, or before it starts; the first reason counts. Returns at once."""
         self._stop_reason = self._stop_reason or reason
 
     def wait(self, is_gone: Callable[[], bool]) -> Run:
@@ -74,7 +74,7 @@ class Answering:
         number = 0
         while True:
             try:
-                event = self._told.get(timeout=_LOOK_UP_SECONDS)
+                event = self._events.get(timeout=_LOOK_UP_SECONDS)
             except Empty:
                 yield None
                 continue
@@ -91,19 +91,19 @@ class Answering:
         """None: nothing prints here."""
         return None
 
-    def _hear(self, text: str) -> bool:
+    def _on_text(self, text: str) -> bool:
         if text:
-            self._tell("text", added=text)
+            self._emit("text", added=text)
         if time.monotonic() > self._deadline:
             self.stop("timed_out")
         return self._stop_reason is not None
 
-    def _tell(self, kind: str, **data: object) -> None:
-        self._told.put(Event(kind, time.time(), data))
+    def _emit(self, kind: str, **data: object) -> None:
+        self._events.put(Event(kind, time.time(), data))
 
     def _result(self, model: Model) -> Result:
         try:
-            completion = None if self._stop_reason else model.complete(self._question, self._hear)
+            completion = None if self._stop_reason else model.complete(self._question, self._on_text)
         except DemoApiError as error:
             self._refusal = error if isinstance(error, BadRequest) else None
             return Result(self.run_id, failure=Failure(error.code, str(error), error.next_step))
@@ -148,5 +148,5 @@ class Answering:
         seconds = round(time.monotonic() - self._accepted, 3)
         ended = replace(self._run, status=status, finished_at=time.time(), time_seconds=seconds, result=result)
         self._run = ended
-        self._tell("done")
+        self._emit("done")
         self._ended.set()
