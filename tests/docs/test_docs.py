@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-from support.doc_pages import PAGES, README, error_family
+from support.doc_pages import PAGES, README, REFERENCE, error_family
 from support.serving import Server
 
 from demo_api import bodies, cli, create_app, errors
@@ -26,15 +26,15 @@ def _commands(group: click.Group, prefix: str = "demo-api") -> list[str]:
     return names
 
 
-def test_every_route_is_in_the_readme(settings: Callable[..., Settings]) -> None:
+def test_every_route_is_in_the_reference(settings: Callable[..., Settings]) -> None:
     for endpoint in endpoints(create_app(settings())):
-        assert f"| `{endpoint}` |" in README
+        assert f"| `{endpoint}` |" in PAGES[REFERENCE]
 
 
 @pytest.mark.parametrize("name", setting_names())
-def test_every_setting_is_in_the_readme_with_its_description(name: str) -> None:
+def test_every_setting_is_in_the_reference_with_its_description(name: str) -> None:
     flags = f"`{flag(name)}`" if name in flag_names() else ""
-    row = next(line for line in README.splitlines() if line.startswith(f"| {flags} | `{variable(name)}` |"))
+    row = next(line for line in PAGES[REFERENCE].splitlines() if line.startswith(f"| {flags} | `{variable(name)}` |"))
     description = Settings.model_fields[name].description
     assert description
     assert description in row
@@ -44,18 +44,18 @@ def test_every_setting_is_in_the_readme_with_its_description(name: str) -> None:
 
 
 @pytest.mark.parametrize("command", _commands(cli.main))
-def test_every_command_is_in_the_readme(command: str) -> None:
-    assert f"| `{command}" in README
+def test_every_command_is_in_the_reference(command: str) -> None:
+    assert f"| `{command}" in PAGES[REFERENCE]
 
 
 @pytest.mark.parametrize("field", [*Request.model_fields, *Timing.__dataclass_fields__])
-def test_every_field_is_in_the_readme(field: str) -> None:
-    assert f"`{field}`" in README
+def test_every_field_is_in_the_reference(field: str) -> None:
+    assert f"`{field}`" in PAGES[REFERENCE]
 
 
 @pytest.mark.parametrize("code", [value for name, value in vars(cli).items() if name.startswith("EXIT_")])
-def test_every_exit_code_is_in_the_readme(code: int) -> None:
-    assert re.search(rf"^\| {code} \|", README, re.M)
+def test_every_exit_code_is_in_the_reference(code: int) -> None:
+    assert re.search(rf"^\| {code} \|", PAGES[REFERENCE], re.M)
 
 
 @pytest.mark.parametrize(
