@@ -14,8 +14,7 @@ from support.serving import Server
 
 from demo_api import bodies, cli, create_app, errors
 from demo_api.config import Settings, flag, flag_names, setting_names, variable
-from demo_api.devices.lock import STATES
-from demo_api.messages import STATUSES, Request, Run, Timing
+from demo_api.messages import DEVICE_STATES, STATUSES, Request, Run, Timing
 from demo_api.web.error_handlers import endpoints
 
 
@@ -75,7 +74,7 @@ def test_every_status_is_documented(status: str) -> None:
     assert f"`{status}`" in PAGES["runs.md"]
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", DEVICE_STATES)
 def test_every_state_of_a_device_is_documented(state: str) -> None:
     assert f"| `{state}` |" in PAGES["devices.md"]
 
