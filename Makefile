@@ -39,7 +39,7 @@ bench: $(VENV)/installed-dev
 # The pictures of the page in docs/images, taken of real servers by Debian's chromium.
 screenshots: $(VENV)/installed-dev
 	$(BIN)/demo-api model pull
-	$(BIN)/python tests/support/screenshots.py docs/images
+	PYTHONPATH=tests $(BIN)/python -m support.screenshots docs/images
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -61,7 +61,7 @@ def stopped(process: subprocess.Popen[str]) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait()
+        process.wait(60)
 
 
 @contextmanager

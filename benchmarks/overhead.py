@@ -37,7 +37,7 @@ def main() -> None:
             compare(server, url, settings, Path(folder), pairs)
         finally:
             server.terminate()
-            server.wait()
+            server.wait(60)
 
 
 def start_server(folder: Path, *flags: str) -> tuple[subprocess.Popen[str], str]:

@@ -4,7 +4,7 @@
 
 The lesson's way is one ``pytest`` child per prompt, one after another, as a shell loop does it. Both answer the same 32
 prompts, greedily, with at most 32 tokens each, on the CPU edition of the demo; the answers are compared. For the second
-part, one prompt at a time goes through the engine with its ledger, and straight to the engine, in this process.
+part, one prompt at a time goes through the demo engine with its ledger, and straight to the runner, in this process.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def many_at_once(folder: Path, rounds: int) -> None:
         print(f"shell loop / {len(PROMPTS)} x POST /chat at once: median {statistics.median(ratios):.2f}")
     finally:
         server.terminate()
-        server.wait()
+        server.wait(60)
 
 
 def shell_loop(settings: Settings, folder: Path) -> tuple[float, list[str]]:
@@ -92,7 +92,7 @@ def chat(url: str, prompt: str) -> str:
 
 
 def one_at_a_time(folder: Path, pairs: int) -> None:
-    settings = Settings.load({"state_dir": folder})
+    settings = Settings.load({"state_dir": folder, "warm": "off"})  # only the ledger makes the difference
     engine = DemoEngine(Ledger(settings), Capabilities(settings), [DemoRunner(settings)], settings)
     engine.start()
     request = Request(prompt=PROMPTS[0], max_tokens=MAX_TOKENS, temperature=0)

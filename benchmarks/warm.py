@@ -3,7 +3,7 @@
     python benchmarks/warm.py [ROUNDS]
 
 All three answer the same prompt with 32 tokens at temperature 0 on the CPU edition, taking turns in an order that
-changes. A request to the holding server is sent when its child waits, as after a pause of a second. What is reported is
+changes. A request to the warm server is sent when its child waits, as after a pause of a second. What is reported is
 the median ratio of the rounds, and where the time of the warm requests goes.
 """
 
@@ -38,7 +38,7 @@ def main() -> None:
         finally:
             for server, _ in servers.values():
                 server.terminate()
-                server.wait()
+                server.wait(60)
 
 
 def compare(settings: Settings, folder: Path, urls: dict[str, str], rounds: int) -> None:
@@ -46,11 +46,11 @@ def compare(settings: Settings, folder: Path, urls: dict[str, str], rounds: int)
     bodies: list[dict[str, Any]] = []
 
     def warm() -> float:
-        wait_for_child(folder / "on" / "state")
+        wait_for_child(folder / "imports" / "state")
         seconds, body = ask(urls["imports"])
         assert body["timing"]["warm"] == "imports", "no child waited"
         bodies.append(body | {"seconds": seconds})
-        wait_for_child(folder / "on" / "state")  # its startup is not to disturb the others
+        wait_for_child(folder / "imports" / "state")  # its startup is not to disturb the others
         return seconds
 
     ways = {"raw": lambda: in_shell(command, environ, settings), "cold": lambda: ask(urls["off"])[0], "warm": warm}
@@ -66,10 +66,10 @@ def compare(settings: Settings, folder: Path, urls: dict[str, str], rounds: int)
     for other in ("raw", "cold"):
         ratios = [one / two for one, two in zip(found["warm"], found[other], strict=True)]
         print(f"warm / {other}: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
-    tell_parts(bodies)
+    print_parts(bodies)
 
 
-def tell_parts(bodies: list[dict[str, Any]]) -> None:
+def print_parts(bodies: list[dict[str, Any]]) -> None:
     print("where the time of a warm request goes, medians in ms:")
     known = {name: [body["timing"][f"{name}_seconds"] for body in bodies] for name in PARTS}
     known["ledger, HTTP, the rest"] = [
@@ -90,9 +90,11 @@ def ask(url: str) -> tuple[float, dict[str, Any]]:
 
 
 def wait_for_child(state: Path) -> None:
-    pause = threading.Event()
+    tick, deadline = threading.Event(), time.monotonic() + 60
     while not is_waiting(state):
-        pause.wait(0.05)
+        if time.monotonic() > deadline:
+            raise SystemExit(f"no child waits for a request: look into {state}")
+        tick.wait(0.05)
 
 
 def is_waiting(state: Path) -> bool:

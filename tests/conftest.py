@@ -11,6 +11,7 @@ from support.demo_homes import make_home
 from support.echo_engine import EchoEngine
 from support.echo_model import EchoModel
 from support.serving import Server, clean_environ, serving
+from support.stranger import strangers
 
 from demo_api.config import Settings
 from demo_api.demo import small_model as weights
@@ -78,6 +79,13 @@ def server_of_each_engine(
     direct.start()
     direct.wait_until_loaded()
     return serve(chosen, direct)
+
+
+@pytest.fixture
+def stranger() -> Iterator[Callable[..., str]]:
+    """Starts other programs than ours, each with one answer for everybody, and gives their addresses."""
+    with strangers() as start:
+        yield start
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ import requests
 from support.cutting_proxy import CuttingProxy
 from support.echo_engine import EchoEngine
 from support.serving import Server
+from support.waiting import wait_for
 
 from demo_api.client import Client, ServerError
 from demo_api.config import Settings
@@ -104,7 +105,7 @@ def test_it_waits_for_room_in_the_line(line: Line) -> None:
     line.engine.let_go.clear()
     client = Client(line.server.url, patience=20)
     waiting = [client.submit("one")]
-    assert line.engine.entered.wait(10)
+    wait_for(line.engine.entered)
     waiting += [client.submit("two"), client.submit("three")]
     with pytest.raises(ServerError) as caught:
         Client(line.server.url, patience=0).submit("four")

@@ -16,7 +16,7 @@ from threading import Timer
 
 import pytest
 from support.serving import Server
-from support.waiting import until
+from support.waiting import join, until
 
 from demo_api.config import Settings
 from demo_api.demo import run_folder
@@ -282,7 +282,7 @@ def test_a_run_waits_for_the_process_that_holds_the_device(
     server = serve(settings)
     leaves.start()
     timing = server.chat().json()["timing"]
-    leaves.join()
+    join(leaves)
     assert timing["queue_seconds"] > 0.5
 
 

@@ -9,7 +9,7 @@ from loguru import logger
 
 if json.loads(Path(os.environ["DEMO_API_CHILD"]).read_text()).get("waits"):
     with open("attempts", "a") as notes:
-        notes.write("held\n")
+        notes.write("warm\n")
     os._exit(42)
 
 

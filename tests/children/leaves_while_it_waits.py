@@ -8,10 +8,10 @@ from pathlib import Path
 import demo_lines
 from loguru import logger
 
-IS_HELD = bool(json.loads(Path(os.environ["DEMO_API_CHILD"]).read_text()).get("waits"))
-if IS_HELD:
+IS_WARM = bool(json.loads(Path(os.environ["DEMO_API_CHILD"]).read_text()).get("waits"))
+if IS_WARM:
     with open("attempts", "a") as attempts:
-        attempts.write("held\n")
+        attempts.write("warm\n")
     leaver = threading.Timer(0.5, os._exit, (3,))
     leaver.daemon = True
     leaver.start()

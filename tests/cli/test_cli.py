@@ -17,7 +17,7 @@ import pytest
 import requests
 from support.command_line import DEMO_API, demo_api, serving
 from support.demo_homes import make_home
-from support.waiting import until
+from support.waiting import join, pause, until
 
 from demo_api.config import Settings
 from demo_api.devices.lock import devices_of
@@ -90,8 +90,7 @@ def test_ctrl_c_closes_the_device_first_and_answers_who_waits(
         waits, refused = server.chat_in_background()
         until(lambda: requests.get(f"{server.url}/health", timeout=10).json()["queue"]["waiting"] == 1)
         server.process.send_signal(signal.SIGINT)
-        runs.join()
-        waits.join()
+        join(runs, waits)
         assert server.process.wait(30) == 0
     assert (answers[0].status_code, answers[0].json()["code"]) == (503, "shutting_down")
     assert (refused[0].status_code, refused[0].json()["code"]) == (503, "shutting_down")
@@ -106,10 +105,13 @@ def test_a_second_ctrl_c_hurries(environ: dict[str, str], home_of: Callable[[str
         server.wait_for_log("decode")
         server.process.send_signal(signal.SIGINT)
         server.wait_for_log("stopping")
-        while server.process.poll() is None:
+
+        def ends() -> bool:
             server.process.send_signal(signal.SIGINT)
-            threading.Event().wait(0.5)
-        thread.join()
+            return server.process.poll() is not None
+
+        until(ends, tick_seconds=0.5)
+        join(thread)
     assert answers[0].json()["code"] == "shutting_down"
     assert _left(environ) == []
 
@@ -149,7 +151,7 @@ def test_a_second_interrupt_does_not_break_off_the_clean_up(
     until(lambda: _collected(environ))
     (child,) = _left(environ)
     child.send_signal(signal.SIGINT)
-    threading.Event().wait(0.5)
+    pause(0.5)
     child.send_signal(signal.SIGINT)
     process.wait(30)
     assert (Path(flags[1]) / "device_closed").exists()

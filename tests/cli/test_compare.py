@@ -8,10 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psutil
@@ -22,6 +20,7 @@ from hypothesis import strategies as st
 from support.demo_homes import make_home
 from support.echo_engine import EchoEngine
 from support.serving import Server, clean_environ
+from support.waiting import until
 
 from demo_api import messages
 from demo_api.cli import main
@@ -276,9 +275,9 @@ class SayingEngine(EchoEngine):
         self.asked: list[messages.Request] = []
         self._says = says
 
-    def generate(self, batch: Batch, listener: Listener, hold: DeviceLock) -> Outcome:
+    def generate(self, batch: Batch, listener: Listener, lock: DeviceLock, warm: object = None) -> Outcome:
         self.asked += [run.request for run in batch.runs]
-        outcome = super().generate(batch, listener, hold)
+        outcome = super().generate(batch, listener, lock)
         results = [
             result
             if result.answer is None
@@ -408,48 +407,6 @@ def test_nobody_at_an_address_is_2(two: StartTwo) -> None:
     assert demo.asked == []
 
 
-class Stranger(BaseHTTPRequestHandler):
-    """Another program than ours: it answers whatever it was made to."""
-
-    says = b"hello"
-    status = 200
-
-    def do_GET(self) -> None:
-        self._say()
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self._say()
-
-    def _say(self) -> None:
-        self.send_response(self.status)
-        self.send_header("Content-Length", str(len(self.says)))
-        self.end_headers()
-        self.wfile.write(self.says)
-
-    def log_message(self, *_words: object) -> None:
-        pass
-
-
-@pytest.fixture
-def stranger() -> Iterator[Callable[[int, bytes], str]]:
-    """Starts a server that answers one thing to everything, and gives its address."""
-    running: list[tuple[HTTPServer, threading.Thread]] = []
-
-    def start(status: int, says: bytes) -> str:
-        server = HTTPServer(("127.0.0.1", 0), type("Handler", (Stranger,), {"status": status, "says": says}))
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        running.append((server, thread))
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server, thread in running:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 STRANGERS = {
     "a page": (200, b"<html>hello</html>", "It answered 200, but not as /chat does: the body: Invalid JSON"),
     "other JSON": (200, b'{"status": "ok"}', "It answered 200, but not as /chat does: response: Field required"),
@@ -465,7 +422,7 @@ STRANGERS = {
 def test_what_another_program_says_is_shown_as_its_error(
     two: StartTwo,
     prompt_file: Callable[..., str],
-    stranger: Callable[[int, bytes], str],
+    stranger: Callable[..., str],
     status: int,
     says: bytes,
     told: str,
@@ -478,7 +435,7 @@ def test_what_another_program_says_is_shown_as_its_error(
 
 
 def test_figures_that_are_not_told_are_dashes(
-    two: StartTwo, prompt_file: Callable[..., str], stranger: Callable[[int, bytes], str]
+    two: StartTwo, prompt_file: Callable[..., str], stranger: Callable[..., str]
 ) -> None:
     urls, *_ = two()
     odd = b'{"response": "A", "timing": {"load_seconds": "x", "ttft_ms": true, "decode_seconds": NaN}}'
@@ -490,7 +447,7 @@ def test_a_server_that_does_not_answer_in_time_is_told(
     serve: Callable[..., Server], settings: Callable[..., Settings], two: StartTwo, prompt_file: Callable[..., str]
 ) -> None:
     urls, *_ = two()
-    held = EchoEngine(settings().state_dir, hold=True)
+    held = EchoEngine(settings().state_dir, paused=True)
     server = serve(settings(), held)
     done = compare(urls[0], f"--direct={server.url}", prompt_file("a"), "--timeout=0.2")
     held.let_go.set()
@@ -622,12 +579,13 @@ def test_an_interrupt_stops_servers_and_children(
     (tmp_path / "model").mkdir()
     home = make_home(tmp_path / "home", "closes_device_slowly")
     process = spawn(environ, prompt_file("a"), f"--demo-home={home}", f"--llama-dir={tmp_path / 'model'}")
-    tick = threading.Event()
-    logs: Sequence[Path] = []
-    while not any("Starting decode loop" in log.read_text() for log in logs):
-        assert process.poll() is None
-        tick.wait(0.05)
-        logs = list((tmp_path / "tmp").glob("*/demo/state/runs/*/stderr.txt"))
+    logs = (tmp_path / "tmp").glob
+    until(
+        lambda: (
+            any("Starting decode loop" in log.read_text() for log in logs("*/demo/state/runs/*/stderr.txt"))
+            or process.poll() is not None
+        )
+    )
     process.send_signal(number)
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130, stderr

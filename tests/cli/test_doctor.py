@@ -20,6 +20,7 @@ import psutil
 import pytest
 from support.demo_homes import SCRIPT, make_home
 from support.serving import Server
+from support.waiting import join, until
 
 from demo_api.cli.doctor import SUBJECTS, Finding, Setup, child_checks, examine, host_checks, probe
 from demo_api.cli.doctor.demo_checks import NEEDED_OPTIONS
@@ -472,9 +473,7 @@ def test_ctrl_c_breaks_it_off_and_leaves_nothing(
     python = script(f"touch {tmp_path}/started; sleep 1000")
     words = [*DEMO_API, "doctor", "--python", str(python)]
     process = subprocess.Popen(words, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "started").exists():
-        assert process.poll() is None
-        threading.Event().wait(0.05)
+    until(lambda: (tmp_path / "started").exists() or process.poll() is not None)
     process.send_signal(signal.SIGINT)
     stderr = process.communicate(timeout=30)[1]
     assert (process.returncode, "Traceback" in stderr) == (130, False), stderr
@@ -633,15 +632,12 @@ def test_no_run_begins_while_the_demo_is_collected(setup_of: Callable[..., Setup
     device.wait_for_lock(seconds=1, given_up=threading.Event()).__exit__(None, None, None)  # a server was there once
     thread = threading.Thread(target=lambda: list(examine(setup, {"collection": CHECKS["collection"]})))
     thread.start()
-    while not device.has_child():
-        assert thread.is_alive()
-        threading.Event().wait(0.02)
+    until(lambda: device.has_child() or not thread.is_alive())
     assert device.try_lock() is None
-    while not (children := _left(tmp_path)):
-        threading.Event().wait(0.02)
-    for child in children:
+    until(lambda: _left(tmp_path))
+    for child in _left(tmp_path):
         child.kill()
-    thread.join(30)
+    join(thread)
     assert not device.has_child()
 
 

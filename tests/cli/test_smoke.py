@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -26,6 +25,7 @@ import yaml
 from click.testing import CliRunner
 from support.demo_homes import SCRIPT, make_home
 from support.serving import Server
+from support.waiting import until
 
 from demo_api import errors, transcript
 from demo_api.cli import main
@@ -551,12 +551,12 @@ def test_an_interrupted_smoke_test_closes_the_device_and_tells_it(site: Site) ->
     flags = site.home("closes_device_slowly")
     command = site.command(HELLO, *flags)
     process = subprocess.Popen(command, env=site.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    tick = threading.Event()
-    while not any(
-        "Starting decode loop" in log.read_text() for log in (site.folder / "state/runs").glob("*/stderr.txt")
-    ):
-        assert process.poll() is None
-        tick.wait(0.1)
+    logs = (site.folder / "state/runs").glob
+    until(
+        lambda: (
+            any("Starting decode loop" in log.read_text() for log in logs("*/stderr.txt")) or process.poll() is not None
+        )
+    )
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 130, stderr
@@ -718,46 +718,15 @@ ANSWERS = {
 }
 
 
-@pytest.fixture
-def answering() -> Iterator[Callable[[int, dict[str, str], str], str]]:
-    """Starts a server that answers every POST the same."""
-    running = []
-
-    def start(status: int, headers: dict[str, str], body: str) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body.encode())
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = HTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        running.append((server, thread))
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server, thread in running:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.mark.parametrize(("status", "headers", "body", "told"), ANSWERS.values(), ids=ANSWERS)
 def test_what_is_no_answer_of_the_demo_could_not_run(
-    answering: Callable[[int, dict[str, str], str], str],
+    stranger: Callable[..., str],
     status: int,
     headers: dict[str, str],
     body: str,
     told: str,
 ) -> None:
-    url = answering(status, headers, body)
+    url = stranger(status, body.encode(), headers)
     (check,) = ask_at(url)
     assert check.status == COULD_NOT_RUN
     assert told.format(url=url) in check.reasons[0]

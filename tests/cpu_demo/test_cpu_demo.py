@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.waiting import until
 
 HOME = Path(__file__).parents[2] / "demo_api" / "cpu_demo"
 SCRIPT = Path("models/tt_transformers/demo/simple_text_demo.py")
@@ -115,7 +116,7 @@ class Demo:
 
     def run_one_by_one(self, prompts: list[str], *options: object) -> Run:
         """One session that runs the test for each prompt alone, with a model of its own each time."""
-        (self.folder / "held.py").write_text(
+        (self.folder / "one_by_one.py").write_text(
             "def pytest_runtestloop(session):\n"
             "    item = next(i for i in session.items if i.nodeid.endswith('performance-batch-1]'))\n"
             f"    for prompt in {prompts!r}:\n"
@@ -124,7 +125,7 @@ class Demo:
             "        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)\n"
             "    return True\n"
         )
-        return self.run([], "-p", "held", *options)
+        return self.run([], "-p", "one_by_one", *options)
 
     def ended(self, child: subprocess.Popen, prompts: list[str], seconds: float = 0) -> Run:
         # Every line has to be a record: whatever else the engine printed would be an error here.
@@ -134,11 +135,13 @@ class Demo:
     def wait_for(self, message: str, child: subprocess.Popen) -> None:
         """Waits until the child has logged ``message``."""
         needle = json.dumps(message)[1:-1]
-        deadline = time.monotonic() + 30
-        while needle not in (self.folder / "stderr").read_text():
-            assert child.poll() is None, f"it ended before it logged {message}"
-            assert time.monotonic() < deadline, f"it did not log {message}"
-            time.sleep(0.005)
+
+        def is_logged() -> bool:
+            found = needle in (self.folder / "stderr").read_text()
+            assert found or child.poll() is None, f"it ended before it logged {message}"
+            return found
+
+        until(is_logged, tick_seconds=0.005)
 
 
 @pytest.fixture
@@ -147,7 +150,7 @@ def demo(tmp_path: Path, model_dir: Path) -> Iterator[Demo]:
     yield demo
     for child in demo.children:
         child.kill()  # nothing, where it has ended as it should
-        child.wait()
+        child.wait(30)
 
 
 def pytest_in(folder: Path, *arguments: object, **env: str) -> subprocess.CompletedProcess:

@@ -22,7 +22,8 @@ from support.programs import program
 from support.real_nginx import Nginx
 from support.real_server import GUNICORN, SERVE, Site
 from support.serving import Server
-from support.waiting import until
+from support.sse import read_events
+from support.waiting import join, until
 
 from demo_api import cli
 from demo_api.config import Settings
@@ -77,9 +78,9 @@ def test_the_unit_gives_the_server_time_to_stop_and_leaves_its_children_to_it() 
 
 def test_what_the_documentation_says_of_the_unit_stands_in_it() -> None:
     unit = (DEPLOY / "demo-api.service").read_text()
-    told = re.findall(r"^\| `([A-Z]\w+=[^`]+)` \|", PAGES["operating.md"], re.MULTILINE)
-    assert len(told) >= 8
-    for line in told:
+    lines = re.findall(r"^\| `([A-Z]\w+=[^`]+)` \|", PAGES["operating.md"], re.MULTILINE)
+    assert len(lines) >= 8
+    for line in lines:
         assert f"\n{line}" in unit
 
 
@@ -148,12 +149,12 @@ def test_events_arrive_one_by_one(
     else:
         sent = {"method": "POST", "url": nginx.url + path, "json": body}
     with client.request(**sent, stream=True, timeout=20) as answer:
-        lines = answer.iter_lines(decode_unicode=True)
-        told = next(line for line in lines if line.startswith(("event: started", 'data: {"id"')))
-        assert told
+        events = read_events(answer)
+        assert any(event.get("event") == "started" or event["data"].startswith('{"id"') for event in events)
         assert not engine.let_go.is_set()
         engine.let_go.set()
-        assert any(line.startswith(("event: done", "data: [DONE]")) for line in lines)
+        last = list(events)[-1]
+        assert last.get("event") == "done" or last["data"] == "[DONE]"
 
 
 @pytest.mark.parametrize("kibibytes", [1500, 3000], ids=["the server refuses", "nginx refuses"])
@@ -165,13 +166,13 @@ def test_a_body_that_is_too_large_is_refused_in_json(nginx: Nginx, client: reque
         timeout=30,
     )
     assert answer.status_code == 413
-    told = answer.json()
-    assert {"success", "error", "code", "next_step", "request_id"} == set(told)
-    assert (told["code"], told["success"], told["request_id"]) == ("payload_too_large", False, "large")
+    error = answer.json()
+    assert {"success", "error", "code", "next_step", "request_id"} == set(error)
+    assert (error["code"], error["success"], error["request_id"]) == ("payload_too_large", False, "large")
     assert answer.headers["X-Request-Id"] == "large"
 
 
-def test_a_server_that_is_gone_is_told_in_json(tmp_path: Path) -> None:
+def test_a_server_that_is_gone_is_an_error_in_json(tmp_path: Path) -> None:
     nginx = Nginx(tmp_path / "nginx", "http://127.0.0.1:1")
     with nginx.running() as client:
         answer = client.get(f"{nginx.url}/health", timeout=30)
@@ -220,7 +221,7 @@ def test_two_servers_are_restarted_and_no_client_notices(tmp_path: Path) -> None
             before = len(statuses)
             until(lambda: len(statuses) >= before + 3)
             done.set()
-            asking.join()
+            join(asking)
     assert set(statuses) == {200}
     assert len(statuses) >= 5
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from support.waiting import until
+from support.waiting import join, until
 
 from demo_api.config import Settings
 from demo_api.devices.batch_monitor import BatchMonitor, EventBuffer
@@ -167,7 +167,7 @@ def test_nothing_is_lost_between_two_threads() -> None:
         whole = f"Hi{HEADER}{said}"
         recorder("run-0", text("..." + whole[-97:] if len(whole) > 100 else whole))
     over.set()
-    reader.join()
+    join(reader)
     assert [event.data["phase"] for event in taken if event.kind == "phase"] == [str(number) for number in range(3000)]
     assert "".join([str(event.data["added"]) for event in taken if event.kind == "text"]) == said.strip()
 

@@ -6,13 +6,14 @@ import fcntl
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from support.echo_engine import EchoEngine
-from support.waiting import until
+from support.waiting import join, until
 
 from demo_api.config import Settings
 from demo_api.demo.run_folder import RunFolder
@@ -35,9 +36,9 @@ def make(settings: Callable[..., Settings]) -> Iterator[Make]:
     """Makes dispatchers that are closed when the test ends; not started."""
     made = []
 
-    def start(*engines: EchoEngine, hold: bool = False, **flags: object) -> tuple[DemoEngine, EchoEngine]:
+    def start(*engines: EchoEngine, paused: bool = False, **flags: object) -> tuple[DemoEngine, EchoEngine]:
         chosen = settings(**flags)
-        used = engines or (EchoEngine(hold=hold),)
+        used = engines or (EchoEngine(paused=paused),)
         dispatcher = DemoEngine(Ledger(chosen), used[0], used, chosen)
         made.append(dispatcher)
         return dispatcher, used[0]
@@ -72,7 +73,7 @@ def test_runs_are_answered_in_their_order(make: Make) -> None:
 
 
 def test_what_waits_when_the_device_falls_free_goes_together(make: Make) -> None:
-    dispatcher, engine = make(hold=True)
+    dispatcher, engine = make(paused=True)
     dispatcher.start()
     dispatcher.submit([ask("first")])
     engine.entered.wait(10)
@@ -114,6 +115,25 @@ def test_the_loop_outlives_a_run_that_cannot_be_run(make: Make, prompt: str) -> 
     assert response(dispatcher.wait(dispatcher.submit([ask("next")])[0].run_id)) == "next"
 
 
+def test_the_loop_outlives_a_batch_that_it_cannot_claim(make: Make) -> None:
+    class FullOnce(EchoEngine):
+        """The disk is full when a batch is chosen, the first time."""
+
+        is_full = True
+
+        def choose(self, runs: Sequence[Run]) -> list[Run]:
+            if self.is_full:
+                self.is_full = False
+                raise OSError(28, "No space left on device")
+            return super().choose(runs)
+
+    dispatcher, engine = make(FullOnce())
+    dispatcher.start()
+    run = dispatcher.submit([ask("a")])[0]
+    until(lambda: dispatcher.ledger.history.get(run.run_id).ended, seconds=20)
+    assert engine.seen == [["a"]]
+
+
 def test_the_line_is_bounded_and_says_when_to_come_back(make: Make) -> None:
     dispatcher, _ = make(max_queue=2)
     dispatcher.submit([ask("a"), ask("b")])
@@ -133,7 +153,7 @@ def test_who_has_an_answer_can_ask_again_at_once(make: Make) -> None:
 def test_close_keeps_those_who_wait_and_puts_the_one_that_runs_back(
     make: Make, settings: Callable[..., Settings]
 ) -> None:
-    dispatcher, engine = make(hold=True, max_batch=1)
+    dispatcher, engine = make(paused=True, max_batch=1)
     dispatcher.start()
     runs = dispatcher.submit([ask("runs"), ask("waits")])
     engine.entered.wait(10)
@@ -151,8 +171,25 @@ def test_close_keeps_those_who_wait_and_puts_the_one_that_runs_back(
     assert [response(again.wait(run.run_id)) for run in runs] == ["runs", "waits"]
 
 
+def test_a_batch_that_is_claimed_while_the_server_requeues_is_requeued_too(settings: Callable[..., Settings]) -> None:
+    class Overtaken(EchoEngine):
+        """The server stops while a batch is chosen."""
+
+        def choose(self, runs: Sequence[Run]) -> list[Run]:
+            body.requeue()
+            return super().choose(runs)
+
+    chosen = settings()
+    ledger, engine = Ledger(chosen), Overtaken()
+    body = DeviceLoop(ledger, devices_of(chosen)[0], engine, chosen, changed=lambda: None)
+    run = ledger.queue.submit([ask("a")], {})[0]
+    assert body.turn()
+    kept = ledger.history.get(run.run_id)
+    assert (kept.status, kept.attempts) == ("queued", 0)
+
+
 def test_close_gives_what_runs_its_time(make: Make) -> None:
-    dispatcher, engine = make(hold=True, drain=60)
+    dispatcher, engine = make(paused=True, drain=60)
     dispatcher.start()
     run = dispatcher.submit([ask("runs")])[0]
     engine.entered.wait(10)
@@ -163,7 +200,7 @@ def test_close_gives_what_runs_its_time(make: Make) -> None:
 
 
 def test_close_does_not_wait_for_the_ledger_to_end_what_runs(make: Make) -> None:
-    dispatcher, engine = make(hold=True)
+    dispatcher, engine = make(paused=True)
     dispatcher.start()
     dispatcher.submit([ask("runs")])
     engine.entered.wait(10)
@@ -174,11 +211,11 @@ def test_close_does_not_wait_for_the_ledger_to_end_what_runs(make: Make) -> None
         closer = threading.Thread(target=dispatcher.close)
         closer.start()
         until(lambda: [reason for _, reason in engine.cancelled] == ["shutting_down"])
-    closer.join()
+    join(closer)
 
 
 def test_hurry_cuts_that_time_short(make: Make) -> None:
-    dispatcher, engine = make(hold=True, drain=3600)
+    dispatcher, engine = make(paused=True, drain=3600)
     dispatcher.start()
     dispatcher.submit([ask("runs")])
     engine.entered.wait(10)
@@ -198,7 +235,7 @@ def test_a_waiting_run_is_cancelled_at_once(make: Make) -> None:
 
 
 def test_in_a_batch_one_is_cancelled_and_the_child_goes_on_until_all_are(make: Make) -> None:
-    dispatcher, engine = make(hold=True)
+    dispatcher, engine = make(paused=True)
     runs = dispatcher.submit([ask("a"), ask("b"), ask("c")])
     dispatcher.start()
     engine.entered.wait(10)
@@ -215,7 +252,7 @@ def test_in_a_batch_one_is_cancelled_and_the_child_goes_on_until_all_are(make: M
 
 
 def test_a_cancelled_run_of_a_batch_keeps_its_end_and_the_others_their_answers(make: Make) -> None:
-    dispatcher, engine = make(hold=True)
+    dispatcher, engine = make(paused=True)
     runs = dispatcher.submit([ask("a"), ask("b")])
     dispatcher.start()
     engine.entered.wait(10)
@@ -236,7 +273,7 @@ def test_what_is_not_there_or_has_ended_cannot_be_cancelled(make: Make) -> None:
 
 
 def test_two_devices_run_two_batches_at_once(make: Make) -> None:
-    engines = [EchoEngine(hold=True), EchoEngine(hold=True)]
+    engines = [EchoEngine(paused=True), EchoEngine(paused=True)]
     dispatcher, _ = make(*engines, devices="one; other", max_batch=1)
     dispatcher.start()
     runs = dispatcher.submit([ask("a"), ask("b")])
@@ -248,7 +285,7 @@ def test_two_devices_run_two_batches_at_once(make: Make) -> None:
 
 
 def test_two_servers_on_one_device_never_run_at_once(make: Make) -> None:
-    (one, first), (other, second) = make(hold=True, max_batch=1), make(hold=True, max_batch=1)
+    (one, first), (other, second) = make(paused=True, max_batch=1), make(paused=True, max_batch=1)
     one.start()
     runs = one.submit([ask(str(number)) for number in range(4)])
     first.entered.wait(10)
@@ -354,8 +391,7 @@ def test_a_run_is_alone_on_its_last_attempt(loop: tuple[DeviceLoop, EchoEngine, 
         ledger.queue.claim("device", list)
         ledger.queue.recover(ledger.queue.batches("device", "open"))
     ledger.queue.submit([ask("c"), ask("d")], {})
-    while body.turn():
-        pass
+    until(lambda: not body.turn())
     assert engine.seen == [["a"], ["b"], ["c", "d"]]
 
 
@@ -371,7 +407,7 @@ def test_a_batch_of_a_server_that_lives_is_left_alone(loop: tuple[DeviceLoop, Ec
 
 
 def test_results_of_a_batch_that_was_lost_count_for_nothing(make: Make) -> None:
-    dispatcher, engine = make(hold=True)
+    dispatcher, engine = make(paused=True)
     dispatcher.start()
     run = dispatcher.submit([ask("a")])[0]
     engine.entered.wait(10)
@@ -388,7 +424,7 @@ def test_results_of_a_batch_that_was_lost_count_for_nothing(make: Make) -> None:
 
 
 def test_a_loop_that_lost_its_batch_ends_the_child(make: Make) -> None:
-    dispatcher, engine = make(hold=True, lease=1)
+    dispatcher, engine = make(paused=True, lease=1)
     dispatcher.start()
     dispatcher.submit([ask("a")])
     engine.entered.wait(10)
@@ -398,7 +434,7 @@ def test_a_loop_that_lost_its_batch_ends_the_child(make: Make) -> None:
 
 
 def test_a_lease_is_kept_for_as_long_as_the_batch_runs(make: Make) -> None:
-    dispatcher, engine = make(hold=True, lease=1)
+    dispatcher, engine = make(paused=True, lease=1)
     dispatcher.start()
     run = dispatcher.submit([ask("a")])[0]
     engine.entered.wait(10)
@@ -415,8 +451,32 @@ def test_who_waits_in_another_process_is_told(make: Make) -> None:
     assert response(other.wait(run.run_id)) == "a"
 
 
+def test_a_follower_gets_the_last_event_although_the_ledger_could_not_be_read_for_a_while(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    dispatcher, engine = make(hold=True)
+    dispatcher.start()
+    run = dispatcher.submit([ask("a")])[0]
+    following = dispatcher.follow(run.run_id, 0)
+    path = dispatcher.ledger._database._url.database
+    assert path is not None
+
+    def read_to(kind: str) -> None:
+        deadline = time.monotonic() + 20
+        while (event := next(following)) is None or event[1].kind != kind:
+            assert time.monotonic() < deadline, f"{kind} never came"
+
+    read_to("phase")
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as other:
+        other.execute("ALTER TABLE runs RENAME TO runs_elsewhere")
+        until(lambda: "demo_api.queue.waiters" in {record.name for record in caplog.records}, seconds=20)
+        other.execute("ALTER TABLE runs_elsewhere RENAME TO runs")
+    engine.let_go.set()
+    read_to("done")
+
+
 def test_a_client_that_hangs_up_cancels_its_run_if_that_is_asked_for(make: Make) -> None:
-    dispatcher, _ = make(hold=True)
+    dispatcher, _ = make(paused=True)
     dispatcher.start()
     run = dispatcher.submit([ask("a")])[0]
     assert dispatcher.wait(run.run_id, is_gone=lambda: True).status == "cancelled"
@@ -438,7 +498,7 @@ def test_no_thread_is_left_when_nobody_waits(make: Make) -> None:
 
 
 def test_a_result_that_cannot_be_kept_is_told_to_who_waits_and_kept_later(make: Make) -> None:
-    dispatcher, engine = make(hold=True)
+    dispatcher, engine = make(paused=True)
     dispatcher.start()
     run = dispatcher.submit([ask("a")])[0]
     engine.entered.wait(10)

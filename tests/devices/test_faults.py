@@ -18,7 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from support.real_server import GUNICORN, SERVE, RealServer, Site, at_once, locked, pause, until
+from support.real_server import GUNICORN, SERVE, RealServer, Site, locked
+from support.waiting import at_once, join, pause, until
 
 ORPHANS = ["hang, then close slowly", "hang, deaf to SIGINT and SIGTERM"]
 
@@ -120,7 +121,7 @@ def test_chat_is_answered_although_the_ledger_is_locked_for_five_seconds(site: S
             asking.join(5)
             assert asking.is_alive()
             assert server.get("/health", seconds=2).json()["status"] == "healthy"
-        asking.join()
+        join(asking)
     assert answers[0].json()["response"] == "ok: Hello"
 
 
@@ -160,7 +161,7 @@ def test_a_damaged_ledger_is_told_and_left_as_it_is(
             assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
         server.chat("Hello again")
         server.process.send_signal(end)
-        server.process.wait()
+        server.process.wait(60)
     damage(site.ledger)
     before = _contents(site)
     done = subprocess.run(SERVE, env=site.environ, capture_output=True, text=True, timeout=60, check=False)

@@ -6,12 +6,13 @@ from pathlib import Path
 from threading import Event, Timer
 
 import pytest
+from support.waiting import join
 
 from demo_api.config import Settings
 from demo_api.devices.lock import Device, DeviceBusy, DeviceLock, devices_of
 from demo_api.errors import SetupError
 
-_HOLDER = "import sys; print('held', flush=True); sys.stdin.read()"
+_HOLDER = "import sys; print('locked', flush=True); sys.stdin.read()"
 NEVER = Event()
 
 
@@ -31,7 +32,7 @@ def heir_of(holding: DeviceLock) -> subprocess.Popen[bytes]:
         [sys.executable, "-c", _HOLDER], pass_fds=(holding.fd,), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert heir.stdout is not None
-    assert heir.stdout.readline() == b"held\n"
+    assert heir.stdout.readline() == b"locked\n"
     return heir
 
 
@@ -50,7 +51,7 @@ def test_it_stays_taken_while_a_process_that_inherited_it_lives(device: Device) 
     assert device.has_child()
     with pytest.raises(DeviceBusy):
         hold(device)
-    heir.communicate()
+    heir.communicate(timeout=60)
     assert not device.has_child()
     with hold(device):
         pass
@@ -61,7 +62,7 @@ def test_who_left_it_to_a_child_still_serves_it_when_the_child_is_gone(device: D
         heir = heir_of(holding)
         holding.hand_to_child()
         assert device.try_lock() is None
-        heir.communicate()
+        heir.communicate(timeout=60)
         assert device.has_server()
         second = device.try_lock()
         assert second is not None
@@ -99,7 +100,7 @@ def test_the_wait_ends_when_the_holder_leaves(device: Device) -> None:
     leaver.start()
     with hold(device, seconds=30):
         pass
-    leaver.join()
+    join(leaver)
 
 
 def test_the_wait_can_be_given_up(device: Device) -> None:

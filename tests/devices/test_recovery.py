@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.waiting import join, until
 
 from demo_api.config import Settings
 from demo_api.devices.lock import Device, devices_of
@@ -74,11 +75,9 @@ def test_a_reset_can_be_broken_off(stopped: str) -> None:
         hanging.stop()
     thread.start()
     if stopped == "while it goes on":
-        tick = threading.Event()
-        while not survivors(MARK, {HERE}):
-            tick.wait(0.02)
+        until(lambda: survivors(MARK, {HERE}))
         hanging.stop()
-    thread.join(10)
+    join(thread)
     assert told[0] is not None
     assert "was stopped" in told[0]
     assert survivors(MARK, {HERE}) == []
@@ -161,6 +160,23 @@ def test_a_device_that_somebody_uses_is_not_reset(
         in_the_way.clear()
         assert recovery.prepare(hold)
     assert (tmp_path / "reset").exists()
+
+
+def test_a_reset_that_a_stopping_server_breaks_off_leaves_the_doubt_and_is_done_again(
+    states: DeviceStates, settings: Callable[..., Settings]
+) -> None:
+    recovery, device = recovery_of(states, settings(reset_command=HANGS))
+    states.set("device", "suspect", "A child was killed.")
+    with device.try_lock() as hold:  # type: ignore[union-attr]
+        resetting = threading.Thread(target=recovery.reset, args=(hold,))
+        resetting.start()
+        until(lambda: survivors(MARK, {device.mark}))
+        recovery.stop()
+        resetting.join(10)
+        assert states.get("device").state == "suspect"
+        next_server, _ = recovery_of(states, settings(reset_command=python("0")))
+        assert next_server.prepare(hold)
+    assert states.get("device").state == "free"
 
 
 @pytest.mark.parametrize("command", ["", "  ", "tt-smi 'r"])

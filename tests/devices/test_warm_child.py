@@ -18,9 +18,9 @@ import psutil
 import pytest
 import requests
 from support.demo_homes import CHILDREN, SCRIPT
-from support.real_server import Site, pause
+from support.real_server import Site
 from support.serving import Server
-from support.waiting import until
+from support.waiting import pause, until
 
 from demo_api import runner
 from demo_api.config import Settings
@@ -50,7 +50,7 @@ def wait_for_child(state_dir: Path) -> psutil.Process:
     return process
 
 
-def is_held(server: Server) -> bool:
+def is_warm(server: Server) -> bool:
     return bool(server.get("/health").json()["device"]["warm"] == "imports")
 
 
@@ -69,7 +69,7 @@ def timing(response: requests.Response) -> dict[str, object]:
 def test_a_waiting_child_answers_and_the_next_one_is_started(serve: Serve, child_settings: ChildSettings) -> None:
     server = serve(child_settings("passes", warm="imports"))
     first = wait_for_child(server.settings.state_dir)
-    assert is_held(server)
+    assert is_warm(server)
     assert server.get("/health").json()["device"]["state"] == "free"
     told = timing(server.chat())
     assert told["warm"] == "imports"
@@ -144,7 +144,7 @@ def test_a_child_that_was_started_with_files_that_changed_since_is_not_used(
     assert body["response"] == ("new: Hello" if changed == "the_demo" else "ok: Hello")
     assert body["timing"]["warm"] == "off"  # type: ignore[index]
     assert not child.is_running()
-    assert is_held(server) or wait_for_child(server.settings.state_dir)
+    assert is_warm(server) or wait_for_child(server.settings.state_dir)
     assert timing(server.chat())["warm"] == "imports"
 
 
@@ -260,12 +260,12 @@ def test_a_child_that_was_killed_while_it_waited_leaves_the_device_in_doubt(
     assert server.get("/health").json()["device"]["warm"] == "off"
     assert timing(server.chat())["warm"] == "off"
     wait_for_child(server.settings.state_dir)
-    assert is_held(server)
+    assert is_warm(server)
 
 
 def test_a_run_that_waits_for_a_child_that_hangs_is_run_cold(serve: Serve, child_settings: ChildSettings) -> None:
     server = serve(child_settings("hangs_at_collection_if_warm", warm="imports", run_timeout=4))
-    until(lambda: is_held(server))
+    until(lambda: is_warm(server))
     body = answer(server.chat())
     assert body["response"] == "ok: Hello"
     assert body["timing"]["warm"] == "off"  # type: ignore[index]
@@ -275,8 +275,8 @@ def test_a_run_that_waits_for_a_child_that_hangs_is_run_cold(serve: Serve, child
 
 def test_a_child_that_hangs_while_nobody_asks_is_ended(serve: Serve, child_settings: ChildSettings) -> None:
     server = serve(child_settings("hangs_at_collection_if_warm", warm="imports", run_timeout=1))
-    until(lambda: is_held(server))
-    until(lambda: not is_held(server) and server.batches() == [])
+    until(lambda: is_warm(server))
+    until(lambda: not is_warm(server) and server.batches() == [])
 
 
 def test_a_damaged_note_of_the_child_that_waits_costs_time_only(serve: Serve, child_settings: ChildSettings) -> None:
@@ -293,7 +293,7 @@ def test_children_that_cannot_be_held_are_not_started_again_and_again(
     server = serve(child_settings("exits_at_collection_if_warm", warm="imports"))
     for prompt in ("one", "two", "three"):
         assert answer(server.chat(prompt))["response"] == f"ok: {prompt}"
-    assert (server.settings.demo_home / "attempts").read_text() == "held\nheld\n"
+    assert (server.settings.demo_home / "attempts").read_text() == "warm\nwarm\n"
 
 
 def test_children_that_do_not_go_on_waiting_are_not_started_again_and_again(
@@ -301,7 +301,7 @@ def test_children_that_do_not_go_on_waiting_are_not_started_again_and_again(
 ) -> None:
     server = serve(child_settings("leaves_while_it_waits", warm="imports"))
     pause(7)
-    assert (server.settings.demo_home / "attempts").read_text() == "held\nheld\n"
+    assert (server.settings.demo_home / "attempts").read_text() == "warm\nwarm\n"
 
 
 def test_a_child_that_was_ready_and_does_not_begin_is_not_waited_for_as_if_it_were_starting(
@@ -321,7 +321,7 @@ def test_a_child_that_begins_when_it_is_given_up_is_not_the_run_s_affair(
     monkeypatch.setenv("CHILD_PAUSE", "3")
     monkeypatch.setattr(runner, "_START_SECONDS", 1.0)
     server = serve(child_settings("deaf_if_warm", warm="imports", run_timeout=4, stop_grace=10))
-    until(lambda: is_held(server))
+    until(lambda: is_warm(server))
     pause(0.7)  # it is deaf by now
     assert answer(server.chat())["response"] == "ok: Hello"
 
@@ -330,7 +330,7 @@ def test_a_run_that_could_not_be_told_leaves_the_doubt_about_its_child(
     serve: Serve, child_settings: ChildSettings
 ) -> None:
     server = serve(child_settings("deaf_if_warm", warm="imports", stop_grace=0.5))
-    until(lambda: is_held(server))
+    until(lambda: is_warm(server))
     pause(1.5)  # it is deaf by now
     (folder,) = (server.settings.state_dir / "runs").iterdir()
     shutil.rmtree(folder)
@@ -351,15 +351,15 @@ def test_a_device_that_falls_into_doubt_while_a_child_waits_is_reset(
 
 def test_after_a_while_without_a_request_the_child_is_let_go(serve: Serve, child_settings: ChildSettings) -> None:
     server = serve(child_settings("passes", warm="imports", warm_idle=0.2))
-    until(lambda: is_held(server))
-    until(lambda: not is_held(server) and server.batches() == [])
+    until(lambda: is_warm(server))
+    until(lambda: not is_warm(server) and server.batches() == [])
     devices_of(server.settings)[0].wait_for_lock(seconds=1, given_up=Signal()).__exit__(None, None, None)
     assert answer(server.chat())["response"] == "ok: Hello"
 
 
 def test_a_cancelled_run_does_not_wait_for_the_child_to_get_ready(serve: Serve, child_settings: ChildSettings) -> None:
     server = serve(child_settings("hangs_at_collection_if_warm", warm="imports", run_timeout=600))
-    until(lambda: is_held(server))
+    until(lambda: is_warm(server))
     run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10).json()["run_id"]
     until(lambda: server.get(f"/runs/{run_id}").json()["status"] == "running")
     requests.post(f"{server.url}/runs/{run_id}/cancel", timeout=10)
@@ -407,7 +407,7 @@ def test_who_waits_for_a_run_to_end_is_not_kept_from_the_device_by_the_next_chil
         pause(3)  # it waits by now
         shutil.copyfile(CHILDREN / "passes.py", settings.demo_home / SCRIPT)
         requests.post(f"{server.url}/runs/{run_id}/cancel", timeout=10)
-        said, complained = process.communicate()
+        said, complained = process.communicate(timeout=100)
     assert (process.returncode, said) == (0, "ok: Hello\n"), complained
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import requests
 from support.command_line import serving
 from support.echo_model import EchoModel
 from support.serving import Server, clean_environ
+from support.sse import events
 from support.waiting import until
 
 from demo_api.config import Settings
@@ -38,20 +38,6 @@ def make(serve: Callable[..., Server], settings: Callable[..., Settings]) -> Mak
         return server, used
 
     return start
-
-
-def stream(server: Server, path: str = "/chat/stream", **fields: object) -> requests.Response:
-    return requests.post(f"{server.url}{path}", json={"prompt": "one two three", **fields}, stream=True, timeout=60)
-
-
-def events(answer: requests.Response) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The kind and the data of each event."""
-    kind = ""
-    for line in answer.iter_lines(decode_unicode=True):
-        if line.startswith("event: "):
-            kind = line[len("event: ") :]
-        elif line.startswith("data: "):
-            yield kind, json.loads(line[len("data: ") :])
 
 
 def test_chat_answers_with_the_fields_of_the_demos_answer(make: Make) -> None:
@@ -102,7 +88,7 @@ def test_a_model_that_cannot_be_loaded_is_told_everywhere(make: Make) -> None:
 
 
 def test_as_many_as_there_are_slots_are_answered_at_once_and_the_others_wait(make: Make) -> None:
-    server, model = make(EchoModel(slots=2, hold=True), max_queue=3)
+    server, model = make(EchoModel(slots=2, paused=True), max_queue=3)
     with ThreadPoolExecutor(6) as pool:
         answers = [pool.submit(server.chat, f"number {number}") for number in range(5)]
         queue = {"waiting": 3, "running": 2, "limit": 3, "slots": 2}
@@ -137,7 +123,7 @@ def test_what_cannot_be_answered_is_told_and_the_next_is_answered(
 
 
 def test_an_answer_that_takes_too_long_is_stopped(make: Make) -> None:
-    server, model = make(EchoModel(hold=True), run_timeout=0.3)
+    server, model = make(EchoModel(paused=True), run_timeout=0.3)
     answer = server.chat()
     assert (answer.status_code, answer.json()["code"]) == (504, "timed_out")
     assert "0.3 s" in answer.json()["error"]
@@ -145,13 +131,13 @@ def test_an_answer_that_takes_too_long_is_stopped(make: Make) -> None:
 
 
 def test_a_stream_tells_each_token_as_it_comes(make: Make) -> None:
-    server, model = make(EchoModel(hold=True))
-    seen = events(stream(server))
-    assert [next(seen)[0], next(seen)[0]] == ["queued", "started"]
+    server, model = make(EchoModel(paused=True))
+    seen = events(f"{server.url}/chat/stream", body={"prompt": "one two three"})
+    assert [next(seen)[1], next(seen)[1]] == ["queued", "started"]
     model.let_go.set()
     rest = list(seen)
-    assert [data["added"] for kind, data in rest if kind == "text"] == ["one", " two", " three"]
-    kind, done = rest[-1]
+    assert [data["added"] for _, kind, data in rest if kind == "text"] == ["one", " two", " three"]
+    _, kind, done = rest[-1]
     assert (kind, done["status"], done["response"], done["tokens_generated"]) == (
         "done",
         "succeeded",
@@ -162,7 +148,7 @@ def test_a_stream_tells_each_token_as_it_comes(make: Make) -> None:
 
 def test_a_stream_that_fails_ends_with_the_failure(make: Make) -> None:
     server, _ = make()
-    kind, done = list(events(stream(server, prompt="break")))[-1]
+    _, kind, done = list(events(f"{server.url}/chat/stream", body={"prompt": "break"}))[-1]
     assert (kind, done["status"], done["success"], done["code"]) == ("done", "failed", False, "internal_error")
 
 
@@ -170,8 +156,8 @@ def test_a_client_that_leaves_a_stream_frees_its_slot(make: Make, monkeypatch: p
     monkeypatch.setattr(
         "demo_api.web.event_stream.KEEP_ALIVE_SECONDS", 0.1
     )  # who is gone is seen when something is sent
-    server, model = make(EchoModel(slots=1, hold=True))
-    answer = stream(server)
+    server, model = make(EchoModel(slots=1, paused=True))
+    answer = requests.post(f"{server.url}/chat/stream", json={"prompt": "one two three"}, stream=True, timeout=60)
     assert model.entered.acquire(timeout=10)
     answer.close()
     until(lambda: model.at_once == 0)
@@ -181,18 +167,19 @@ def test_a_client_that_leaves_a_stream_frees_its_slot(make: Make, monkeypatch: p
 
 
 def test_a_server_that_stops_breaks_off_what_runs_and_frees_the_model_once(make: Make) -> None:
-    server, model = make(EchoModel(hold=True), drain=0)
+    server, model = make(EchoModel(paused=True), drain=0)
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(server.chat)
         assert model.entered.acquire(timeout=10)
         server.service.close()
         assert (answer.result().status_code, answer.result().json()["code"]) == (503, "shutting_down")
     assert model.closed == 1
+    assert not model.was_closed_in_use
     assert (server.chat().status_code, server.chat().json()["code"]) == (503, "shutting_down")
 
 
 def test_a_server_that_stops_gives_what_runs_its_time(make: Make) -> None:
-    server, model = make(EchoModel(hold=True), drain=30)
+    server, model = make(EchoModel(paused=True), drain=30)
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(server.chat)
         assert model.entered.acquire(timeout=10)
@@ -200,6 +187,7 @@ def test_a_server_that_stops_gives_what_runs_its_time(make: Make) -> None:
         server.service.close()
         assert answer.result().status_code == 200
     assert model.closed == 1
+    assert not model.was_closed_in_use
 
 
 def test_what_only_runs_have_is_refused(make: Make) -> None:

@@ -145,8 +145,8 @@ class Session:
             printed = self._printed(block).read_text()
             if block.shown:
                 assert not differs(block.shown.text, printed), str(block)
-            for path, told in (("/events\n", "event: done"), ("/log\n", "1 passed")):
-                assert path not in block.text or told in printed, str(block)
+            for path, line in (("/events\n", "event: done"), ("/log\n", "1 passed")):
+                assert path not in block.text or line in printed, str(block)
 
     def serve(self, block: Block) -> None:
         """Starts the server that the block starts, on a port of its own, and stops it with Ctrl-C."""

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.demo_homes import SCRIPT, make_home
+from support.waiting import join, until
 
 from demo_api.process.child import Child, Ended
 from demo_api.process.tree import survivors
@@ -98,14 +99,6 @@ def spawn(tmp_path: Path) -> Iterator[Spawner]:
 
 def follow(child: Child, listener: Callable[[str, bytes], None] | None = None, **options: object) -> Ended:
     return child.follow(**{"timeout_s": 60, "max_output": 100 * MIB, "on_output": listener or Listener(), **options})
-
-
-def until(true: Callable[[], object]) -> None:
-    """Waits for what another process does; there is no event for it."""
-    never, deadline = threading.Event(), time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline
-        never.wait(0.01)
 
 
 def until_known_to_have_ended(child: Child) -> None:
@@ -190,7 +183,7 @@ def test_stop_from_another_thread_wakes_a_silent_child(spawn: Spawner) -> None:
     timer = threading.Timer(0.3, child.stop, ["cancelled"])
     timer.start()
     assert follow(child).stopped == "cancelled"
-    timer.join()
+    join(timer)
 
 
 def test_a_stop_that_comes_too_late_stopped_nothing(spawn: Spawner) -> None:
@@ -407,7 +400,7 @@ class Scale:
 
     def __exit__(self, *_: object) -> None:
         self._enough.set()
-        self._thread.join()
+        join(self._thread)
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
@@ -577,7 +570,7 @@ def test_ctrl_c_stops_the_tree_first(spawn: Spawner, code: str, times: int, last
         with pytest.raises(KeyboardInterrupt):
             follow(child, timeout_s=500)
     finally:
-        presser.join()
+        join(presser)
         signal.signal(signal.SIGINT, before)
     assert not process.is_running()
     assert spawn.kept("out") == last_words

@@ -149,7 +149,7 @@ def _die_while_migrating(url: str) -> None:
 
 def test_a_server_that_is_killed_while_it_makes_the_tables_leaves_none(url: str, open_ledger: OpenLedger) -> None:
     with own_process(_die_while_migrating, url) as server:
-        server.join()
+        server.join(60)
         assert server.exitcode == -signal.SIGKILL
     ledger = open_ledger()
     ledger.queue.submit([ask()], {})
@@ -478,7 +478,7 @@ def _fork(url: str) -> None:
 def test_parent_and_child_can_go_on_with_one_ledger_after_a_fork(url: str, open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
     with own_process(_fork, url) as parent:
-        parent.join()
+        parent.join(60)
         assert parent.exitcode == 0
     kept = prompts(ledger)
     assert (kept[-1], kept[0]) == ("before", "after")

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 from support.databases import OpenLedger, in_processes, in_threads, own_process
+from support.waiting import join, pause
 
 from demo_api.errors import BadRequest, IdempotencyConflict, NoSuchRun, QueueFull, RunEnded
 from demo_api.messages import Answer, Batch, Event, Failure, Outcome, Request, Result, Run, Timing
@@ -385,7 +386,7 @@ def test_nothing_is_taken_when_the_engine_cannot_choose(open_ledger: OpenLedger,
 def test_a_run_says_who_runs_it_since_when_and_for_how_long_it_had_waited(open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
     run = ledger.queue.submit([ask()], {})[0]
-    threading.Event().wait(0.3)
+    pause(0.3)
     batch = claim(ledger)
     (running,) = batch.runs
     assert running == ledger.history.get(run.run_id)
@@ -393,7 +394,7 @@ def test_a_run_says_who_runs_it_since_when_and_for_how_long_it_had_waited(open_l
     assert running.waited_seconds is not None
     assert 0.3 <= running.waited_seconds < 5
     assert running.started_at == pytest.approx(running.accepted_at + running.waited_seconds, abs=1)
-    threading.Event().wait(0.3)
+    pause(0.3)
     ledger.queue.finish(batch.batch_id, answers(batch), 0.3)
     ended = ledger.history.get(run.run_id)
     assert (ended.status, ended.ended) == ("succeeded", True)
@@ -437,7 +438,7 @@ def test_two_who_claim_at_once_take_what_stands_in_front_and_what_stands_behind_
         return list(found)
 
     one.queue.claim("device", slowly)
-    second.join()
+    join(second)
     assert taken == ([["c", "d"], ["a", "b"]] if url.startswith("postgresql") else [["a", "b"], ["c", "d"]])
 
 
@@ -657,7 +658,7 @@ def test_what_was_said_holds_though_the_server_is_killed(
     ledger = open_ledger()
     ledger.queue.submit([ask()], {})
     with own_process(_die_after, url, step) as server:
-        server.join()
+        server.join(60)
         assert server.exitcode == -signal.SIGKILL
     kept = ledger.history.page()[::-1]
     assert [(run.status, run.position) for run in kept] == expected

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.real_server import RealServer, Site, at_once, pause, until
+from support.real_server import RealServer, Site
+from support.waiting import at_once, pause, until
 
 SEED = int(os.environ.get("SOAK_SEED", random.SystemRandom().randrange(10**6)))
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -27,17 +28,17 @@ STORM = 30
 def _polled(server: RealServer) -> Iterator[list[dict[str, float]]]:
     """/health is asked all of the time; the list is filled at the end of the block."""
     command = [sys.executable, str(SUPPORT / "poller.py"), server.url.rsplit(":", 1)[1]]
-    told: list[dict[str, float]] = []
+    answers: list[dict[str, float]] = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield told
-            told += json.loads(process.communicate(timeout=90)[0])
+            yield answers
+            answers += json.loads(process.communicate(timeout=90)[0])
         finally:
             process.kill()
 
 
-def _figures(told: list[dict[str, float]], name: str = "seconds") -> str:
-    ordered = sorted(each[name] * 1000 for each in told)
+def _figures(answers: list[dict[str, float]], name: str = "seconds") -> str:
+    ordered = sorted(each[name] * 1000 for each in answers)
     p50, p99 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
     return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, most {ordered[-1]:.1f} ms of {len(ordered)}"
 

@@ -9,7 +9,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.real_server import RealServer, Site, pause, until
+from support.real_server import RealServer, Site
+from support.waiting import join, pause, until
 
 SEED = int(os.environ.get("SOAK_SEED", random.SystemRandom().randrange(10**6)))
 LEASE = 1
@@ -35,13 +36,13 @@ def test_a_server_frozen_in_this_phase_does_not_overwrite_what_another_one_did(
         frozen.wait_for_event(run_id, phase=phase)
         frozen.freeze(site.ledger)
         run = other.ending(run_id)
-        told = other.get(f"/runs/{run_id}/events").text
+        streamed = other.get(f"/runs/{run_id}/events").text
         assert (run["status"], run["response"]) == ("succeeded", "ok: Hello")
         frozen.thaw()
         pause(2)
         for server in (frozen, other):
             assert server.ending(run_id) == run
-            assert server.get(f"/runs/{run_id}/events").text == told
+            assert server.get(f"/runs/{run_id}/events").text == streamed
         assert frozen.chat("and now?").json()["response"] == "ok: and now?"
         _both_are_idle(site, frozen, other)
 
@@ -96,7 +97,7 @@ def test_a_server_frozen_while_it_writes_makes_others_wait_and_nothing_worse(tmp
         assert (refused.status_code, refused.json()["code"]) == (503, "ledger_unavailable")
         assert other.get("/runs?limit=1", seconds=2).status_code == 200
         frozen.thaw()
-        submitting.join()
+        join(submitting)
         assert other.chat("Hello").json()["response"] == "ok: Hello"
         assert frozen.chat("Hello").json()["response"] == "ok: Hello"
         _both_are_idle(site, frozen, other)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from support.real_server import Site, pause, until
+from support.real_server import Site
+from support.waiting import pause, until
 
 MEGABYTE = 2**20
 

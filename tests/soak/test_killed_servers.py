@@ -7,7 +7,8 @@ import random
 from pathlib import Path
 
 import pytest
-from support.real_server import RealServer, Site, pause, until
+from support.real_server import RealServer, Site
+from support.waiting import pause, until
 
 SEED = int(os.environ.get("SOAK_SEED", random.SystemRandom().randrange(10**6)))
 ROUNDS = 20

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.real_server import Site, locked, pause, until
+from support.real_server import Site, locked
+from support.waiting import pause, until
 
 PHASES = ["startup", "load", "decode_compile", "decode", "output"]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.real_server import RealServer, Site, pause, until
+from support.real_server import RealServer, Site
+from support.waiting import pause, until
 
 RUNS = 1000
 WARM_UP = 100

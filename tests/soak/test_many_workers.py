@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from support.real_server import GUNICORN, Site, at_once, until
+from support.real_server import GUNICORN, Site
+from support.waiting import at_once, until
 
 FOUR_WORKERS = [*GUNICORN, "-w", "4", "--threads", "8"]
 CLIENTS = 40

@@ -21,5 +21,5 @@ def test_every_answer_is_one_that_the_document_declares(
     asked = ask(server_of_each_engine.url, examples=700, seed=SEED, timeout=3500)
     with capsys.disabled():
         print(f" {asked.cases} cases, SOAK_SEED={SEED};", end="")
-    assert asked.found_nothing, asked.told
+    assert asked.found_nothing, asked.report
     assert asked.cases >= CASES

@@ -1,4 +1,4 @@
-"""Children that are started ahead, killed at random moments: while they wait, while they are told, while they run."""
+"""Children that are started ahead, killed at random moments: before, while and after they are handed a batch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from threading import Timer
 
 import psutil
 import pytest
-from support.real_server import Site, pause, until
+from support.real_server import RealServer, Site
+from support.waiting import join, pause, until
 
 SEED = int(os.environ.get("SOAK_SEED", random.SystemRandom().randrange(10**6)))
 REQUESTS = 200
-MOMENTS = {"never": None, "while it waits": (-0.4, 0.0), "while it is told": (0.0, 0.03), "while it runs": (0.03, 0.6)}
+MOMENTS = {
+    "never": None,
+    "while it waits": (-0.4, 0.0),
+    "as it gets its batch": (0.0, 0.03),
+    "while it runs": (0.03, 0.6),
+}
 """When a child is killed: seconds after the request was sent, at most and at least."""
 
 
@@ -43,7 +49,7 @@ def test_children_killed_at_random_moments_cost_nobody_more_than_their_own_run(
                 _kill(site)
                 pause(-at)  # the server may have seen it, and may have started the next one
             killer = Timer(max(at, 0.0), _kill, (site,))
-            if moment in ("while it is told", "while it runs"):
+            if moment in ("as it gets its batch", "while it runs"):
                 killer.start()
             answer = server.chat(f"run {number}")
             killer.cancel()
@@ -52,11 +58,11 @@ def test_children_killed_at_random_moments_cost_nobody_more_than_their_own_run(
                 assert body["response"] == f"ok: run {number}"
                 ends[moment, "warm" if body["timing"]["warm"] != "off" else "cold"] += 1
             else:
-                assert moment in ("while it is told", "while it runs"), body
+                assert moment in ("as it gets its batch", "while it runs"), body
                 assert (answer.status_code, body["code"]) == (500, "interrupted"), body
                 ends[moment, "failed"] += 1
             if killer.is_alive():
-                killer.join()
+                join(killer)
         until(server.is_idle)
         listed = [run for page in _pages(server) for run in page]
         assert len({run["prompt"] for run in listed}) == len(listed) == REQUESTS
@@ -71,11 +77,12 @@ def test_children_killed_at_random_moments_cost_nobody_more_than_their_own_run(
         print(f" seed {SEED}: {dict(sorted(ends.items()))};", end="")
 
 
-def _pages(server: object) -> list[list[dict[str, object]]]:
+def _pages(server: RealServer) -> list[list[dict[str, object]]]:
     pages, query = [], "/runs?limit=200"
-    while True:
-        page = server.get(query).json()["runs"]  # type: ignore[attr-defined]
+    for _ in range(REQUESTS):
+        page = server.get(query).json()["runs"]
         if not page:
             return pages
         pages.append(page)
         query = f"/runs?limit=200&before={page[-1]['run_id']}"
+    raise AssertionError("the pages have no end")

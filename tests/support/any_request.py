@@ -19,12 +19,12 @@ class Asked:
     """What became of it.
 
     Attributes:
-        told: Schemathesis's own words, with the request to repeat each failure.
+        report: Schemathesis's own words, with the request to repeat each failure.
         cases: how many requests were made.
     """
 
     found_nothing: bool
-    told: str
+    report: str
     cases: int
 
 
@@ -48,6 +48,6 @@ def ask(url: str, *, examples: int, seed: int, only: str | None = None, timeout:
         *(["--include-operation-id", only] if only else []),
     ]
     done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=timeout, check=False)
-    told = done.stdout + done.stderr
-    cases = re.search(r"^ *(\d+) generated", told, re.M)
-    return Asked(done.returncode == 0 and "No issues found" in told, told, int(cases[1]) if cases else 0)
+    report = done.stdout + done.stderr
+    cases = re.search(r"^ *(\d+) generated", report, re.M)
+    return Asked(done.returncode == 0 and "No issues found" in report, report, int(cases[1]) if cases else 0)

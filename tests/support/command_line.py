@@ -26,18 +26,20 @@ class Serving:
         self.banner = ""
         self.log: list[str] = []
         assert process.stdout is not None
-        while not self.banner.endswith(f"{'=' * 72}\n") or "Ctrl+C" not in self.banner:
-            line = process.stdout.readline()
-            assert line, f"the server left: {process.stderr.read() if process.stderr else ''}"
-            self.banner += line
+        with _killed_after(60, process):
+            while not self.banner.endswith(f"{'=' * 72}\n") or "Ctrl+C" not in self.banner:
+                line = process.stdout.readline()
+                assert line, f"the server left: {process.stderr.read() if process.stderr else ''}"
+                self.banner += line
         self.url = re.findall(r"(http://[^/\s]+)/chat", self.banner)[0]
 
     def wait_for_log(self, words: str) -> None:
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.log.append(line)
-            if words in line:
-                return
+        with _killed_after(60, self.process):
+            for line in self.process.stderr:
+                self.log.append(line)
+                if words in line:
+                    return
         raise AssertionError(f"{words!r} was never logged: {self.log}")
 
     def chat_in_background(self, **fields: object) -> tuple[threading.Thread, list[requests.Response]]:
@@ -48,6 +50,17 @@ class Serving:
         )
         thread.start()
         return thread, answers
+
+
+@contextmanager
+def _killed_after(seconds: float, process: subprocess.Popen[str]) -> Iterator[None]:
+    """Ends what a server prints, and with it the block that reads that."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager
@@ -63,4 +76,4 @@ def serving(*words: str, environ: dict[str, str]) -> Iterator[Serving]:
         yield Serving(process)
     finally:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=30)

@@ -18,7 +18,7 @@ GIVE_UP_SECONDS = 240
 def crowd(port: int, clients: int) -> Iterator[dict[str, object]]:
     """Yields each client's answer as it comes."""
     selector = selectors.DefaultSelector()
-    begun = time.monotonic()
+    start = time.monotonic()
     for number in range(clients):
         connection = socket.create_connection(("127.0.0.1", port))
         body = json.dumps({"prompt": f"client {number}"}).encode()
@@ -27,7 +27,7 @@ def crowd(port: int, clients: int) -> Iterator[dict[str, object]]:
         connection.setblocking(False)
         selector.register(connection, selectors.EVENT_READ, (number, bytearray()))
     while selector.get_map():
-        ready = selector.select(max(0.0, begun + GIVE_UP_SECONDS - time.monotonic()))
+        ready = selector.select(max(0.0, start + GIVE_UP_SECONDS - time.monotonic()))
         if not ready:
             return
         for key, _ in ready:
@@ -38,7 +38,7 @@ def crowd(port: int, clients: int) -> Iterator[dict[str, object]]:
             if not piece:
                 selector.unregister(key.fileobj)
                 key.fileobj.close()
-                yield _read(number, bytes(received), time.monotonic() - begun)
+                yield _read(number, bytes(received), time.monotonic() - start)
 
 
 def _read(number: int, received: bytes, seconds: float) -> dict[str, object]:

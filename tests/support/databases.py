@@ -25,6 +25,7 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
+from support.waiting import at_once, until
 
 from demo_api.config import Settings
 from demo_api.queue import Database, Ledger
@@ -81,8 +82,8 @@ def database(url: str) -> Iterator[Database]:
 def in_processes(count: int, work: Callable[..., Any], *arguments: object) -> list[Any]:
     """What ``work`` returns in each of so many processes, which call it at the same moment."""
     with PROCESSES.Pool(count, _meet_at, [PROCESSES.Barrier(count)]) as pool:
-        returned = pool.starmap(_begin_together, [(work, arguments)] * count, chunksize=1)
-        pool.close()
+        returned = pool.starmap_async(_begin_together, [(work, arguments)] * count, chunksize=1).get(120)
+        pool.close()  # lets them end by themselves
         pool.join()
     return returned
 
@@ -92,17 +93,13 @@ def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:
     together, returned = threading.Barrier(count), []
 
     def begin() -> None:
-        together.wait()
+        together.wait(60)
         try:
             returned.append(work())
         except Exception as error:
             returned.append(error)
 
-    threads = [threading.Thread(target=begin) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once([begin] * count)
     return returned
 
 
@@ -114,27 +111,27 @@ def own_process(work: Callable[..., None], *arguments: object) -> Iterator[BaseP
     try:
         yield process
     finally:
-        process.join()
-        process.close()
+        process.join(60)
+        process.close()  # fails if it has not ended
 
 
 @contextmanager
 def locked(url: str, seconds: float) -> Iterator[None]:
     """Another process that lets nobody else write until the block is over, but for so long at most."""
-    holds, ends = PROCESSES.Event(), PROCESSES.Event()
-    with own_process(_hold, url, seconds, holds, ends):
-        if not holds.wait(30):
+    has_lock, ends = PROCESSES.Event(), PROCESSES.Event()
+    with own_process(_lock, url, seconds, has_lock, ends):
+        if not has_lock.wait(30):
             raise TimeoutError("the other process has not got the lock")
         yield
         ends.set()
 
 
-def _hold(url: str, seconds: float, holds: threading.Event, ends: threading.Event) -> None:
+def _lock(url: str, seconds: float, has_lock: threading.Event, ends: threading.Event) -> None:
     engine = create_engine(url, poolclass=NullPool)
     lock = "BEGIN IMMEDIATE" if url.startswith("sqlite") else "LOCK TABLE runs, batches, queue_lock IN EXCLUSIVE MODE"
     with engine.connect() as connection:
         connection.exec_driver_sql(lock)
-        holds.set()
+        has_lock.set()
         ends.wait(seconds)
 
 
@@ -185,16 +182,15 @@ def _server(folder: Path) -> Iterator[Path]:
         serve += ["-c", "listen_addresses=", "-c", "fsync=off"]
         with subprocess.Popen(serve, stdout=output, stderr=output, text=True, **owner) as server:
             try:
-                _wait_for(server, data / "postmaster.pid", log)
+                _wait_until_ready(server, data / "postmaster.pid", log)
                 yield data
             finally:
                 server.send_signal(signal.SIGQUIT)  # at once: nothing of it is needed any more
 
 
-def _wait_for(server: subprocess.Popen[str], state: Path, log: Path) -> None:
-    tick = threading.Event()
-    while server.poll() is None:
-        if state.exists() and state.read_text().rstrip().endswith("ready"):
-            return
-        tick.wait(0.05)
-    raise RuntimeError(f"PostgreSQL did not start: {log.read_text()}")
+def _wait_until_ready(server: subprocess.Popen[str], state: Path, log: Path) -> None:
+    def is_ready() -> bool:
+        assert server.poll() is None, f"PostgreSQL did not start: {log.read_text()}"
+        return state.exists() and state.read_text().rstrip().endswith("ready")
+
+    until(is_ready, tick_seconds=0.05)

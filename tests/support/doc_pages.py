@@ -1,4 +1,4 @@
-"""The documentation as its readers use it: blocks of commands, what is shown after them, and links."""
+"""The documentation as its readers use it: tables, blocks of commands, what is shown after them, and links."""
 
 from __future__ import annotations
 
@@ -48,6 +48,18 @@ class Block:
         return found[1] if found else None
 
 
+def table(page: str, *headings: str) -> list[dict[str, str]]:
+    """The rows of the page's only table with these headings."""
+    found = re.findall(r"^\|.*\n(?:\|.*(?:\n|$))+", PAGES[page], re.MULTILINE)
+    (rows,) = [rows for rows in map(_cells, found) if tuple(rows[0]) == headings]
+    return [dict(zip(headings, row, strict=True)) for row in rows[2:]]
+
+
+def code_words(text: str) -> list[str]:
+    """What stands between backticks."""
+    return re.findall(r"`([^`]*)`", text)
+
+
 def blocks(page: str) -> list[Block]:
     """All blocks of a page."""
     text = PAGES[page]
@@ -93,6 +105,13 @@ def differs(shown: str, real: str) -> str:
         missing = next((key for key in expected if key not in rest), None)
         return f"{missing!r} is shown, and not in {found}" if missing is not None else ""
     return "" if _fits(expected, found) else f"{expected} is shown, and {found} comes"
+
+
+def _cells(rows: str) -> list[list[str]]:
+    return [
+        [cell.strip() for cell in row.strip().removeprefix("|").removesuffix("|").split("|")]
+        for row in rows.splitlines()
+    ]
 
 
 def _key(line: str) -> str:

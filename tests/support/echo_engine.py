@@ -6,6 +6,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from support.waiting import wait_for
+
 from demo_api.demo.progress import Listener
 from demo_api.demo.warm_child import WarmChild
 from demo_api.devices.lock import DeviceLock
@@ -15,11 +17,11 @@ from demo_api.shapes import ModelHealth
 
 
 class EchoEngine:
-    """Answers with the prompt; holds each batch until it is let go, or cancelled."""
+    """Answers with the prompt; with ``paused``, each batch waits until it is let go, or cancelled."""
 
     name = "demo"
 
-    def __init__(self, folder: Path | None = None, *, hold: bool = False) -> None:
+    def __init__(self, folder: Path | None = None, *, paused: bool = False) -> None:
         self.let_go = threading.Event()
         self.entered = threading.Event()
         self.seen: list[list[str]] = []
@@ -27,7 +29,7 @@ class EchoEngine:
         self.suspect: str | None = None
         self.hurried = False
         self._now: str | None = None
-        if not hold:
+        if not paused:
             self.let_go.set()
 
     def check(self) -> None:
@@ -60,7 +62,7 @@ class EchoEngine:
             raise OSError(28, "No space left on device")
         if "unplug" in prompts:
             raise SetupError("The demo home is gone.")
-        self.let_go.wait()
+        wait_for(self.let_go)
         reason = dict(self.cancelled).get(batch.batch_id)
         if reason is not None:
             failure = Failure(reason, "The batch was ended.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from support.waiting import wait_for
+
 from demo_api.direct.model import Completion, OnText, Question
 from demo_api.errors import BadRequest, SetupError
 
@@ -14,7 +16,7 @@ class EchoModel:
     name = "echo"
     device: str | None = "CPU"
 
-    def __init__(self, *, slots: int = 2, hold: bool = False, loads: bool = True) -> None:
+    def __init__(self, *, slots: int = 2, paused: bool = False, loads: bool = True) -> None:
         self.slots = slots
         self.let_go = threading.Event()
         self.let_load = threading.Event()
@@ -24,13 +26,14 @@ class EchoModel:
         self.most_at_once = 0
         self.words = 0
         self.closed = 0
+        self.was_closed_in_use = False
         self._loads = loads
         self._lock = threading.Lock()
-        if not hold:
+        if not paused:
             self.let_go.set()
 
     def load(self) -> None:
-        self.let_load.wait()
+        wait_for(self.let_load)
         if not self._loads:
             raise SetupError("The model is broken.", next_step="Get another.")
 
@@ -70,3 +73,4 @@ class EchoModel:
 
     def close(self) -> None:
         self.closed += 1
+        self.was_closed_in_use = self.was_closed_in_use or self.at_once > 0

@@ -16,19 +16,19 @@ EVERY_SECONDS = 0.02
 
 
 def poll(port: int, stopped: threading.Event) -> list[dict[str, float]]:
-    told: list[dict[str, float]] = []
+    answers: list[dict[str, float]] = []
     asking: list[threading.Thread] = []
-    due = begun = time.monotonic()
+    due = start = time.monotonic()
     while not stopped.wait(max(0.0, due - time.monotonic())):
-        asking.append(threading.Thread(target=_ask, args=(port, due, begun, told)))
+        asking.append(threading.Thread(target=_ask, args=(port, due, start, answers)))
         asking[-1].start()
         due += EVERY_SECONDS
     for each in asking:
-        each.join()
-    return sorted(told, key=lambda each: each["at"])
+        each.join(90)  # each gives up after 60 s
+    return sorted(answers, key=lambda each: each["at"])
 
 
-def _ask(port: int, due: float, begun: float, told: list[dict[str, float]]) -> None:
+def _ask(port: int, due: float, start: float, answers: list[dict[str, float]]) -> None:
     asked = time.monotonic()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/health")
@@ -36,7 +36,7 @@ def _ask(port: int, due: float, begun: float, told: list[dict[str, float]]) -> N
     answer.read()
     ended = time.monotonic()
     connection.close()
-    told.append({"at": due - begun, "late": asked - due, "seconds": ended - asked, "status": answer.status})
+    answers.append({"at": due - start, "late": asked - due, "seconds": ended - asked, "status": answer.status})
 
 
 if __name__ == "__main__":

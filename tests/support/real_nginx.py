@@ -71,14 +71,14 @@ class Nginx:
         process = subprocess.Popen([*self._command(), "-g", "daemon off;"], stderr=subprocess.PIPE, text=True)
         try:
             until(lambda: self._listens() or process.poll() is not None)
-            assert process.poll() is None, process.communicate()[1]
+            assert process.poll() is None, process.communicate(timeout=30)[1]
             with requests.Session() as session:
                 session.trust_env = False  # which may name other certificates
                 session.verify = str(self.certificate)
                 yield session
         finally:
             process.terminate()
-            process.communicate()
+            process.communicate(timeout=30)
 
     def reload(self) -> None:
         """Takes the configuration anew. Returns when the last request is answered that began with the old one."""

@@ -8,8 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import psutil
 import requests
 from support.demo_homes import make_home
 from support.sse import events
-from support.waiting import until
+from support.waiting import pause, until
 
 SERVE = [sys.executable, "-m", "demo_api", "serve", "--port", "0"]
 GUNICORN = [sys.executable, "-m", "gunicorn", "demo_api:create_app()", "-b", "127.0.0.1:0"]
@@ -76,23 +75,23 @@ class RealServer:
         for _, _, data in events(f"{self.url}/runs/{run_id}/events"):
             if wanted.items() <= data.items():
                 return
-        raise AssertionError(f"run {run_id} never told {wanted}")
+        raise AssertionError(f"run {run_id} has no event with {wanted}")
 
     def ending(self, run_id: str) -> dict[str, Any]:
         """The run when it has ended: exactly once, and with no gap in its events."""
-        told = list(events(f"{self.url}/runs/{run_id}/events"))
-        assert [number for number, _, _ in told] == list(range(1, len(told) + 1))
-        assert [kind for _, kind, _ in told].count("done") == 1, told
-        assert told[-1][1] == "done"
+        seen = list(events(f"{self.url}/runs/{run_id}/events"))
+        assert [number for number, _, _ in seen] == list(range(1, len(seen) + 1))
+        assert [kind for _, kind, _ in seen].count("done") == 1, seen
+        assert seen[-1][1] == "done"
         record = self.run(run_id)
-        assert record["status"] == told[-1][2]["status"]
+        assert record["status"] == seen[-1][2]["status"]
         assert record["finished_at"]
         return record
 
     def kill(self) -> None:
         """As the kernel does when memory is short."""
         self.process.kill()
-        self.process.wait()
+        self.process.wait(60)
 
     def freeze(self, ledger: Path, *, while_it_writes: bool = False) -> None:
         """Suspends it, between two of its transactions or within one: who is suspended keeps SQLite's lock."""
@@ -181,7 +180,7 @@ class Site:
         for pid in family:
             if _process(pid):
                 os.kill(pid, signal.SIGKILL)
-        process.wait()
+        process.wait(60)
         for child in self.processes():
             child.kill()
 
@@ -204,20 +203,6 @@ def locked(ledger: Path) -> Iterator[None]:
         connection.execute("BEGIN EXCLUSIVE")
         yield
         connection.execute("ROLLBACK")
-
-
-def pause(seconds: float) -> None:
-    """Lets time pass for the others."""
-    threading.Event().wait(seconds)
-
-
-def at_once(actions: Iterable[Callable[[], None]]) -> None:
-    """Each in a thread of its own; returns when all have ended."""
-    threads = [threading.Thread(target=action) for action in actions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 def _process(pid: int) -> psutil.Process | None:

@@ -1,4 +1,4 @@
-"""What Schemathesis is told of this API. It runs in an environment of its own, which has neither demo_api nor tests."""
+"""What Schemathesis must know of this API. It runs in an environment that has neither demo_api nor the tests."""
 
 from __future__ import annotations
 

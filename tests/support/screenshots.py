@@ -1,49 +1,25 @@
 """Makes the pictures of the documentation: real servers with the small model, a real browser.
 
-``python tests/screenshots.py docs/images``
+``PYTHONPATH=tests python -m support.screenshots docs/images``
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import requests
 from playwright.sync_api import Browser
 from support.browser import Tab, chromium
+from support.serving import serving
 from support.waiting import until
 
-from demo_api import create_app
 from demo_api.config import Settings
 from demo_api.demo import small_model as weights
-from demo_api.web.server import HttpServer
 
 WIDE = {"width": 1200, "height": 900}
 NARROW = {"width": 360, "height": 780}
 LONG = {"Max tokens": "300", "Temperature": "0"}
-
-
-@contextmanager
-def serving(folder: Path, **flags: object) -> Iterator[str]:
-    """A server on a port of its own."""
-    settings = Settings.load({"state_dir": folder, "drain": 0, "port": 0, "stop_grace": 2, **flags})
-    app = create_app(settings)
-    service = app.extensions["demo_api"]
-    service.start()
-    http = HttpServer(app, settings)
-    thread = threading.Thread(target=http.run)
-    thread.start()
-    try:
-        until(lambda: requests.get(f"{http.url}/readyz", timeout=10).status_code == 200)
-        yield http.url
-    finally:
-        service.close()
-        http.close()
-        thread.join()
 
 
 def take(browser: Browser, here: str, there: str, folder: Path) -> None:
@@ -97,12 +73,15 @@ def take(browser: Browser, here: str, there: str, folder: Path) -> None:
 def main() -> None:
     """Starts what the pictures are of."""
     model = weights.pull(Settings.load().model_dir)
-    with (
-        tempfile.TemporaryDirectory() as state,
-        serving(Path(state) / "demo", llama_dir=model) as here,
-        serving(Path(state) / "direct", llama_dir=model, engine="direct", cors_origins=here) as there,
-        chromium() as browser,
-    ):
+    with tempfile.TemporaryDirectory() as state, serving() as start, chromium() as browser:
+
+        def ready(**flags: object) -> str:
+            server = start(Settings.load({"drain": 0, "port": 0, "stop_grace": 2, "llama_dir": model, **flags}))
+            until(lambda: server.get("/readyz").status_code == 200)
+            return server.url
+
+        here = ready(state_dir=Path(state) / "demo")
+        there = ready(state_dir=Path(state) / "direct", engine="direct", cors_origins=here)
         take(browser, here, there, Path(sys.argv[1]))
 
 

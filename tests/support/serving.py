@@ -13,6 +13,7 @@ import psutil
 import requests
 from flask import Flask
 from support.echo_engine import EchoEngine
+from support.waiting import join
 
 from demo_api import create_app
 from demo_api.config import Settings
@@ -58,7 +59,7 @@ def application(settings: Settings, engine: EchoEngine | DirectEngine | None = N
 
 @contextmanager
 def serving() -> Iterator[Callable[..., Server]]:
-    """The same, until the end of the block."""
+    """Starts servers, which run until the end of the block."""
     running = []
 
     def start(settings: Settings, engine: EchoEngine | DirectEngine | None = None) -> Server:
@@ -77,9 +78,8 @@ def serving() -> Iterator[Callable[..., Server]]:
         hurry.start()
         service.close()
         hurry.cancel()
-        hurry.join()
         http.close()
-        thread.join()
+        join(hurry, thread)
 
 
 def clean_environ() -> dict[str, str]:

@@ -16,7 +16,7 @@ EXAMPLES = 5
 
 def test_every_answer_is_one_that_the_document_declares(server_of_each_engine: Server) -> None:
     asked = ask(server_of_each_engine.url, examples=EXAMPLES, seed=SEED)
-    assert asked.found_nothing, asked.told
+    assert asked.found_nothing, asked.report
     assert asked.cases > 300
 
 
@@ -31,5 +31,5 @@ def test_an_answer_that_the_document_does_not_declare_is_found(
     server = serve(settings(), LyingEngine(settings().state_dir))
     asked = ask(server.url, examples=1, seed=SEED, only="get_health")
     assert not asked.found_nothing
-    assert "Response violates schema" in asked.told
-    assert '"model":5' in asked.told
+    assert "Response violates schema" in asked.report
+    assert '"model":5' in asked.report

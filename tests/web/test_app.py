@@ -10,6 +10,7 @@ import pytest
 import requests
 from support.echo_engine import EchoEngine
 from support.serving import Server
+from support.waiting import join, until, wait_for
 
 from demo_api.config import Settings
 from demo_api.errors import SetupError
@@ -84,29 +85,25 @@ def test_a_request_id_that_is_none_is_replaced(server: Server, given: str) -> No
 def test_health_answers_while_every_place_in_the_line_is_taken(
     serve: Callable[..., Server], settings: Callable[..., Settings]
 ) -> None:
-    engine = EchoEngine(settings().state_dir, hold=True)
+    engine = EchoEngine(settings().state_dir, paused=True)
     server = serve(settings(max_queue=3), engine)
     statuses: list[int] = []
     threads = [threading.Thread(target=lambda: statuses.append(server.chat("x").status_code)) for _ in range(4)]
     threads[0].start()
-    engine.entered.wait(10)
+    wait_for(engine.entered)
     for thread in threads[1:]:
         thread.start()
     wanted = {"waiting": 3, "running": 1, "limit": 3}
-    tick = threading.Event()
-    while (health := server.get("/health").json())["queue"] != wanted:
-        assert health["status"] == "healthy"
-        tick.wait(0.05)
-    assert health["device"]["state"] == "busy"
+    until(lambda: server.get("/health").json()["queue"] == wanted)
+    health = server.get("/health").json()
+    assert (health["status"], health["device"]["state"]) == ("healthy", "busy")
     refused = server.chat("one too many")
     assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
     assert int(refused.headers["Retry-After"]) >= 1
     engine.let_go.set()
-    for thread in threads:
-        thread.join()
+    join(*threads)
     assert statuses == [200] * 4
-    while server.get("/health").json()["device"]["state"] != "free":
-        tick.wait(0.05)
+    until(lambda: server.get("/health").json()["device"]["state"] == "free")
 
 
 class UnpluggedEngine(EchoEngine):

@@ -19,9 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from support.doc_pages import PAGES, ROOT
 from support.echo_engine import EchoEngine
 from support.echo_model import EchoModel
-from support.real_server import GUNICORN, RealServer, Site, at_once, locked
+from support.real_server import GUNICORN, RealServer, Site, locked
 from support.serving import Server
-from support.waiting import until
+from support.waiting import at_once, until
 
 from demo_api.config import Settings
 from demo_api.direct import DirectEngine

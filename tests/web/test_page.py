@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +15,12 @@ import pytest
 import requests
 from playwright.sync_api import Browser, expect
 from support.browser import Tab, browser
+from support.cutting_proxy import CuttingProxy
 from support.doc_pages import PAGES
 from support.echo_engine import EchoEngine
 from support.echo_model import EchoModel
 from support.serving import Server
-from support.waiting import until
+from support.waiting import until, wait_for
 
 from demo_api.config import Settings
 from demo_api.devices.batch_runner import Listener
@@ -45,10 +43,10 @@ class TellingEngine(EchoEngine):
 
     response: str | None = None
 
-    def generate(self, batch: Batch, listener: Listener, hold: DeviceLock) -> Outcome:
+    def generate(self, batch: Batch, listener: Listener, lock: DeviceLock, warm: object = None) -> Outcome:
         self._now, self._batch, self._listener = batch.batch_id, batch, listener
         self.entered.set()
-        self.let_go.wait()
+        wait_for(self.let_go)
         self.entered.clear()
         if batch.batch_id in dict(self.cancelled):
             failure = Failure("cancelled", "It was cancelled.")
@@ -65,7 +63,7 @@ class TellingEngine(EchoEngine):
         return Outcome(results, self.suspect)
 
     def tell(self, kind: str, **data: object) -> None:
-        assert self.entered.wait(10)
+        wait_for(self.entered)
         for run in self._batch.runs:
             self._listener(run.run_id, Event(kind, time.time(), data))
 
@@ -94,7 +92,7 @@ def engine(settings: Make) -> TellingEngine:
 
 @pytest.fixture
 def slow(settings: Make) -> TellingEngine:
-    return TellingEngine(settings().state_dir, hold=True)
+    return TellingEngine(settings().state_dir, paused=True)
 
 
 @pytest.fixture
@@ -166,7 +164,7 @@ def test_who_waits_sees_the_place_in_the_line_and_cancels(
 ) -> None:
     first = open_tab(slow_server.url)
     first.ask("first")
-    assert slow.entered.wait(10)
+    wait_for(slow.entered)
     second = open_tab(slow_server.url)
     second.ask("second")
     expect(second.page.locator(".place-in-line")).to_have_text("Place 1 in the line")
@@ -349,7 +347,7 @@ def start_direct(serve: Serve, settings: Make) -> Callable[..., Server]:
 def test_a_direct_server_answers_token_by_token_and_has_no_runs(
     start_direct: Callable[..., Server], open_tab: Open
 ) -> None:
-    model = EchoModel(hold=True)
+    model = EchoModel(paused=True)
     tab = open_tab(start_direct(model).url)
     expect(tab.page.get_by_role("link", name="Runs")).to_be_hidden()
     tab.ask("one two three")
@@ -522,62 +520,12 @@ def test_a_strange_address_shows_a_view(server: Server, open_tab: Open) -> None:
         expect(tab.page.locator(".view:not([hidden]) h1")).to_have_text(re.compile("Ask|Runs"))
 
 
-class Cable:
-    """Between a browser and a server; it can be cut."""
-
-    def __init__(self, url: str) -> None:
-        self._port = int(url.rsplit(":", 1)[1])
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open: list[socket.socket] = []
-        self.is_cut = threading.Event()
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def cut(self) -> None:
-        self.is_cut.set()
-        for connection in self._open:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self.cut()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join()
-        for connection in self._open:
-            connection.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                if self.is_cut.is_set():
-                    near.close()
-                    continue
-                far = socket.create_connection(("127.0.0.1", self._port))
-                self._open += [near, far]
-                for one, other in ((near, far), (far, near)):
-                    self._threads.append(threading.Thread(target=self._carry, args=(one, other)))
-                    self._threads[-1].start()
-
-    def _carry(self, one: socket.socket, other: socket.socket) -> None:
-        with suppress(OSError):
-            while chunk := one.recv(65536):
-                other.sendall(chunk)
-        for each in (one, other):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-
 @pytest.fixture
-def lay_cable() -> Iterator[Callable[[Server], Cable]]:
-    laid: list[Cable] = []
+def lay_cable() -> Iterator[Callable[[Server], CuttingProxy]]:
+    laid: list[CuttingProxy] = []
 
-    def lay(server: Server) -> Cable:
-        laid.append(Cable(server.url))
+    def lay(server: Server) -> CuttingProxy:
+        laid.append(CuttingProxy(server.url))
         return laid[-1]
 
     yield lay
@@ -586,14 +534,14 @@ def lay_cable() -> Iterator[Callable[[Server], Cable]]:
 
 
 @pytest.fixture
-def cable(lay_cable: Callable[[Server], Cable], slow_server: Server) -> Cable:
+def cable(lay_cable: Callable[[Server], CuttingProxy], slow_server: Server) -> CuttingProxy:
     return lay_cable(slow_server)
 
 
 def test_a_direct_answer_whose_connection_is_lost_is_lost_and_says_so(
-    start_direct: Callable[..., Server], lay_cable: Callable[[Server], Cable], open_tab: Open
+    start_direct: Callable[..., Server], lay_cable: Callable[[Server], CuttingProxy], open_tab: Open
 ) -> None:
-    model = EchoModel(hold=True)
+    model = EchoModel(paused=True)
     cable = lay_cable(start_direct(model))
     tab = open_tab(cable.url, expected=(REFUSED, "ERR_"))
     tab.ask("one two three")
@@ -607,7 +555,7 @@ def test_a_direct_answer_whose_connection_is_lost_is_lost_and_says_so(
 
 
 def test_a_lost_connection_is_made_again_and_nothing_is_missed(
-    slow: TellingEngine, cable: Cable, open_tab: Open
+    slow: TellingEngine, cable: CuttingProxy, open_tab: Open
 ) -> None:
     tab = open_tab(cable.url, expected=(REFUSED,))
     resumed: list[str] = []
@@ -618,7 +566,7 @@ def test_a_lost_connection_is_made_again_and_nothing_is_missed(
     cable.cut()
     expect(tab.page.locator(".panel .trouble")).to_contain_text("The connection was lost. The run goes on without it")
     slow.tell("phase", phase="decode")
-    cable.is_cut.clear()
+    cable.mend()
     expect(tab.page.locator(".panel .trouble")).to_have_text("Connected again: nothing was missed.")
     expect(tab.page.locator(".timeline li[data-state=now]")).to_contain_text("Decode")
     assert any(number.isdigit() for number in resumed)
@@ -627,7 +575,7 @@ def test_a_lost_connection_is_made_again_and_nothing_is_missed(
 
 
 def test_a_request_that_may_have_arrived_is_sent_again_under_its_key(
-    slow: TellingEngine, slow_server: Server, cable: Cable, open_tab: Open
+    slow: TellingEngine, slow_server: Server, cable: CuttingProxy, open_tab: Open
 ) -> None:
     tab = open_tab(cable.url, expected=(REFUSED,))
     keys: list[str] = []
@@ -635,7 +583,7 @@ def test_a_request_that_may_have_arrived_is_sent_again_under_its_key(
     cable.cut()
     tab.ask("Hello")
     expect(tab.page.locator("#ask-form .problem")).to_contain_text("does not answer.Next step: Is the server there?")
-    cable.is_cut.clear()
+    cable.mend()
     slow.let_go.set()
     tab.page.get_by_role("button", name="Run", exact=True).click()
     tab.wait_for_end()
