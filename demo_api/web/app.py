@@ -9,16 +9,17 @@ from flask import Flask
 from demo_api.config import Settings
 from demo_api.queue.door import Door
 from demo_api.web.access import add_access
-from demo_api.web.chat import add_chat, add_health
+from demo_api.web.chat import add_chat
 from demo_api.web.cors import add_cors
 from demo_api.web.docs import add_docs
 from demo_api.web.engine import Engine
 from demo_api.web.error_handlers import add_error_handlers
+from demo_api.web.health import add_health
 from demo_api.web.metrics_route import add_metrics
 from demo_api.web.openai import add_openai
 from demo_api.web.page import add_page, add_security_headers
 from demo_api.web.request import WaitSlots
-from demo_api.web.request_log import add_request_ids
+from demo_api.web.request_log import add_request_log
 from demo_api.web.runs import add_runs
 
 
@@ -36,7 +37,7 @@ def make_app(settings: Settings, engine: Engine) -> Flask:
     # Not now: a server that forks workers after it made the application would keep no thread.
     app.before_request(engine.start)
     slots = WaitSlots(settings.max_waiting)
-    add_request_ids(app, settings)
+    add_request_log(app, settings)
     add_security_headers(app)
     add_cors(app, settings.cors_origin_list)
     add_error_handlers(app)

@@ -1,40 +1,70 @@
-"""The routes that both engines have: one prompt, and its answer."""
+"""``/chat`` and ``/chat/stream``: the routes of both engines that answer one prompt."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 
-from flask import Flask, Response, g, jsonify
+from flask import Flask, Response, jsonify
 
 from demo_api import bodies
 from demo_api.config import Settings
 from demo_api.direct.model import Question
-from demo_api.messages import parse_request
-from demo_api.web import event_stream, health
+from demo_api.errors import IdempotencyConflict
+from demo_api.messages import Request, parse_request
+from demo_api.shapes import EVENTS, ChatAnswer
+from demo_api.web import event_stream
 from demo_api.web.engine import Engine, PendingRun
 from demo_api.web.event_stream import Events
-from demo_api.web.request import WaitSlots, client_is_gone, idempotency_key, json_body
+from demo_api.web.openapi import examples, refusals
+from demo_api.web.openapi.operation import JSON, STREAM, Content, Operation
+from demo_api.web.request import IDEMPOTENCY_KEY, WaitSlots, client_is_gone, idempotency_key, json_body
 from demo_api.web.request_log import note_run
-
-_LOOK_AGAIN_SECONDS = 10
 
 
 def add_chat(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots) -> None:
-    """``/chat`` and ``/chat/stream``."""
+    """Adds the routes."""
+    name = engine.engine_name
+    is_demo = name == "demo"
+    action = "Runs the demo with it as a child process" if is_demo else "Asks the model in memory"
+    parameters = (IDEMPOTENCY_KEY,) if is_demo else ()
+    refused = (*refusals.BODY, *refusals.ACCEPTED[name], *refusals.WAITING)
+    if is_demo:
+        refused += refusals.of(IdempotencyConflict)
+    events = EVENTS if is_demo else {kind: EVENTS[kind] for kind in ("queued", "started", "text", "done")}
+    example, output = examples.succeeded(name), examples.LOG if is_demo else None
 
     @app.post("/chat")
+    @Operation(
+        "chat",
+        "Answer one prompt",
+        f"{action}, and waits for the answer.",
+        body=Content(Request, examples.BODY),
+        answers={JSON: Content(ChatAnswer, bodies.answer(example, engine=name, output=output, seconds=0.651))},
+        parameters=parameters,
+        refusals=(*refused, *refusals.ANSWERED[name]),
+    )
     def chat() -> Response:
-        begun = time.monotonic()
+        started = time.monotonic()
         question = Question.of(parse_request(json_body()))
         with slots.taken():
             pending = engine.begin(question, idempotency_key())
             note_run(pending.run_id, question.request.prompt)
             run = pending.wait(client_is_gone(settings))
-        seconds = time.monotonic() - begun
-        return jsonify(bodies.answer(run, engine=engine.engine_name, output=pending.output(run), seconds=seconds))
+        seconds = time.monotonic() - started
+        return jsonify(bodies.answer(run, engine=name, output=pending.output(run), seconds=seconds))
 
     @app.post("/chat/stream")
+    @Operation(
+        "chat",
+        "Answer one prompt, as events",
+        f"{action}, and tells what happens as it happens. The last event is `done`, whether the run has an answer or "
+        "not.",
+        body=Content(Request, examples.BODY),
+        answers={STREAM: Content(events, examples.stream(name, Events(examples.RUN_ID)))},
+        parameters=parameters,
+        refusals=refused,
+    )
     def chat_stream() -> Response:
         question = Question.of(parse_request(json_body()))
         pending = begin_with_slot(engine, slots, question, idempotency_key())
@@ -42,7 +72,7 @@ def add_chat(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots) -
 
 
 def begin_with_slot(engine: Engine, slots: WaitSlots, question: Question, key: str | None = None) -> PendingRun:
-    """Begins what is answered by a stream, and takes a place that the stream gives back."""
+    """Begins what is answered by a stream, and takes a slot that the stream frees when it ends."""
     slots.take()
     try:
         pending = engine.begin(question, key)
@@ -60,23 +90,3 @@ def event_response(body: Iterator[bytes], on_close: Callable[[], None]) -> Respo
     response = Response(body, mimetype="text/event-stream", headers=headers)
     response.call_on_close(on_close)
     return response
-
-
-def add_health(app: Flask, engine: Engine) -> None:
-    """``/health``, ``/livez`` and ``/readyz``: they answer at once, whatever runs."""
-
-    @app.get("/livez")
-    def livez() -> Response:
-        return jsonify({"status": "alive"})
-
-    @app.get("/readyz")
-    def readyz() -> Response:
-        problem = health.problem(engine)
-        if problem is None:
-            return jsonify({"status": "ready"})
-        problem.fields.setdefault("retry_after", _LOOK_AGAIN_SECONDS)
-        raise problem if g.knows_all else health.brief(problem)
-
-    @app.get("/health")
-    def describe_health() -> Response:
-        return jsonify(health.describe(engine) if g.knows_all else health.describe_briefly(engine))

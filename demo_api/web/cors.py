@@ -1,6 +1,6 @@
-"""Which pages of other origins may read the answers: those that are named, and no others.
+"""Lets pages of named origins, and of no others, read the answers in a browser (CORS).
 
-Own lines instead of flask-cors, which takes an origin with an IPv6 address for a regular expression.
+It does without flask-cors, which takes an origin with an IPv6 address for a regular expression.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Collection
 from flask import Flask, Response, request
 
 _METHODS = "GET, POST"
-_TAKEN = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID"
-_SHOWN = "Location, Retry-After, X-Request-Id"
+_ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID"
+_EXPOSED_HEADERS = "Location, Retry-After, X-Request-Id"
 _PREFLIGHT_SECONDS = 600
 
 
 def add_cors(app: Flask, origins: Collection[str]) -> None:
-    """From now on browsers let pages of these origins ask, as https://fetch.spec.whatwg.org/#http-cors-protocol says.
+    """Lets pages of these origins ask, as https://fetch.spec.whatwg.org/#http-cors-protocol says.
 
-    To be added before what asks for a key: a preflight never has one.
+    This must come before the check of keys: a preflight never has one.
     """
     if not origins:
         return
@@ -30,7 +30,7 @@ def add_cors(app: Flask, origins: Collection[str]) -> None:
         response = Response(status=204)
         if request.headers.get("Origin") in origins:
             response.headers["Access-Control-Allow-Methods"] = _METHODS
-            response.headers["Access-Control-Allow-Headers"] = _TAKEN
+            response.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
             response.headers["Access-Control-Max-Age"] = str(_PREFLIGHT_SECONDS)
         return response
 
@@ -40,5 +40,5 @@ def add_cors(app: Flask, origins: Collection[str]) -> None:
         origin = request.headers.get("Origin")
         if origin in origins:
             response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Expose-Headers"] = _SHOWN
+            response.headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
         return response

@@ -1,4 +1,4 @@
-"""Every error as JSON, with the next step. No traceback ever reaches a client."""
+"""Answers every error as JSON, with the next step; no traceback ever reaches a client."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ HTTP_ERRORS = {
 
 
 def endpoints(app: Flask) -> list[str]:
-    """Every route, such as ``POST /chat``; the files of the page are not meant to be asked for one by one."""
+    """Every route, such as ``POST /chat``, without the page's files, which nobody is meant to ask for by hand."""
     rules = [rule for rule in app.url_map.iter_rules() if rule.endpoint != "static"]
     return sorted(f"{method} {rule.rule}" for rule in rules for method in (rule.methods or set()) - {"HEAD", "OPTIONS"})
 
 
 def add_error_handlers(app: Flask) -> None:
-    """From now on every error of the application is told as JSON."""
+    """Makes every error of the application an answer in JSON."""
 
     @app.errorhandler(DemoApiError)
     def refuse(error: DemoApiError) -> Response:

@@ -1,13 +1,18 @@
-"""Whether a request would be accepted now, and what ``/health`` says."""
+"""Tells how the server is, and whether it would accept a request now: ``/health``, ``/livez`` and ``/readyz``."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from typing import Literal
 
+from flask import Flask, Response, g, jsonify
+
 from demo_api.errors import DemoApiError, LedgerUnavailable, SetupError, Starting
-from demo_api.shapes import BriefHealth, EngineHealth, Health
+from demo_api.shapes import BriefHealth, DeviceHealth, EngineHealth, Health, Queue, Status
 from demo_api.web.engine import Engine
+from demo_api.web.openapi.examples import MODEL
+from demo_api.web.openapi.operation import JSON, Content, Operation
+from demo_api.web.openapi.refusals import READY
 
 NOTES = {
     "demo": "Every request runs the demo as a child process that loads the model anew: expect seconds on the CPU "
@@ -16,6 +21,50 @@ NOTES = {
     "direct": "The model stays in memory: expect milliseconds to seconds.",
 }
 """What to expect of each engine."""
+
+_WITH_A_KEY = "With a key this says more."
+_RETRY_SECONDS = 10
+
+
+def add_health(app: Flask, engine: Engine) -> None:
+    """Adds the routes. They answer at once, whatever runs."""
+
+    @app.get("/health")
+    @Operation(
+        "server",
+        "How the server is",
+        "Answers at once, whatever runs: the model, the line and the device.",
+        answers={JSON: Content(Health | BriefHealth, _example(engine.engine_name))},
+    )
+    def get_health() -> Response:
+        return jsonify(_describe(engine) if g.knows_all else _describe_briefly(engine))
+
+    @app.get("/livez")
+    @Operation(
+        "server",
+        "Whether the server lives",
+        "For a supervisor.",
+        answers={JSON: Content(Status, {"status": "alive"})},
+    )
+    def get_livez() -> Response:
+        return jsonify({"status": "alive"})
+
+    @app.get("/readyz")
+    @Operation(
+        "server",
+        "Whether a run would be accepted",
+        "For a load balancer. A full line is not looked at.",
+        answers={JSON: Content(Status, {"status": "ready"})},
+        refusals=READY[engine.engine_name],
+    )
+    def get_readyz() -> Response:
+        error = problem(engine)
+        if error is None:
+            return jsonify({"status": "ready"})
+        retry_after = error.fields.setdefault("retry_after", _RETRY_SECONDS)
+        if g.knows_all:
+            raise error
+        raise type(error)("The server would accept no request now.", next_step=_WITH_A_KEY, retry_after=retry_after)
 
 
 def problem(engine: Engine) -> DemoApiError | None:
@@ -27,34 +76,49 @@ def problem(engine: Engine) -> DemoApiError | None:
     return None
 
 
-def describe(engine: Engine) -> Health:
-    """The body of ``GET /health``. It says less where the ledger cannot be used."""
+def _describe(engine: Engine) -> Health:
+    """Everything, or less where the ledger cannot be used."""
     name = engine.engine_name
     said: EngineHealth = {"model": None, "model_loaded": False, "queue": None, "device": None, "devices": []}
-    found = problem(engine)
+    error = problem(engine)
     with suppress(SetupError, LedgerUnavailable):
         said = engine.describe()
-    note = NOTES[name] if found is None else f"{found} {found.next_step}"
-    return {"status": _status(found), "note": note, "engine": name, **said}
+    note = NOTES[name] if error is None else f"{error} {error.next_step}"
+    return {"status": _status(error), "note": note, "engine": name, **said}
 
 
-def describe_briefly(engine: Engine) -> BriefHealth:
-    """The body of ``GET /health`` for who has no key: no model, no path, nothing of what others do here."""
+def _describe_briefly(engine: Engine) -> BriefHealth:
+    """What a client without a key may know: no model, no path, nothing of what others do here."""
     return {"status": _status(problem(engine)), "note": _WITH_A_KEY, "engine": engine.engine_name}
 
 
-def brief(error: DemoApiError) -> DemoApiError:
-    """An error that has a ``retry_after``, for who has no key: its status and code, and none of its reasons."""
-    after = error.fields["retry_after"]
-    told = DemoApiError("The server would accept no request now.", next_step=_WITH_A_KEY, retry_after=after)
-    told.status_code, told.code = error.status_code, error.code
-    return told
-
-
-_WITH_A_KEY = "With a key this says more."
-
-
-def _status(found: DemoApiError | None) -> Literal["healthy", "starting", "unhealthy"]:
-    if found is None:
+def _status(error: DemoApiError | None) -> Literal["healthy", "starting", "unhealthy"]:
+    if error is None:
         return "healthy"
-    return "starting" if isinstance(found, Starting) else "unhealthy"
+    return "starting" if isinstance(error, Starting) else "unhealthy"
+
+
+def _example(engine: str) -> Health:
+    is_demo = engine == "demo"
+    queue: Queue = {"waiting": 0, "running": 0, "limit": 32}
+    if not is_demo:
+        queue["slots"] = 8
+    device: DeviceHealth = {
+        "name": "device" if is_demo else "CPU",
+        "state": "free",
+        "reason": None,
+        "since": None,
+        "warm": "imports" if is_demo else "off",
+    }
+    return {
+        "status": "healthy",
+        "note": NOTES[engine],
+        "engine": engine,
+        "model": MODEL,
+        "model_loaded": not is_demo,
+        "llama_dir": "/home/me/.cache/demo-api/models/SmolLM2-135M-Instruct",
+        "settings": {"max_seq_len": 2048, "paged_attention": False, "temperature": 0.7 if is_demo else 0.0},
+        "queue": queue,
+        "device": device,
+        "devices": [device],
+    }

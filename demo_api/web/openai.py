@@ -1,4 +1,4 @@
-"""OpenAI's routes, so that any OpenAI client can ask either engine."""
+"""OpenAI's routes below ``/v1``, so that any OpenAI client can ask either engine."""
 
 from __future__ import annotations
 
@@ -8,41 +8,104 @@ from flask import Flask, Response, jsonify
 
 from demo_api import bodies
 from demo_api.config import Settings
+from demo_api.errors import ModelNotFound, SetupError
 from demo_api.web import event_stream, openai_api
 from demo_api.web.chat import begin_with_slot, event_response
 from demo_api.web.engine import Engine
-from demo_api.web.openai_api import Completions
+from demo_api.web.openai_api import ChatCompletions, Completions, TextCompletions
+from demo_api.web.openai_types import (
+    BrokenOff,
+    ChatChunk,
+    ChatCompletion,
+    ChatUsageChunk,
+    Models,
+    TextChunk,
+    TextCompletion,
+)
+from demo_api.web.openapi import examples, refusals
+from demo_api.web.openapi.operation import JSON, STREAM, Content, Operation
 from demo_api.web.request import WaitSlots, client_is_gone, json_body
 from demo_api.web.request_log import note_run
 
+_SAMPLING = {"max_tokens": 32, "temperature": 0}
+_CHAT_BODY = {"model": examples.MODEL, "messages": [{"role": "user", "content": "What is 2+2?"}], **_SAMPLING}
+_TEXT_BODY = {"model": examples.MODEL, "prompt": "Q: What is 2+2?\nA:", **_SAMPLING}
+_CHAT = ChatCompletions.model_validate(_CHAT_BODY)
+_TEXT = TextCompletions.model_validate(_TEXT_BODY)
+
 
 def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots) -> None:
-    """``/v1/models``, ``/v1/chat/completions`` and ``/v1/completions``."""
-    began = time.time()
+    """Adds the routes."""
+    created = time.time()
+    name = engine.engine_name
+    is_demo = name == "demo"
+    refused = (*refusals.BODY, *refusals.of(ModelNotFound), *refusals.ACCEPTED[name], *refusals.WAITING)
+    answered = (*refused, *refusals.ANSWERED[name])
+    example = examples.succeeded(name)
+
+    def streamed(asked: Completions) -> str:
+        return examples.stream(name, openai_api.Chunks(asked, example.run_id, example.accepted_at))
 
     @app.get("/v1/models")
-    def models() -> Response:
-        return jsonify(openai_api.models(engine.describe()["model"], began))
+    @Operation(
+        "openai",
+        "The model",
+        "For OpenAI clients: the one model that is served.",
+        answers={JSON: Content(Models, openai_api.models(examples.MODEL, examples.QUEUED.accepted_at))},
+        refusals=(*refusals.of(SetupError), *(refusals.LEDGER if is_demo else ())),
+    )
+    def list_models() -> Response:
+        return jsonify(openai_api.models(engine.describe()["model"], created))
 
     @app.post("/v1/chat/completions")
-    def chat_completions() -> Response:
+    @Operation(
+        "openai",
+        "Answer a conversation",
+        "For OpenAI clients. What the engine cannot do is refused, never ignored; the last message is the user's."
+        + (" This engine takes one message of a user." if is_demo else ""),
+        body=Content(ChatCompletions, _CHAT_BODY),
+        answers={
+            JSON: Content(ChatCompletion, openai_api.completion(_CHAT, example)),
+            STREAM: Content([ChatChunk, ChatUsageChunk, BrokenOff], streamed(_CHAT)),
+        },
+        refusals=answered,
+    )
+    def create_chat_completion() -> Response:
         return complete(openai_api.parse_chat(json_body()))
 
     @app.post("/v1/completions")
-    def completions() -> Response:
+    @Operation(
+        "openai",
+        "Continue a text" + (" (direct engine only)" if is_demo else ""),
+        "For OpenAI clients. "
+        + (
+            "This server's engine is the demo, which cannot: it always answers an error."
+            if is_demo
+            else "The text is continued as it is, without the chat template."
+        ),
+        body=Content(TextCompletions, _TEXT_BODY),
+        answers={}
+        if is_demo
+        else {
+            JSON: Content(TextCompletion, openai_api.completion(_TEXT, example)),
+            STREAM: Content([TextChunk, TextCompletion, BrokenOff], streamed(_TEXT)),
+        },
+        refusals=refused if is_demo else answered,
+    )
+    def create_completion() -> Response:
         return complete(openai_api.parse_text(json_body()))
 
     def complete(asked: Completions) -> Response:
         engine.check()
         openai_api.check_model(asked, engine.describe()["model"])
-        begun, question = time.time(), asked.question()
+        started, question = time.time(), asked.question()
         if asked.stream:
             pending = begin_with_slot(engine, slots, question)
-            chunks = openai_api.Chunks(asked, pending.run_id, begun)
+            chunks = openai_api.Chunks(asked, pending.run_id, started)
             return event_response(event_stream.stream(chunks, pending.events, pending.leave), slots.leave)
         with slots.taken():
             pending = engine.begin(question)
             note_run(pending.run_id, question.request.prompt)
             run = pending.wait(client_is_gone(settings))
-        bodies.check(run, seconds=time.time() - begun)
+        bodies.check(run, seconds=time.time() - started)
         return jsonify(openai_api.completion(asked, run))

@@ -1,4 +1,4 @@
-"""The page at ``/``: plain files, and the headers that keep a browser from doing with them what they are not for."""
+"""The page at ``/`` and its files, and the security headers of every answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PAGE_POLICY = (
 
 
 def add_page(app: Flask) -> None:
-    """``/`` and the files that it needs. They are the same for everybody: no key is needed to read them."""
+    """Adds ``/`` and the files that it needs. They are the same for everybody, so reading them takes no key."""
 
     @app.get("/")
     def show_page() -> Response:
@@ -37,7 +37,7 @@ def add_page(app: Flask) -> None:
 
 
 def add_security_headers(app: Flask) -> None:
-    """From now on every answer has them, unless it brings its own."""
+    """Adds the security headers to every answer that does not bring its own."""
 
     @app.after_request
     def secure(response: Response) -> Response:
@@ -47,6 +47,6 @@ def add_security_headers(app: Flask) -> None:
 
 
 def _fresh(response: Response) -> Response:
-    """After an upgrade no old module may meet a new one: a browser asks every time, and mostly hears 304."""
+    """Makes a browser ask every time, mostly answered 304: after an upgrade no old module may meet a new one."""
     response.headers["Cache-Control"] = "no-cache"
     return response

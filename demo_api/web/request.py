@@ -1,4 +1,4 @@
-"""What a route reads of the request that it answers."""
+"""Reads what routes need of a request: the JSON body, the headers, whether the client is still there."""
 
 from __future__ import annotations
 
@@ -13,27 +13,52 @@ from werkzeug.exceptions import UnsupportedMediaType
 
 from demo_api.config import Settings
 from demo_api.errors import BadRequest, TooManyWaiting
+from demo_api.web.openapi.schemas import JsonObject
 
 logger = logging.getLogger(__name__)
 
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+IDEMPOTENCY_KEY: JsonObject = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Sent again with the same request, it gives the first run again: so one whose answer was lost can "
+    "be repeated.",
+    "schema": {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"},
+    "example": "7f3d0c52",
+}
+_EVENT_NUMBER = {"type": "string", "pattern": "^[0-9]{1,9}$"}
+LAST_EVENT_ID: JsonObject = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "The number of the last event that the client has; browsers send it by themselves.",
+    "schema": _EVENT_NUMBER,
+}
+AFTER: JsonObject = {
+    "name": "after",
+    "in": "query",
+    "description": "The same, for clients that set no headers.",
+    "schema": _EVENT_NUMBER,
+}
 
 
 def json_body() -> bytes:
-    """The body, which says that it is JSON."""
+    """The body.
+
+    Raises:
+        UnsupportedMediaType: its Content-Type is not JSON.
+    """
     if not request.is_json:
         raise UnsupportedMediaType()
     return request.get_data(cache=False)
 
 
 def idempotency_key() -> str | None:
-    """The header; None if it is not there.
+    """The header ``Idempotency-Key``; None without one.
 
     Raises:
-        BadRequest: it is there and wrong.
+        BadRequest: it is not 1 to 255 visible ASCII characters.
     """
     key = request.headers.get("Idempotency-Key")
-    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+    if key is not None and not re.fullmatch(IDEMPOTENCY_KEY["schema"]["pattern"], key):
         raise BadRequest(
             "The header Idempotency-Key is wrong: it is 1 to 255 visible ASCII characters.", field="Idempotency-Key"
         )
@@ -41,47 +66,51 @@ def idempotency_key() -> str | None:
 
 
 def last_event_id() -> int:
-    """After which event a stream is to go on."""
+    """The number of the event after which a stream resumes; 0 for all of it.
+
+    Raises:
+        BadRequest: the header or the parameter is not a number.
+    """
     given = {"after": request.args.get("after"), "Last-Event-ID": request.headers.get("Last-Event-ID")}
     for name, text in given.items():
-        if text is not None and not re.fullmatch("[0-9]{1,9}", text):
+        if text is not None and not re.fullmatch(_EVENT_NUMBER["pattern"], text):
             raise BadRequest(f"The last event's id, '{name}', is wrong: it is a number.", field=name)
     return int(given["after"] or given["Last-Event-ID"] or 0)
 
 
 def client_is_gone(settings: Settings) -> Callable[[], bool]:
-    """Tells whether the client of this request has hung up, if that is to be looked at."""
+    """A function that says whether this request's client has hung up; it says no unless the settings ask for it."""
     # Only waitress can tell. Elsewhere nobody is ever known to be gone.
     if settings.cancel_on_disconnect:
-        told: Callable[[], bool] | None = request.environ.get("waitress.client_disconnected")
-        if told is not None:
-            return told
+        disconnected: Callable[[], bool] | None = request.environ.get("waitress.client_disconnected")
+        if disconnected is not None:
+            return disconnected
         logger.warning("DEMO_API_CANCEL_ON_DISCONNECT has no effect on this web server")
     return lambda: False
 
 
 class WaitSlots:
-    """As many clients may wait at the same time as the server has threads for."""
+    """Lets as many clients wait at the same time as the server has threads for."""
 
     def __init__(self, number: int) -> None:
         self._free = threading.BoundedSemaphore(number)
 
     def take(self) -> None:
-        """Takes a place, to be given back with ``leave``.
+        """Takes a slot, which ``leave`` frees.
 
         Raises:
-            TooManyWaiting: there is none.
+            TooManyWaiting: none is free.
         """
         if not self._free.acquire(blocking=False):
             raise TooManyWaiting()
 
     def leave(self) -> None:
-        """Gives a place back."""
+        """Frees a slot."""
         self._free.release()
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """A place for as long as the block runs."""
+        """Takes a slot for as long as the block runs."""
         self.take()
         try:
             yield

@@ -1,4 +1,4 @@
-"""A name for every request, in the log and in the answer."""
+"""Gives every request an id, which its answer and its line in the log carry."""
 
 from __future__ import annotations
 
@@ -16,23 +16,21 @@ from demo_api.config import Settings
 logger = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-
 _SHOWN_CHARACTERS = 60
-_MORE = (("run", "run_id"), ("key", "key"), ("prompt", "prompt"))
+_OPTIONAL = (("run", "run_id"), ("key", "key"), ("prompt", "prompt"))
 
 
 def note_run(run_id: str, prompt: str | None = None) -> None:
-    """The request that is being answered is about this run; its line in the log will say so."""
+    """Notes the run that this request is about, for its line in the log."""
     g.run_id = run_id
     g.prompt = prompt
 
 
-def add_request_ids(app: Flask, settings: Settings) -> None:
-    """From now on every request has a name, the client's own if it is one, and is logged with it."""
+def add_request_log(app: Flask, settings: Settings) -> None:
+    """Gives every request an id, the client's own if it is a valid one, and logs the request with it."""
 
     @app.before_request
-    def name_request() -> None:
+    def set_id() -> None:
         given = request.headers.get("X-Request-Id", "")
         g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         g.started = time.monotonic()
@@ -40,7 +38,7 @@ def add_request_ids(app: Flask, settings: Settings) -> None:
     @app.after_request
     def log_request(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.request_id
-        told = {
+        fields = {
             "request_id": g.request_id,
             "run_id": g.get("run_id"),
             "key": g.get("key"),
@@ -50,9 +48,9 @@ def add_request_ids(app: Flask, settings: Settings) -> None:
             "seconds": round(time.monotonic() - g.started, 3),
             "prompt": _shortened(g.get("prompt")) if settings.log_prompts else None,
         }
-        more = "".join(f", {name} {told[place]}" for name, place in _MORE if told[place] is not None)
+        more = "".join(f", {name} {fields[field]}" for name, field in _OPTIONAL if fields[field] is not None)
         line = "{method} {path} {status} in {seconds:.3f} s{more} (request {request_id})"
-        logger.info("%s", line.format(more=more, **told), extra=told)
+        logger.info("%s", line.format(more=more, **fields), extra=fields)
         return response
 
 

@@ -1,4 +1,4 @@
-"""The routes of runs, which outlive their client and the server: the demo engine has them."""
+"""``/runs`` and what is below it: runs that outlive their client and the server, on the demo engine."""
 
 from __future__ import annotations
 
@@ -9,25 +9,81 @@ from urllib.parse import urlencode
 from flask import Flask, Response, jsonify, request
 
 from demo_api import bodies
-from demo_api.errors import BadRequest
-from demo_api.messages import STATUSES, parse_requests
+from demo_api.errors import BadRequest, IdempotencyConflict, NoLog, NoSuchRun, RunEnded
+from demo_api.messages import STATUSES, Request, Requests, parse_requests
 from demo_api.queue.door import Door
-from demo_api.shapes import RunPage
+from demo_api.shapes import EVENTS, Accepted, RunPage, RunRecord
 from demo_api.web import event_stream
 from demo_api.web.chat import event_response
 from demo_api.web.event_stream import Events
-from demo_api.web.request import WaitSlots, idempotency_key, json_body, last_event_id
+from demo_api.web.openapi import examples, refusals
+from demo_api.web.openapi.operation import JSON, STREAM, TEXT, Content, Operation
+from demo_api.web.openapi.refusals import ACCEPTED, BODY, LEDGER, WAITING
+from demo_api.web.openapi.schemas import JsonObject
+from demo_api.web.request import (
+    AFTER,
+    IDEMPOTENCY_KEY,
+    LAST_EVENT_ID,
+    WaitSlots,
+    idempotency_key,
+    json_body,
+    last_event_id,
+)
 from demo_api.web.request_log import note_run
 
+_RUN_ID: JsonObject = {
+    "name": "run_id",
+    "in": "path",
+    "description": "The run's id.",
+    "required": True,
+    "schema": {"type": "string"},
+}
+_STATUS: JsonObject = {
+    "name": "status",
+    "in": "query",
+    "description": "Only runs of this status; repeat it for several.",
+    "schema": {"type": "array", "items": {"type": "string", "enum": list(STATUSES)}},
+    "example": ["succeeded", "failed"],
+}
+_BEFORE: JsonObject = {
+    "name": "before",
+    "in": "query",
+    "description": "Only runs that were accepted before this one.",
+    "schema": {"type": "string"},
+}
+_LIMIT: JsonObject = {
+    "name": "limit",
+    "in": "query",
+    "description": "How many.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
+    "example": 10,
+}
 _PARAMETERS = f"The parameters are status ({', '.join(STATUSES)}; repeat it for several), before (a run_id) and limit."
+
+_FIND = (*refusals.of(NoSuchRun), *LEDGER)
+"""What looking for a run may raise."""
+
+_SUCCEEDED = bodies.record(examples.succeeded("demo"), "demo")
 
 
 def add_runs(app: Flask, door: Door, slots: WaitSlots) -> None:
-    """``/runs`` and what is below it."""
+    """Adds the routes."""
     history = door.ledger.history
 
     @app.post("/runs")
-    def submit() -> Response:
+    @Operation(
+        "runs",
+        "Accept runs",
+        "Accepts one `prompt`, or 1 to 32 `prompts`: all of them or none. It does not wait for them: follow the "
+        "events, or look at the run again.",
+        body=Content(Request | Requests, examples.BATCH_BODY),
+        answers={JSON: Content(Accepted, bodies.accepted([examples.QUEUED, examples.QUEUED_NEXT], "demo"))},
+        parameters=(IDEMPOTENCY_KEY,),
+        refusals=(*BODY, *ACCEPTED["demo"], *refusals.of(IdempotencyConflict)),
+        status=202,
+        links=("get_run", "get_run_events", "get_run_log", "cancel_run"),
+    )
+    def create_runs() -> Response:
         runs = door.submit(parse_requests(json_body()), idempotency_key())
         note_run(runs[0].run_id, runs[0].request.prompt)
         response = jsonify(bodies.accepted(runs, door.engine_name))
@@ -36,7 +92,17 @@ def add_runs(app: Flask, door: Door, slots: WaitSlots) -> None:
         return response
 
     @app.get("/runs")
-    def page() -> Response:
+    @Operation(
+        "runs",
+        "List runs",
+        "The newest first. `next` is the path of the following page.",
+        answers={
+            JSON: Content(RunPage, {"runs": [_SUCCEEDED], "next": f"/runs?before={examples.RUN_ID}&limit=1"}),
+        },
+        parameters=(_STATUS, _BEFORE, _LIMIT),
+        refusals=(*refusals.of(BadRequest), *LEDGER),
+    )
+    def list_runs() -> Response:
         statuses, before, limit = _page()
         runs = history.page(statuses=statuses, before=before, limit=limit + 1)
         following = None
@@ -44,29 +110,62 @@ def add_runs(app: Flask, door: Door, slots: WaitSlots) -> None:
             query = [("status", status) for status in statuses] + [("before", runs[limit - 1].run_id), ("limit", limit)]
             following = f"/runs?{urlencode(query)}"
         records = [bodies.record(run, door.engine_name) for run in runs[:limit]]
-        told: RunPage = {"runs": records, "next": following}
-        return jsonify(told)
+        body: RunPage = {"runs": records, "next": following}
+        return jsonify(body)
 
     @app.get("/runs/<run_id>")
-    def show(run_id: str) -> Response:
+    @Operation(
+        "runs",
+        "Show a run",
+        "Whatever its status.",
+        answers={JSON: Content(RunRecord, _SUCCEEDED)},
+        parameters=(_RUN_ID,),
+        refusals=_FIND,
+    )
+    def get_run(run_id: str) -> Response:
         return jsonify(bodies.record(history.get(run_id), door.engine_name))
 
-    @app.get("/runs/<run_id>/log")
-    def log(run_id: str) -> Response:
-        return Response(door.log(history.get(run_id)), mimetype="text/plain")
-
-    @app.post("/runs/<run_id>/cancel")
-    def cancel(run_id: str) -> Response:
-        note_run(run_id)
-        return jsonify(bodies.record(door.cancel(run_id), door.engine_name))
-
     @app.get("/runs/<run_id>/events")
-    def events(run_id: str) -> Response:
+    @Operation(
+        "runs",
+        "Follow a run",
+        "What happens in it, live and after the fact, from the first event or from the one after `Last-Event-ID`. "
+        "The last event is `done`. A comment is sent every 15 seconds when nothing else is.",
+        answers={STREAM: Content(EVENTS, examples.stream("demo", Events(examples.RUN_ID)))},
+        parameters=(_RUN_ID, LAST_EVENT_ID, AFTER),
+        refusals=(*refusals.of(BadRequest), *_FIND, *WAITING),
+    )
+    def get_run_events(run_id: str) -> Response:
         after = last_event_id()
         history.get(run_id)
         slots.take()
         follow, leave = partial(door.follow, run_id, after), partial(door.leave, run_id)
         return event_response(event_stream.stream(Events(run_id), follow, leave), slots.leave)
+
+    @app.get("/runs/<run_id>/log")
+    @Operation(
+        "runs",
+        "Show a run's log",
+        "All that its child has printed so far; while it runs and after.",
+        answers={TEXT: Content(str, examples.LOG)},
+        parameters=(_RUN_ID,),
+        refusals=(*_FIND, *refusals.of(NoLog)),
+    )
+    def get_run_log(run_id: str) -> Response:
+        return Response(door.log(history.get(run_id)), mimetype="text/plain")
+
+    @app.post("/runs/<run_id>/cancel")
+    @Operation(
+        "runs",
+        "Cancel a run",
+        "One that waits or runs. Cancelling twice is the same as once.",
+        answers={JSON: Content(RunRecord, bodies.record(examples.CANCELLED, "demo"))},
+        parameters=(_RUN_ID,),
+        refusals=(*_FIND, *refusals.of(RunEnded)),
+    )
+    def cancel_run(run_id: str) -> Response:
+        note_run(run_id)
+        return jsonify(bodies.record(door.cancel(run_id), door.engine_name))
 
 
 def _page() -> tuple[list[str], str | None, int]:

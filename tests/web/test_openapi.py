@@ -24,11 +24,11 @@ from support.sse import events
 from demo_api import errors
 from demo_api.config import Settings
 from demo_api.direct import DirectEngine
-from demo_api.web import openapi as document
 from demo_api.web.error_handlers import endpoints
 
 ENGINES = ["demo", "direct"]
 STREAM = "text/event-stream"
+PAGES = {"GET /", "GET /docs"}
 
 
 def _app(settings: Callable[..., Settings], engine: str) -> Any:
@@ -110,7 +110,7 @@ def test_every_route_is_described_and_every_description_has_a_route(
     app = _app(settings, engine)
     told = app.test_client().get("/openapi.json").get_json()
     names = {re.sub(r"\{(\w+)\}", r"<\1>", name) for name, _ in _operations(told)}
-    assert sorted(names | set(document.PAGES)) == endpoints(app)
+    assert sorted(names | PAGES) == endpoints(app)
     assert any("/runs" in name for name in names) is (engine == "demo")
 
 
@@ -130,7 +130,7 @@ def test_every_operation_says_what_it_is(described: dict[str, Any]) -> None:
         assert ("401" in operation["responses"]) is (operation.get("security") != []), name
 
 
-def test_every_body_and_every_answer_has_a_real_example(described: dict[str, Any]) -> None:
+def test_every_body_and_every_answer_has_an_example(described: dict[str, Any]) -> None:
     without = {where for where, _, content in _contents(described) if not content.get("examples")}
     assert {where for where in without if where[-3:] not in ("413", "415")} <= {"GET /openapi.json, 200"}
 
@@ -145,6 +145,40 @@ def test_every_example_is_as_its_schema_says(described: dict[str, Any]) -> None:
                 assert strict.check_stream(content["schema"], example["value"]) > 2, where
             else:
                 strict.check(content["schema"], example["value"])
+
+
+def _example(described: dict[str, Any]) -> Any:
+    """The example of a body as JSON; None where none is shown."""
+    examples = described.get("content", {}).get("application/json", {}).get("examples", {})
+    return next((example["value"] for example in examples.values()), None)
+
+
+def _fields(value: object, other: object) -> object:
+    """The names of a value's fields at every depth, except below what the other value has no object for."""
+    if isinstance(value, dict) and isinstance(other, dict):
+        return {name: _fields(each, other.get(name)) for name, each in value.items()}
+    if isinstance(value, list) and isinstance(other, list) and other:
+        return _fields(value[0], other[0])
+    return None
+
+
+def test_the_examples_have_the_fields_of_real_answers(server_of_each_engine: Server) -> None:
+    server = server_of_each_engine
+    compared = set()
+    for name, operation in _operations(server.get("/openapi.json").json()):
+        method, path = name.split(" ")
+        body = _example(operation.get("requestBody", {}))
+        if path.startswith("/v1/") and body:
+            body["model"] = "echo"
+        path = path.format(run_id=server.chat("Hello").json()["run_id"])
+        answer = requests.request(method, f"{server.url}{path}", json=body, timeout=10)
+        example = _example(operation["responses"][str(answer.status_code)]) if answer.ok else None
+        if example and (name, server.settings.engine) != ("GET /health", "demo"):  # of which the echo says less
+            assert _fields(example, answer.json()) == _fields(answer.json(), example), name
+            compared.add(operation["operationId"])
+    both = {"get_livez", "get_readyz", "chat", "list_models", "create_chat_completion"}
+    of_one = {"demo": {"create_runs", "list_runs", "get_run"}, "direct": {"get_health", "create_completion"}}
+    assert compared == both | of_one[server.settings.engine]
 
 
 def test_every_error_code_is_in_a_document(settings: Callable[..., Settings]) -> None:
@@ -173,7 +207,10 @@ def test_what_the_real_demo_tells_is_what_the_document_says(
     assert kinds == {"queued", "started", "phase", "progress", "text", "done"}
     strict.check(schema("/runs/{run_id}", "get", "200"), server.get(f"/runs/{run_id}").json())
     strict.check(schema("/runs", "get", "200"), server.get("/runs").json())
-    strict.check(schema("/health", "get", "200"), server.get("/health").json())
+    health = server.get("/health").json()
+    strict.check(schema("/health", "get", "200"), health)
+    example = _example(described["paths"]["/health"]["get"]["responses"]["200"])
+    assert _fields(example, health) == _fields(health, example)
 
 
 def _commands(page: str) -> list[str]:

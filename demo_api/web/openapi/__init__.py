@@ -1,7 +1,1 @@
-"""The OpenAPI document: what the routes are, from the types that they check requests with and make answers of."""
-
-from demo_api.web.openapi.document import build
-from demo_api.web.openapi.operations import PAGES
-from demo_api.web.openapi.schemas import JsonObject
-
-__all__ = ["PAGES", "JsonObject", "build"]
+"""The OpenAPI document, made of what the routes say of themselves and of the types that they check and answer with."""

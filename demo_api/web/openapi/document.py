@@ -1,4 +1,4 @@
-"""The document itself, put together."""
+"""Builds the OpenAPI document of a server from the descriptions that its routes bear."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from flask import Flask
+from werkzeug.routing import Rule
+
 from demo_api.error_shapes import ErrorBody
+from demo_api.web import openai_api
+from demo_api.web.access import PUBLIC
 from demo_api.web.openai_types import OpenAIError
-from demo_api.web.openapi.examples import Example, error_name, errors_told, of_answer, of_body
-from demo_api.web.openapi.operations import JSON, STREAM, Operation, Parameter, operations
-from demo_api.web.openapi.refusals import DOOR, KEY, RATE, UNEXPECTED, Refusal
+from demo_api.web.openapi import examples
+from demo_api.web.openapi.operation import JSON, STREAM, Content, Operation
+from demo_api.web.openapi.refusals import ANY, KEY, Refusal
 from demo_api.web.openapi.schemas import JsonObject, Schemas
 
 _DESCRIPTION = """\
@@ -53,20 +58,21 @@ _SENT_REQUEST_ID: JsonObject = {
 }
 
 
-def build(endpoints: Iterable[str], engine: str) -> JsonObject:
-    """The document of a server.
+def build(app: Flask, engine: str) -> JsonObject:
+    """Builds the document of a server, without the routes that bear no ``Operation``: its pages.
 
     Args:
-        endpoints: methods and paths, such as ``GET /runs/<run_id>``. What is not described is left out: pages.
+        app: with all its routes.
         engine: ``demo`` or ``direct``.
     """
-    described = {endpoint: each for endpoint, each in operations(engine).items() if endpoint in set(endpoints)}
-    schemas = _schemas(described.values())
+    routes = list(_routes(app))
+    operations = [operation for _, operation in routes]
+    schemas = _schemas(operations)
     paths: JsonObject = {}
-    for endpoint, operation in described.items():
-        method, _, path = endpoint.partition(" ")
-        path = re.sub(r"<(\w+)>", r"{\1}", path)
-        paths.setdefault(path, {})[method.lower()] = _operation(operation, schemas, engine)
+    for rule, operation in routes:
+        path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
+        (method,) = (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        paths.setdefault(path, {})[method.lower()] = _operation(rule, operation, schemas, engine)
     return {
         "openapi": "3.1.1",
         "info": {"title": "demo_api", "version": version("demo-api"), "description": _DESCRIPTION},
@@ -74,12 +80,12 @@ def build(endpoints: Iterable[str], engine: str) -> JsonObject:
         "tags": [
             {"name": name, "description": text}
             for name, text in _TAGS.items()
-            if any(each.tag == name for each in described.values())
+            if any(each.tag == name for each in operations)
         ],
         "paths": paths,
         "components": {
             "schemas": schemas.components,
-            "examples": {**errors_told(), **errors_told(openai=True)},
+            "examples": _error_examples(),
             "parameters": {"request_id": _SENT_REQUEST_ID},
             "headers": {"request_id": _REQUEST_ID, "retry_after": _RETRY_AFTER, "location": _LOCATION},
             "securitySchemes": {
@@ -90,64 +96,54 @@ def build(endpoints: Iterable[str], engine: str) -> JsonObject:
     }
 
 
-def _schemas(described: Iterable[Operation]) -> Schemas:
-    operations = list(described)
-    answers = [kind for each in operations for answer in each.answers.values() for kind in _kinds(answer)]
-    return Schemas([each.body for each in operations if each.body], [*answers, ErrorBody, OpenAIError])
+def _routes(app: Flask) -> Iterator[tuple[Rule, Operation]]:
+    for rule in app.url_map.iter_rules():
+        operation = getattr(app.view_functions[rule.endpoint], "operation", None)
+        if operation is not None:
+            yield rule, operation
 
 
-def _kinds(answer: Any) -> Iterable[Any]:
-    if isinstance(answer, Mapping):
-        return answer.values()
-    return answer if isinstance(answer, list) else [answer]
+def _schemas(operations: Iterable[Operation]) -> Schemas:
+    bodies = [each.body.kind for each in operations if each.body]
+    answers = [kind for each in operations for answer in each.answers.values() for kind in _kinds(answer.kind)]
+    return Schemas(bodies, [*answers, ErrorBody, OpenAIError])
 
 
-def _operation(operation: Operation, schemas: Schemas, engine: str) -> JsonObject:
+def _kinds(kind: Any) -> Iterable[Any]:
+    if isinstance(kind, Mapping):
+        return kind.values()
+    return kind if isinstance(kind, list) else [kind]
+
+
+def _operation(rule: Rule, operation: Operation, schemas: Schemas, engine: str) -> JsonObject:
+    public = rule.rule in PUBLIC
     described: JsonObject = {
-        "operationId": operation.operation_id,
+        "operationId": rule.endpoint,
         "tags": [operation.tag],
         "summary": operation.summary,
         "description": operation.description,
-        "parameters": [
-            *map(_parameter, operation.parameters),
-            {"$ref": "#/components/parameters/request_id"},
-        ],
+        "parameters": [*operation.parameters, {"$ref": "#/components/parameters/request_id"}],
     }
     if operation.body is not None:
-        content = {"schema": schemas.of(operation.body), **_examples(of_body(operation.operation_id, engine))}
-        described["requestBody"] = {"required": True, "content": {JSON: content}}
-    described["responses"] = dict(_responses(operation, schemas, engine))
-    if operation.public:
+        described["requestBody"] = {
+            "required": True,
+            "content": {JSON: _content(JSON, operation.body, schemas, engine)},
+        }
+    described["responses"] = {}
+    if operation.answers:
+        described["responses"][str(operation.status)] = _answer(operation, schemas, engine)
+    by_status: dict[int, dict[str, Refusal]] = {}
+    for refusal in (*operation.refusals, *ANY, *(() if public else KEY)):
+        by_status.setdefault(refusal.status, {}).setdefault(refusal.code, refusal)
+    for status, refusals in sorted(by_status.items()):
+        described["responses"][str(status)] = _refused(status, refusals, schemas, openai=operation.tag == "openai")
+    if public:
         described["security"] = []
     return described
 
 
-def _parameter(parameter: Parameter) -> JsonObject:
-    described: JsonObject = {"name": parameter.name, "in": parameter.place, "description": parameter.description}
-    if parameter.place == "path":
-        described["required"] = True
-    described["schema"] = dict(parameter.schema)
-    if parameter.example is not None:
-        described["example"] = parameter.example
-    return described
-
-
-def _responses(operation: Operation, schemas: Schemas, engine: str) -> Iterator[tuple[str, JsonObject]]:
-    if operation.answers:
-        yield str(operation.status), _answered(operation, schemas, engine)
-    anybody = (*UNEXPECTED, *DOOR, *RATE) if operation.public else (*UNEXPECTED, *DOOR, *KEY, *RATE)
-    by_status: dict[int, dict[str | None, Refusal]] = {}
-    for refusal in (*operation.refusals, *anybody):
-        by_status.setdefault(refusal.status, {}).setdefault(refusal.code, refusal)
-    for status, refusals in sorted(by_status.items()):
-        yield str(status), _refused(operation, status, list(refusals.values()), schemas)
-
-
-def _answered(operation: Operation, schemas: Schemas, engine: str) -> JsonObject:
-    content = {
-        media: {**_schema(media, kind, schemas), **_examples(of_answer(operation.operation_id, media, engine))}
-        for media, kind in operation.answers.items()
-    }
+def _answer(operation: Operation, schemas: Schemas, engine: str) -> JsonObject:
+    content = {media: _content(media, each, schemas, engine) for media, each in operation.answers.items()}
     if operation.status != 202:
         return {"description": "Done.", "headers": _HEADERS, "content": content}
     return {
@@ -158,33 +154,45 @@ def _answered(operation: Operation, schemas: Schemas, engine: str) -> JsonObject
     }
 
 
-def _refused(operation: Operation, status: int, refusals: list[Refusal], schemas: Schemas) -> JsonObject:
+def _refused(status: int, refusals: Mapping[str, Refusal], schemas: Schemas, *, openai: bool) -> JsonObject:
     later = {"Retry-After": {"$ref": "#/components/headers/retry_after"}} if status in (429, 503) else {}
-    codes = [each.code for each in refusals if each.code]
-    schema = schemas.of(OpenAIError if operation.openai else ErrorBody)
-    if codes:
-        narrowed = {"properties": {"code": {"enum": codes}}}
-        schema |= {"properties": {"error": narrowed}} if operation.openai else narrowed
-    told = errors_told(openai=operation.openai)
-    names = {code: error_name(code, openai=operation.openai) for code in codes}
-    shown = {code: {"$ref": f"#/components/examples/{name}"} for code, name in names.items() if name in told}
-    lines = [f"- `{each.code}`: {each.meaning}" if each.code else each.meaning for each in refusals]
+    narrowed: JsonObject = {"properties": {"code": {"enum": list(refusals)}}}
+    if openai:
+        narrowed = {"properties": {"error": narrowed}}
+    content: JsonObject = {"schema": {**schemas.of(OpenAIError if openai else ErrorBody), **narrowed}}
+    shown = {code: f"openai_{code}" if openai else code for code in refusals if code in examples.ERRORS}
+    if shown:
+        content["examples"] = {code: {"$ref": f"#/components/examples/{name}"} for code, name in shown.items()}
     return {
-        "description": "\n".join(lines),
+        "description": "\n".join(f"- `{each.code}`: {each.meaning}" for each in refusals.values()),
         "headers": {**_HEADERS, **later},
-        "content": {JSON: {"schema": schema, **_examples(shown)}},
+        "content": {JSON: content},
     }
 
 
-def _schema(media: str, kind: Any, schemas: Schemas) -> JsonObject:
-    if media != STREAM:
-        return {"schema": schemas.of(kind)}
+def _error_examples() -> JsonObject:
+    shown: JsonObject = {}
+    for code, error in examples.ERRORS.items():
+        body: ErrorBody = {**error.body(), "request_id": "19bc6972e494868f"}
+        shown[code] = {"value": body}
+        shown[f"openai_{code}"] = {"value": openai_api.error(body, error.status_code)}
+    return shown
+
+
+def _content(media: str, content: Content, schemas: Schemas, engine: str) -> JsonObject:
+    schema = _stream(content.kind, schemas) if media == STREAM else schemas.of(content.kind)
+    if content.example is None:
+        return {"schema": schema}
+    return {"schema": schema, "examples": {engine: {"value": content.example}}}
+
+
+def _stream(kind: Any, schemas: Schemas) -> JsonObject:
     # Before OpenAPI 3.2 there is no other place for what the events of a stream are than the schema.
     if isinstance(kind, Mapping):
         kinds = [_event(schemas.of(data), name) for name, data in kind.items()]
     else:
         kinds = [*(_event(schemas.of(data)) for data in kind), _event_of({"const": "[DONE]"})]
-    return {"schema": {"description": "One event of the stream.", "anyOf": kinds}}
+    return {"description": "One event of the stream.", "anyOf": kinds}
 
 
 def _event(data: JsonObject, name: str | None = None) -> JsonObject:
@@ -195,7 +203,3 @@ def _event_of(data: JsonObject, name: str | None = None) -> JsonObject:
     numbered = {"id": {"type": "string"}, "event": {"const": name}} if name else {}
     properties = {**numbered, "data": data}
     return {"type": "object", "required": list(properties), "properties": properties}
-
-
-def _examples(examples: Mapping[str, Example]) -> JsonObject:
-    return {"examples": {name: dict(each) for name, each in examples.items()}} if examples else {}

@@ -1,23 +1,109 @@
-"""Examples of requests and answers, as they were really sent: in ``examples.json``, streams and logs line by line."""
+"""The example run that the routes show their answers with, and an example of each error."""
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from importlib.resources import files
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
 
-from demo_api import errors
-from demo_api.error_shapes import ErrorBody
+from demo_api import bodies, errors
 from demo_api.errors import DemoApiError, RunFailed
-from demo_api.web import openai_api
+from demo_api.messages import Answer, Event, Failure, Result, Run, Timing, check_request
+from demo_api.web.event_stream import Encoder
 
-Example = dict[str, Any]
+MODEL = "SmolLM2-135M-Instruct.Q4_1"
+RUN_ID = "20261125-082212-6620bb51"
+_SAMPLING = {"max_tokens": 32, "temperature": 0}
+BODY = {"prompt": "What is 2+2?", **_SAMPLING}
+BATCH_BODY = {"prompts": ["What is 2+2?", "Name three primary colors."], **_SAMPLING}
+LOG = """\
+demo_api_child: collected
+2026-11-25 08:22:12.230 | DEBUG    | conftest:mesh_device:67 - multidevice with 1 devices is created
+..."""
 
-_REQUEST_ID = "19bc6972e494868f"
-_RUN_ID = "20261125-072708-b58a6cce"
+_RESPONSE = "The answer to this classic math problem is 4."
+_ACCEPTED_AT = 1795594932.0
+_TIMING = {
+    "demo": Timing(
+        warm="imports",
+        queue_seconds=0.005,
+        startup_seconds=0.002,
+        startup_ahead_seconds=0.146,
+        load_seconds=0.166,
+        prefill_compile_seconds=0.024,
+        prefill_seconds=0.176,
+        decode_compile_seconds=0.012,
+        decode_seconds=0.185,
+        teardown_seconds=0.07,
+        ttft_ms=87.63,
+        decode_tokens_per_second=108.0,
+    ),
+    "direct": Timing(
+        queue_seconds=0.001,
+        prefill_seconds=0.53,
+        decode_seconds=0.118,
+        ttft_ms=531.26,
+        decode_tokens_per_second=84.75,
+    ),
+}
 
-# One for each code that a client is likely to meet. The exceptions make the bodies, as they do for real ones.
+QUEUED = Run(RUN_ID, check_request(BODY), position=1, accepted_at=_ACCEPTED_AT)
+QUEUED_NEXT = replace(
+    QUEUED,
+    run_id="20261125-082212-17f0534f",
+    request=check_request({"prompt": "Name three primary colors.", **_SAMPLING}),
+    position=2,
+)
+CANCELLED = replace(
+    QUEUED,
+    status="cancelled",
+    position=None,
+    finished_at=_ACCEPTED_AT + 0.333,
+    time_seconds=0.333,
+    result=Result(RUN_ID, failure=Failure("cancelled", "The run was cancelled.")),
+)
+
+
+def succeeded(engine: str) -> Run:
+    """The run with its answer, as this engine gives it."""
+    return replace(
+        QUEUED,
+        status="succeeded",
+        position=None,
+        started_at=_ACCEPTED_AT + 0.005,
+        finished_at=_ACCEPTED_AT + 0.649,
+        time_seconds=0.649,
+        attempts=1,
+        result=Result(
+            RUN_ID,
+            Answer(_RESPONSE, 11, prompt_tokens=37 if engine == "direct" else None),
+            timing=_TIMING[engine],
+            model=MODEL,
+            device="CPU",
+            finish_reason="stop",
+        ),
+    )
+
+
+def stream(engine: str, encoder: Encoder) -> str:
+    """The run as a stream of events, shortened."""
+    written = (encoder.encode(number, event) for number, event in enumerate(_events(engine), 1))
+    return b"".join([encoder.opening(), *written]).decode()
+
+
+def _events(engine: str) -> Iterator[Event]:
+    is_demo = engine == "demo"
+    started = {"attempt": 1, "batch_size": 1, "device": "device" if is_demo else "CPU"}
+    yield Event("queued", _ACCEPTED_AT, {"position": 1} if is_demo else {})
+    yield Event("started", _ACCEPTED_AT + 0.005, started)
+    if is_demo:
+        progress = {"iteration": 0, "tokens_per_second_per_user": 81.2}
+        yield Event("phase", _ACCEPTED_AT + 0.007, {"phase": "load"})
+        yield Event("phase", _ACCEPTED_AT + 0.385, {"phase": "decode"})
+        yield Event("progress", _ACCEPTED_AT + 0.385, progress)
+    yield Event("text", _ACCEPTED_AT + 0.55, {"added": _RESPONSE, **({"best_effort": True} if is_demo else {})})
+    yield Event("done", _ACCEPTED_AT + 0.649, bodies.done(succeeded(engine)))
+
+
 _ERRORS: list[DemoApiError] = [
     errors.BadRequest("The field 'max_tokens' is wrong: should be less than or equal to 2048.", field="max_tokens"),
     errors.Unauthorized("The key is missing."),
@@ -34,63 +120,26 @@ _ERRORS: list[DemoApiError] = [
     errors.LedgerUnavailable("The ledger is too busy."),
     errors.StorageFull("There is no room left on the disk of the ledger."),
     errors.IdempotencyConflict("The Idempotency-Key was used before, for another request."),
-    errors.ModelNotFound("There is no model 'gpt-4' here, but 'SmolLM2-135M-Instruct'.", field="model"),
-    errors.NoSuchRun(f"There is no run {_RUN_ID}."),
-    errors.NoLog(f"There is no log of run {_RUN_ID}: it has not started yet, or the log was removed."),
-    errors.RunEnded("The run has ended already: succeeded.", run_id=_RUN_ID),
+    errors.ModelNotFound(f"There is no model 'gpt-4' here, but '{MODEL}'.", field="model"),
+    errors.NoSuchRun(f"There is no run {RUN_ID}."),
+    errors.NoLog(f"There is no log of run {RUN_ID}: it has not started yet, or the log was removed."),
+    errors.RunEnded("The run has ended already: succeeded.", run_id=RUN_ID),
     RunFailed(
         "The demo could not be loaded: RuntimeError: TT_FATAL No chips detected in the cluster.",
         code="collection_error",
-        run_id=_RUN_ID,
+        run_id=RUN_ID,
         exit_code=2,
         time_seconds=14.203,
     ),
     RunFailed(
         "The run took longer than 900 s and was stopped.",
         code="timed_out",
-        run_id=_RUN_ID,
+        run_id=RUN_ID,
         exit_code=2,
         time_seconds=901.37,
     ),
-    RunFailed("The run was cancelled.", code="cancelled", run_id=_RUN_ID, exit_code=None, time_seconds=3.518),
+    RunFailed("The run was cancelled.", code="cancelled", run_id=RUN_ID, exit_code=None, time_seconds=3.518),
     DemoApiError("The server failed to answer."),
 ]
-
-
-@cache
-def _recorded() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(files(__package__).joinpath("examples.json").read_text(encoding="utf-8"))
-    return found
-
-
-def of_body(operation_id: str, engine: str) -> dict[str, Example]:
-    """Of a request's body, by their names; empty where there is none."""
-    return _named(_recorded().get(operation_id, {}).get("body", {}), engine)
-
-
-def of_answer(operation_id: str, media: str, engine: str) -> dict[str, Example]:
-    """Of an answer, by their names; empty where there is none."""
-    answers = _recorded().get(operation_id, {}).get("answers", {})
-    return _named(answers.get(media, {}), engine, joined=media.startswith("text/"))
-
-
-def errors_told(*, openai: bool = False) -> dict[str, Example]:
-    """Of errors, by their names."""
-    return {error_name(error.code, openai=openai): {"value": _told(error, openai=openai)} for error in _ERRORS}
-
-
-def error_name(code: str, *, openai: bool) -> str:
-    """What the example of an error with this code is called."""
-    return f"openai_{code}" if openai else code
-
-
-def _told(error: DemoApiError, *, openai: bool) -> object:
-    body: ErrorBody = {**error.body(), "request_id": _REQUEST_ID}
-    return openai_api.error(body, error.status_code) if openai else body
-
-
-def _named(recorded: dict[str, Any], engine: str, *, joined: bool = False) -> dict[str, Example]:
-    if engine not in recorded:
-        return {}
-    value = recorded[engine]
-    return {engine: {"value": "\n".join(value) if joined else value}}
+ERRORS = {error.code: error for error in _ERRORS}
+"""An error for each code that a client is likely to meet."""

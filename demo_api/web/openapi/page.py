@@ -1,68 +1,47 @@
-"""The OpenAPI document as a page for people."""
+"""Renders the OpenAPI document as a page for people."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from flask import render_template
 from markupsafe import Markup, escape
 
-from demo_api.web.openapi.operations import JSON, STREAM
+from demo_api.web.openapi.operation import JSON, STREAM
 from demo_api.web.openapi.schemas import JsonObject
-
-RUN_ID = "RUN_ID"
-"""What stands for a run's id in the commands."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One operation, ready to be shown."""
-
-    method: str
-    path: str
-    operation: Mapping[str, Any]
-    command: str
-
-    @property
-    def anchor(self) -> str:
-        """Its name within the page."""
-        return str(self.operation["operationId"])
 
 
 def render(document: JsonObject, url: str) -> str:
-    """The page.
+    """The page, within a request to the Flask app that has the template.
 
     Args:
         url: of the server, for the commands.
     """
-    entries = list(_entries(document, url))
-    return (
-        _environment()
-        .get_template("docs.html")
-        .render(
-            document=document,
-            sections=[
-                (tag, [each for each in entries if tag["name"] in each.operation["tags"]]) for tag in document["tags"]
-            ],
-            url=url,
-            schemas=document["components"]["schemas"],
-            resolve=lambda node: _resolve(document, node),
-            JSON=JSON,
-            STREAM=STREAM,
-        )
+    operations = [
+        (method.upper(), path, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+    return render_template(
+        "docs.html",
+        document=document,
+        sections=[(tag, [each for each in operations if tag["name"] in each[2]["tags"]]) for tag in document["tags"]],
+        command=partial(command, url),
+        resolve=partial(_resolve, document),
+        codes=codes,
+        kind=kind,
+        pretty=pretty,
+        prose=prose,
+        rows=rows,
+        JSON=JSON,
+        STREAM=STREAM,
     )
-
-
-def _entries(document: JsonObject, url: str) -> Iterator[Entry]:
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            yield Entry(method.upper(), path, operation, command(url, method.upper(), path, operation))
 
 
 def command(url: str, method: str, path: str, operation: Mapping[str, Any]) -> str:
@@ -96,18 +75,6 @@ def _resolve(document: JsonObject, node: Mapping[str, Any]) -> Mapping[str, Any]
     for part in node["$ref"].removeprefix("#/").split("/"):
         found = found[part]
     return dict(found)
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("demo_api", "web/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(codes=codes, kind=kind, pretty=pretty, prose=prose, rows=rows)
-    return environment
 
 
 def prose(text: str) -> Markup:

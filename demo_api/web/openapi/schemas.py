@@ -1,8 +1,8 @@
-"""JSON Schemas of the types that travel."""
+"""JSON Schemas of the types that requests are checked with and answers are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -40,26 +40,17 @@ class Schemas:
     """
 
     def __init__(self, bodies: Iterable[Any], answers: Iterable[Any]) -> None:
-        asked = [(_key(each), "validation", TypeAdapter(each)) for each in _once(bodies)]
-        told = [(_key(each), "serialization", TypeAdapter(each)) for each in _once(answers)]
-        self._references, made = TypeAdapter.json_schemas(
-            [*asked, *told],  # type: ignore[list-item]
+        kinds = [*((kind, "validation") for kind in bodies), *((kind, "serialization") for kind in answers)]
+        made, definitions = TypeAdapter.json_schemas(
+            [(kind, mode, TypeAdapter(kind)) for kind, mode in dict.fromkeys(kinds)],  # type: ignore[misc]
             ref_template=_WHERE,
             schema_generator=_Readable,
         )
-        self.components: JsonObject = dict(sorted(made["$defs"].items()))
+        self._schemas = {kind: schema for (kind, _), schema in made.items()}
+        self.components: JsonObject = dict(sorted(definitions["$defs"].items()))
         for schema in self.components.values():
             schema.pop("title", None)  # it has its name already
 
-    def of(self, kind: object) -> JsonObject:
+    def of(self, kind: Hashable) -> JsonObject:
         """The schema of a type: mostly a reference."""
-        found = {mode: schema for (key, mode), schema in self._references.items() if key == _key(kind)}
-        return dict(next(iter(found.values())))
-
-
-def _key(kind: object) -> str:
-    return repr(kind)
-
-
-def _once(kinds: Iterable[Any]) -> list[Any]:
-    return list({_key(kind): kind for kind in kinds}.values())
+        return dict(self._schemas[kind])
