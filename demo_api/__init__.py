@@ -41,5 +41,5 @@ def _engine(settings: Settings) -> Engine:
     from demo_api.queue import Ledger
     from demo_api.runner import DemoRunner
 
-    runners = [DemoRunner(settings, device) for device in settings.device_list]
+    runners = [DemoRunner(settings, device) for device in settings.devices]
     return DemoEngine(Ledger(settings), Capabilities(settings), runners, settings)

@@ -8,18 +8,16 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import platformdirs
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from demo_api.errors import SetupError
-from demo_api.web.hosts import split_names
-from demo_api.web.keys import parse_keys
 
 _WATCHING = 128
 """Clients that may follow events, or ask again for a run under its Idempotency-Key."""
@@ -34,38 +32,90 @@ _VARIABLES_ONLY = ("keys", "key")
 _SECRET = ("keys", "key", "database_url")
 """They may hold a password, so no error repeats them."""
 
-
-_DEVICE_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
+_MIN_KEY = 16
+_KEY = re.compile(rf"[A-Za-z0-9._~+/=-]{{{_MIN_KEY},256}}")
+_HOST_NAME = re.compile(r"\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+")
 _ORIGIN = re.compile(
     r"(?P<scheme>https?)://(?:[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(?P<port>:[1-9][0-9]{0,4})?"
 )
+_DEVICE_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
+_ENVIRONMENT_ENTRY = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 
 
-def _absolute(path: Path) -> Path:
-    # Nobody expands a quoted "~" for the demo, and the child runs in another directory than ours.
-    try:
-        return Path(os.path.abspath(path.expanduser()))
-    except RuntimeError as error:  # ~nobody
-        raise ValueError(error) from None
+@dataclass(frozen=True)
+class DeviceSetting:
+    """A device as ``DEMO_API_DEVICES`` has it.
+
+    Attributes:
+        name: its name in the ledger, and of its lock files.
+        environment: what selects it, such as ``TT_VISIBLE_DEVICES``.
+    """
+
+    name: str
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def _devices(text: str) -> str:
-    parse_devices(text)
-    return text
+def parse_keys(words: Iterable[str]) -> tuple[str, ...]:
+    """The keys among some words; blanks around them, and words of nothing else, do not count.
+
+    Raises:
+        ValueError: there is none, or one is too short or has other characters than keys have. It names none of them.
+    """
+    keys = _stripped(words)
+    if not keys:
+        raise ValueError("there is no key in it")
+    for number, key in enumerate(keys, 1):
+        if not _KEY.fullmatch(key):
+            raise ValueError(
+                f"key {number} is not {_MIN_KEY} to 256 letters, digits and . _ ~ + / = - "
+                "(`openssl rand -hex 24` makes a good one)"
+            )
+    return keys
 
 
-def _origins(text: str) -> str:
-    for origin in split_origins(text):
+def _key(text: str) -> str:
+    (key,) = parse_keys([text])
+    return key
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    names = _stripped(text.lower().split(","))
+    for name in names:
+        if not _HOST_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name such as demo.example.com, without scheme and port")
+    return names
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = _stripped(text.split(","))
+    for origin in origins:
         # As a browser writes it: no path, no "*", the host in lower case, no port that the scheme has anyway.
         match = _ORIGIN.fullmatch(origin)
         if not match or (match["scheme"], match["port"]) in (("http", ":80"), ("https", ":443")):
             raise ValueError(f"{origin!r} is no origin such as http://127.0.0.1:8080, as a browser writes it")
-    return text
+    return origins
 
 
-def split_origins(text: str) -> list[str]:
-    """The origins of a list with commas."""
-    return [origin.strip() for origin in text.split(",") if origin.strip()]
+def _stripped(words: Iterable[str]) -> tuple[str, ...]:
+    return tuple(word.strip() for word in words if word.strip())
+
+
+def _devices(text: str) -> tuple[DeviceSetting, ...]:
+    """Reads ``name NAME=VALUE ...; name NAME=VALUE ...``, quoted as for a shell."""
+    devices = tuple(_device(*shlex.split(part)) for part in text.split(";") if part.strip())
+    names = {device.name for device in devices}
+    if not names or len(names) < len(devices):
+        raise ValueError("name at least one device, and each once")
+    return devices
+
+
+def _device(name: str, *pairs: str) -> DeviceSetting:
+    if not _DEVICE_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a device: 1 to 32 letters, digits, '_' or '-'")
+    for pair in pairs:
+        if not _ENVIRONMENT_ENTRY.fullmatch(pair):
+            raise ValueError(f"{pair!r} is not NAME=VALUE")
+    return DeviceSetting(name, dict(pair.split("=", 1) for pair in pairs))
 
 
 def _command(text: str) -> str:
@@ -74,50 +124,12 @@ def _command(text: str) -> str:
     return text
 
 
-def _hosts(text: str) -> str:
-    split_names(text)
-    return text
-
-
-def _keys(text: str) -> str:
-    parse_keys(text.split(","))
-    return text
-
-
-def _key(text: str) -> str:
-    (key,) = parse_keys([text])
-    return key
-
-
-@dataclass(frozen=True)
-class DeviceSetting:
-    """A device of this host, and the environment variables that select it, such as ``TT_VISIBLE_DEVICES``."""
-
-    name: str
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def parse_devices(text: str) -> list[DeviceSetting]:
-    """Reads ``DEMO_API_DEVICES``: ``name NAME=VALUE ...; name NAME=VALUE ...``, quoted as for a shell.
-
-    Raises:
-        ValueError: a name is wrong or there twice, or a word is no ``NAME=VALUE``.
-    """
-    devices = [_parse_device(shlex.split(part)) for part in text.split(";") if part.strip()]
-    names = [device.name for device in devices]
-    if not names or len(set(names)) < len(names):
-        raise ValueError("name at least one device, and each once")
-    return devices
-
-
-def _parse_device(words: list[str]) -> DeviceSetting:
-    name, *pairs = words
-    if not _DEVICE_NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a device: 1 to 32 letters, digits, '_' or '-'")
-    for pair in pairs:
-        if not re.fullmatch(r"[A-Za-z_]\w*=.*", pair, re.DOTALL):
-            raise ValueError(f"{pair!r} is not NAME=VALUE")
-    return DeviceSetting(name, dict(pair.split("=", 1) for pair in pairs))
+def _absolute(path: Path) -> Path:
+    # Nobody expands a quoted "~" for the demo, and the child runs in another directory than ours.
+    try:
+        return Path(os.path.abspath(path.expanduser()))
+    except RuntimeError as error:  # ~nobody
+        raise ValueError(error) from None
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
@@ -131,18 +143,18 @@ class Settings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
-    keys: Annotated[str | None, AfterValidator(lambda text: text and _keys(text))] = Field(
-        None, repr=False, description="Keys that clients must send, separated by commas, each of 16 characters or more."
+    keys: Annotated[tuple[str, ...], BeforeValidator(lambda text: parse_keys(text.split(",")))] = Field(
+        (), repr=False, description="Keys that clients must send, separated by commas, each of 16 characters or more."
     )
     keys_file: AbsolutePath | None = Field(
         None, description="File with such keys, one a line, readable by its owner only; a change is noticed."
     )
-    key: Annotated[str | None, AfterValidator(lambda text: text and _key(text))] = Field(
+    key: Annotated[str, AfterValidator(_key)] | None = Field(
         None, repr=False, description="The key that `smoke --url` and `compare` send to the servers that they ask."
     )
     insecure: bool = Field(False, description="Whether others than this machine may ask although no keys are set.")
-    hosts: Annotated[str, AfterValidator(_hosts)] = Field(
-        "", description="Names under which clients reach the server, beside localhost: `a.example,b`."
+    hosts: Annotated[tuple[str, ...], BeforeValidator(_hosts)] = Field(
+        (), description="Names under which clients reach the server, beside localhost: `a.example,b`."
     )
     rate_limit: int | None = Field(
         None, ge=1, description="Requests per minute that each key, or without keys each address, may send."
@@ -183,8 +195,9 @@ class Settings(BaseModel):
         repr=False,
         description="The ledger, if not SQLite in the state folder: postgresql://user:password@host/name.",
     )
-    devices: Annotated[str, AfterValidator(_devices)] = Field(
-        "device", description='Devices of this host, each with what selects it: "a TT_VISIBLE_DEVICES=0; b ...".'
+    devices: Annotated[tuple[DeviceSetting, ...], BeforeValidator(_devices)] = Field(
+        (DeviceSetting("device"),),
+        description='Devices of this host, each with what selects it: "a TT_VISIBLE_DEVICES=0; b ...".',
     )
     max_queue: int = Field(32, ge=1, le=1000, description="How many runs may wait; one more is answered 503.")
     max_batch: int = Field(32, ge=1, le=32, description="How many waiting runs may go to one child; 1 switches it off.")
@@ -223,8 +236,8 @@ class Settings(BaseModel):
     max_output: int = Field(256 * 2**20, ge=2**16, description="Bytes that a child may print before it is stopped.")
     keep_runs: int = Field(1000, ge=1, description="How many runs that have ended are kept, with their logs.")
     keep_days: float = Field(30, gt=0, allow_inf_nan=False, description="Days for which they are kept.")
-    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
-        "", description="Whose pages may read the answers in a browser: origins such as http://host:8080, with commas."
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = Field(
+        (), description="Whose pages may read the answers in a browser: origins such as http://host:8080, with commas."
     )
 
     # What the child inherits from, taken when the settings were loaded. Not a setting.
@@ -259,9 +272,9 @@ class Settings(BaseModel):
             ) from None
 
     @property
-    def host_names(self) -> list[str]:
-        """The names of ``hosts``."""
-        return split_names(self.hosts)
+    def runs_dir(self) -> Path:
+        """Where the folders of the batches are."""
+        return self.state_dir / "runs"
 
     @property
     def ledger_url(self) -> str:
@@ -271,22 +284,7 @@ class Settings(BaseModel):
     @property
     def max_waiting(self) -> int:
         """How many clients may wait for runs at the same time: all whose runs wait or run, and those who watch."""
-        return self.max_queue + self.max_batch * len(self.device_list) + _WATCHING
-
-    @property
-    def device_list(self) -> list[DeviceSetting]:
-        """The devices of this host."""
-        return parse_devices(self.devices)
-
-    @property
-    def runs_dir(self) -> Path:
-        """Where the folders of the batches are."""
-        return self.state_dir / "runs"
-
-    @property
-    def cors_origin_list(self) -> list[str]:
-        """The origins whose pages may read the answers."""
-        return split_origins(self.cors_origins)
+        return self.max_queue + self.max_batch * len(self.devices) + _WATCHING
 
     @property
     def starts_ahead(self) -> bool:

@@ -50,7 +50,7 @@ class DemoRunner:
 
     def __init__(self, settings: Settings, device: DeviceSetting | None = None) -> None:
         self._settings = settings
-        self._device = device or settings.device_list[0]
+        self._device = device or settings.devices[0]
         self._lock = threading.Lock()
         self._child: Child | None = None
         self._batch_id: str | None = None

@@ -58,6 +58,12 @@ def test_a_wrong_value_is_one_sentence_with_the_names_of_variable_and_flag(name:
     assert "\n" not in sentence
 
 
+@pytest.mark.parametrize("text", ["", ";", "a; a", "a/b", "a B", "a 1=2", "a =2", 'a "', "x" * 33])
+def test_devices_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(SetupError, match=r"DEMO_API_DEVICES or --devices is .*: value error, \S"):
+        Settings.load({"devices": text}, {})
+
+
 def test_the_default_demo_home_is_the_cpu_edition(tmp_path: Path) -> None:
     settings = Settings.load({}, {})
     assert settings.is_cpu_demo

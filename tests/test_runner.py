@@ -264,7 +264,7 @@ def test_timing_splits_the_time_of_a_run(
 
 def test_old_runs_are_forgotten(serve: Callable[..., Server], child_settings: Callable[..., Settings]) -> None:
     server = serve(child_settings("passes", keep_runs=1))
-    runs = server.settings.state_dir / "runs"
+    runs = server.settings.runs_dir
     server.chat()
     (first,) = runs.iterdir()
     long_ago = time.time() - run_folder.JUST_ENDED_SECONDS - 1
@@ -345,7 +345,7 @@ def test_what_a_killed_run_left_behind_is_ended_before_the_next_one(
 ) -> None:
     settings = child_settings("passes")
     run_id = "20260101-000000-0000dead"
-    RunFolder.create(settings.state_dir / "runs", run_id).write(["a secret"], {})
+    RunFolder.create(settings.runs_dir, run_id).write(["a secret"], {})
     orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env={"DEMO_API_RUN": run_id})
     server = serve(settings)
     assert server.chat().status_code == 200
@@ -395,7 +395,7 @@ def test_a_batch_is_filled_up_and_every_run_keeps_its_own_answer(child_settings:
         ("run-1", 1),
         ("run-2", 2),
     }
-    log = RunFolder(settings.state_dir / "runs" / batch.batch_id).readable_log()
+    log = RunFolder(settings.runs_dir / batch.batch_id).readable_log()
     assert "==USER 3 - PROMPT\nnumber 2" in log
 
 
@@ -435,7 +435,7 @@ def test_the_prompts_of_a_killed_server_go_with_the_next_run(
     serve: Callable[..., Server], child_settings: Callable[..., Settings]
 ) -> None:
     settings = child_settings("passes")
-    left = RunFolder.create(settings.state_dir / "runs", "20260101-000000-0000dead")
+    left = RunFolder.create(settings.runs_dir, "20260101-000000-0000dead")
     left.write(["a secret"], {})
     serve(settings).chat()
     assert left.path.exists()

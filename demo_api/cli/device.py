@@ -78,7 +78,7 @@ def clear(name: str | None, **flags: str | None) -> None:
 def _device(settings: Settings, name: str | None) -> Device:
     by_name = {each.name: each for each in devices_of(settings)}
     if name is None and len(by_name) == 1:
-        return devices_of(settings)[0]
+        (name,) = by_name
     if name not in by_name:
         raise BadRequest(
             f"There is no device {name}." if name else "There are several devices.",

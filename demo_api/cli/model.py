@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
-from rich.console import Console
-from rich.progress import Progress
 
 from demo_api.cli.options import flags_of
 from demo_api.config import Settings
@@ -22,10 +22,7 @@ def model() -> None:
 def pull(**flags: str | None) -> None:
     """Download the small model (100 MB) unless it is there."""
     directory = Settings.load(flags).model_dir
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("SmolLM2-135M-Instruct", total=None)
-        path = weights.pull(directory, progress=lambda done, total: progress.update(task, completed=done, total=total))
-    click.echo(path)
+    click.echo(weights.pull(directory, show_progress=sys.stderr.isatty()))
 
 
 @model.command()

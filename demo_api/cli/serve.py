@@ -16,6 +16,7 @@ from demo_api.demo import home
 from demo_api.direct import DirectEngine
 from demo_api.errors import SetupError
 from demo_api.web import server
+from demo_api.web.access import check_exposure
 from demo_api.web.error_handlers import endpoints
 from demo_api.web.health import NOTES
 
@@ -26,7 +27,7 @@ def serve(**flags: str | None) -> None:
     """Serve the demo, or its model in memory, over HTTP."""
     settings = Settings.load(flags)
     configure(settings)
-    server.check_exposure(settings)
+    check_exposure(settings)
     click.echo("\n".join(_banner_of_checks(settings)))
     app = create_app(settings)
     service = app.extensions["demo_api"]

@@ -180,7 +180,7 @@ class Device:
 
 def devices_of(settings: Settings) -> list[Device]:
     """The devices of this host, as the settings name them."""
-    return [Device(each.name, settings.state_dir, each.environment) for each in settings.device_list]
+    return [Device(each.name, settings.state_dir, each.environment) for each in settings.devices]
 
 
 def _locked(path: Path) -> int | None:

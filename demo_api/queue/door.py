@@ -188,7 +188,7 @@ class Door:
 
     def devices(self) -> list[DeviceHealth]:
         """Each device, as far as the ledger tells."""
-        return [self._describe(device.name) for device in self._settings.device_list]
+        return [self._describe(device.name) for device in self._settings.devices]
 
     @property
     def closed(self) -> bool:
@@ -217,7 +217,7 @@ class Door:
             raise ShuttingDown("The server is stopping and takes no more runs.", retry_after=_RETURN_SECONDS)
 
     def _check_devices(self) -> None:
-        states = [self.ledger.devices.get(device.name) for device in self._settings.device_list]
+        states = [self.ledger.devices.get(device.name) for device in self._settings.devices]
         if all(state.state == "failed" for state in states):
             raise DeviceFailed(f"The device has failed: {states[0].reason}")
 

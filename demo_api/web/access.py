@@ -1,43 +1,76 @@
-"""Who may ask, under which name, and how often: looked at before every request."""
+"""Who may ask, under which name, and how often: checked before every request."""
 
 from __future__ import annotations
 
 import math
+import re
 import time
+from collections.abc import Collection
+from ipaddress import ip_address
 
 from flask import Flask, Response, g, request
 from flask_limiter import Limiter, RequestLimit
 
 from demo_api.config import Settings
-from demo_api.errors import KeysNeeded, RateLimited, Unauthorized, WrongHost
-from demo_api.web.hosts import is_loopback, is_ours
+from demo_api.errors import KeysNeeded, RateLimited, SetupError, Unauthorized, WrongHost
 from demo_api.web.keys import Keys
 
 PUBLIC = {"/", "/livez", "/readyz", "/health", "/openapi.json", "/docs"}
 """Routes that need no key. ``/health`` and ``/readyz`` say less without one."""
 
 PUBLIC_BELOW = ("/static/",)
-"""So do routes that begin like this: files that ship in the package."""
+"""How further routes that need none begin: files that ship in the package."""
 
 UNCOUNTED = {"/livez", "/readyz", "/health", "/metrics"}
 """Routes that the limit of requests does not count, wrong keys excepted: programs ask for them again and again."""
 
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raises SetupError if others could reach the server and nothing keeps them out."""
+    if not (is_loopback(settings.host) or settings.keys or settings.keys_file or settings.insecure):
+        raise SetupError(
+            f"Other machines could reach {settings.host}, and no keys are set.",
+            next_step="Set DEMO_API_KEYS or --keys-file, or let everybody in with --insecure.",
+        )
+
+
+def is_loopback(name: str) -> bool:
+    """Whether it is ``localhost``, or an address that no other machine can reach."""
+    if name.lower() == "localhost":
+        return True
+    try:
+        address = ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    # A socket for both families writes 127.0.0.1 as ::ffff:127.0.0.1, which is loopback for Python 3.13 and later only.
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def is_ours(header: str, names: Collection[str]) -> bool:
+    """Whether a request with this header ``Host`` is for us: for loopback, or one of the names, with any port.
+
+    Flask's ``TRUSTED_HOSTS`` is not used: it knows names only, and 127.0.0.0/8 is a network.
+    """
+    found = _HOST.fullmatch(header)
+    return found is not None and (is_loopback(found[1]) or found[1].lower() in names)
+
 
 def add_access(app: Flask, settings: Settings) -> None:
-    """From now on who may not ask is refused. The order matters: each looks at what the one before has let through.
+    """Refuses requests of clients that may not ask. Each check sees only what the one before it has let through.
 
     Raises:
         SetupError: the file of keys cannot be used.
     """
     keys = Keys(settings.keys, settings.keys_file)
-    names = settings.host_names
     # On loopback a browser is the only way in for others: a page elsewhere whose name is made to mean 127.0.0.1.
-    checks_host = is_loopback(settings.host) or bool(names)
+    checks_host = is_loopback(settings.host) or bool(settings.hosts)
 
     @app.before_request
     def check_host() -> None:
         host = request.environ.get("HTTP_HOST")
-        if checks_host and host is not None and not is_ours(host, names):  # no browser leaves it out
+        if checks_host and host is not None and not is_ours(host, settings.hosts):  # no browser leaves it out
             raise WrongHost(f"This server is not {host[:100]!r}.")
 
     @app.before_request

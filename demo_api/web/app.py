@@ -15,7 +15,7 @@ from demo_api.web.docs import add_docs
 from demo_api.web.engine import Engine
 from demo_api.web.error_handlers import add_error_handlers
 from demo_api.web.health import add_health
-from demo_api.web.metrics_route import add_metrics
+from demo_api.web.metrics import add_metrics
 from demo_api.web.openai import add_openai
 from demo_api.web.page import add_page, add_security_headers
 from demo_api.web.request import WaitSlots
@@ -39,7 +39,7 @@ def make_app(settings: Settings, engine: Engine) -> Flask:
     slots = WaitSlots(settings.max_waiting)
     add_request_log(app, settings)
     add_security_headers(app)
-    add_cors(app, settings.cors_origin_list)
+    add_cors(app, settings.cors_origins)
     add_error_handlers(app)
     add_metrics(app, engine, settings)
     add_access(app, settings)

@@ -1,4 +1,4 @@
-"""The keys that clients send, kept as hashes, and named by a short hash where they must be named."""
+"""The keys that clients send: kept as hashes, and named in logs by the beginning of the hash."""
 
 from __future__ import annotations
 
@@ -6,39 +6,17 @@ import hashlib
 import hmac
 import logging
 import os
-import re
 import stat
 import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from demo_api.config import parse_keys
 from demo_api.errors import SetupError
 
 logger = logging.getLogger(__name__)
 
-MIN_CHARACTERS = 16
-_KEY = re.compile(rf"[A-Za-z0-9._~+/=-]{{{MIN_CHARACTERS},256}}")
 _NAME_CHARACTERS = 8
-
-_Stamp = tuple[int, int, int]
-
-
-def parse_keys(words: Iterable[str]) -> list[str]:
-    """The keys among some words; blanks around them, and words of nothing else, do not count.
-
-    Raises:
-        ValueError: there is none, or one is too short or has other characters than keys have. It names none of them.
-    """
-    keys = [word.strip() for word in words if word.strip()]
-    if not keys:
-        raise ValueError("there is no key in it")
-    for number, key in enumerate(keys, 1):
-        if not _KEY.fullmatch(key):
-            raise ValueError(
-                f"key {number} is not {MIN_CHARACTERS} to 256 letters, digits and . _ ~ + / = - "
-                "(`openssl rand -hex 24` makes a good one)"
-            )
-    return keys
 
 
 def bearer(key: str | None) -> dict[str, str]:
@@ -47,37 +25,37 @@ def bearer(key: str | None) -> dict[str, str]:
 
 
 class Keys:
-    """Who may ask. All methods may be called from any thread.
+    """The keys that this server accepts. All methods may be called from any thread.
 
     Args:
-        keys: separated by commas.
+        keys: those of the settings.
         file: one key a line; lines that begin with ``#`` do not count. It is read again when it has changed.
 
     Raises:
         SetupError: the file cannot be used. Later, when it was changed, that is logged, and the old keys stay.
     """
 
-    def __init__(self, keys: str | None, file: Path | None) -> None:
-        self._set = _hashes(keys.split(",")) if keys else []
+    def __init__(self, keys: Iterable[str], file: Path | None) -> None:
+        self._set_keys = [_hash(key) for key in keys]
         self._file = file
         self._lock = threading.Lock()
         self._stamp = _stamp(file) if file else None
-        self._read = _read(file) if file else []
+        self._file_keys = _read(file) if file else []
 
     @property
     def are_needed(self) -> bool:
         """Whether a client must send one."""
-        return bool(self._set or self._file)
+        return bool(self._set_keys or self._file)
 
     def name(self, key: str) -> str | None:
         """The name of a key by which logs know it: the beginning of its hash. None: it is none of ours."""
-        self._look()
+        self._read_again_if_changed()
         asked, found = _hash(key), False
-        for known in self._set + self._read:  # every one, so that the time tells nothing
+        for known in self._set_keys + self._file_keys:  # every one, so that the time tells nothing
             found |= hmac.compare_digest(known, asked)
         return asked.hex()[:_NAME_CHARACTERS] if found else None
 
-    def _look(self) -> None:
+    def _read_again_if_changed(self) -> None:
         if self._file is None:
             return
         with self._lock:
@@ -86,8 +64,8 @@ class Keys:
                 if stamp == self._stamp:
                     return
                 self._stamp = stamp
-                self._read = _read(self._file)
-                logger.info("%d keys were read from %s", len(self._read), self._file)
+                self._file_keys = _read(self._file)
+                logger.info("%d keys were read from %s", len(self._file_keys), self._file)
             except SetupError as error:
                 logger.error("%s The keys that were read before stay.", error)
 
@@ -96,16 +74,12 @@ def _hash(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _hashes(words: Iterable[str]) -> list[bytes]:
-    return [_hash(key) for key in parse_keys(words)]
-
-
-def _stamp(file: Path) -> _Stamp | None:
+def _stamp(file: Path) -> tuple[int, int, int] | None:
     try:
         status = file.stat()
     except OSError:
         return None
-    # Not st_mtime_ns: that others may read it from now on is a change too.
+    # st_mtime_ns would miss a change of who may read the file.
     return status.st_ino, status.st_ctime_ns, status.st_size
 
 
@@ -117,7 +91,8 @@ def _read(file: Path) -> list[bytes]:
                     f"The file of keys {file} can be read by others than its owner.",
                     next_step=f"chmod 600 {file}, and make new keys if somebody may have read these.",
                 )
-            return _hashes(line for line in opened if not line.lstrip().startswith("#"))
+            keys = parse_keys(line for line in opened if not line.lstrip().startswith("#"))
+            return [_hash(key) for key in keys]
     except OSError as error:
         reason = error.strerror or "it is no file"
     except ValueError as error:

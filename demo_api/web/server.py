@@ -1,4 +1,4 @@
-"""Serves the application with waitress, and stops it so that the device is closed first.
+"""The HTTP server: waitress, with a thread for each client that waits, and how signals stop it.
 
 Waitress: one process, threads, no limit on how long an answer may take, and it reads slow bodies without a thread.
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
+from itertools import chain, repeat
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from waitress.trigger import trigger
 
 from demo_api.config import Settings
 from demo_api.errors import SetupError
-from demo_api.web.hosts import is_loopback
+from demo_api.web.access import check_exposure
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -44,7 +46,7 @@ class HttpServer:
 
     Raises:
         SetupError: the address cannot be used, or others could reach it and nothing keeps them out. The port is bound
-            from now on, but nothing is answered before ``run``.
+            by then, but nothing is answered before ``run``.
     """
 
     def __init__(self, app: WSGIApplication, settings: Settings) -> None:
@@ -86,39 +88,29 @@ class HttpServer:
         self._waitress.run()
 
     def close(self) -> None:
-        """Lets the answers that were just given leave, and ends ``run``, which is on another thread."""
-        tick = threading.Event()
-        for _ in range(int(_FLUSH_SECONDS / 0.02)):
-            channels = [each for each in list(self._sockets.values()) if isinstance(each, HTTPChannel)]
-            if not any(channel.requests or channel.total_outbufs_len for channel in channels):
-                break
-            tick.wait(0.02)
+        """Sends the answers that were just given, and ends ``run``, which is on another thread."""
+        deadline = time.monotonic() + _FLUSH_SECONDS
+        while self._is_sending() and time.monotonic() < deadline:
+            time.sleep(0.02)  # waitress tells nobody when it has sent an answer
         self._waitress.task_dispatcher.shutdown()
         waker = next(each for each in list(self._sockets.values()) if isinstance(each, trigger))
         waker.pull_trigger(partial(wasyncore.close_all, self._sockets))  # in the loop's thread, and the loop ends
 
-
-def check_exposure(settings: Settings) -> None:
-    """Raises SetupError if others could reach the server and nothing keeps them out."""
-    if not (is_loopback(settings.host) or settings.keys or settings.keys_file or settings.insecure):
-        raise SetupError(
-            f"Other machines could reach {settings.host}, and no keys are set.",
-            next_step="Set DEMO_API_KEYS or --keys-file, or let everybody in with --insecure.",
-        )
+    def _is_sending(self) -> bool:
+        channels = [each for each in list(self._sockets.values()) if isinstance(each, HTTPChannel)]
+        return any(channel.requests or channel.total_outbufs_len for channel in channels)
 
 
 def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> None:
-    """From now on SIGINT and SIGTERM call ``stop``, and a second one ``hurry``, on other threads than the main one."""
-    # Not in the signal handler itself: it may have interrupted a holder of the locks that closing needs.
-    stoppers = iter([threading.Thread(target=stop, name="stopper")])
+    """Calls ``stop`` at the first SIGINT or SIGTERM, and ``hurry`` at each further one, on threads of their own."""
+    # Not in the signal handler itself: it may have interrupted a thread that has the locks which closing needs.
+    actions = chain([stop], repeat(hurry))
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stopper = next(stoppers, None)
-        if stopper is None:
-            threading.Thread(target=hurry, name="hurry").start()
-        else:
+        action = next(actions)
+        if action is stop:
             logger.info("stopping; what runs may end, and the device is closed (once more to hurry)")
-            stopper.start()
+        threading.Thread(target=action).start()
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)

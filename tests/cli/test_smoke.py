@@ -533,7 +533,7 @@ def test_a_device_that_has_failed_is_left_alone(child_settings: Callable[..., Se
     (check,) = ask_here(settings)
     assert check.status == COULD_NOT_RUN
     assert check.reasons[0].startswith("device_failed: The device device has failed: A reset did not help. Look at the")
-    assert not (settings.state_dir / "runs").exists()
+    assert not settings.runs_dir.exists()
 
 
 def test_doubt_about_the_device_is_noted_for_all_and_taken_back_by_a_success(

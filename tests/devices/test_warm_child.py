@@ -332,7 +332,7 @@ def test_a_run_that_could_not_be_told_leaves_the_doubt_about_its_child(
     server = serve(child_settings("deaf_if_warm", warm="imports", stop_grace=0.5))
     until(lambda: is_warm(server))
     pause(1.5)  # it is deaf by now
-    (folder,) = (server.settings.state_dir / "runs").iterdir()
+    (folder,) = server.settings.runs_dir.iterdir()
     shutil.rmtree(folder)
     assert server.chat().json()["code"] == "internal_error"
     assert server.get("/health").json()["device"]["state"] == "suspect"

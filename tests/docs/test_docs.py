@@ -52,6 +52,9 @@ def test_the_settings_have_the_defaults_of_the_code() -> None:
             assert shown == f"`{str(default).lower()}`", name
         elif isinstance(default, str):
             assert shown == (f"`{default}`" if default else ""), name
+        elif isinstance(default, tuple):
+            read = Settings.load({}, {variable(name): "".join(code_words(shown))})
+            assert getattr(read, name) == default, name
 
 
 # Fields

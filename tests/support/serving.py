@@ -43,7 +43,7 @@ class Server:
     def batches(self) -> list[Path]:
         """The folders of its batches, without that of the child that waits for one."""
         waiting = devices_of(self.settings)[0].waiting()
-        return [folder for folder in (self.settings.state_dir / "runs").iterdir() if folder.name != waiting]
+        return [folder for folder in self.settings.runs_dir.iterdir() if folder.name != waiting]
 
     def leftovers(self) -> list[psutil.Process]:
         """The living processes of this server's batches."""

@@ -15,8 +15,8 @@ from support.serving import Server, application
 from demo_api.cli import main
 from demo_api.config import Settings
 from demo_api.errors import SetupError
-from demo_api.web.hosts import is_loopback, is_ours
-from demo_api.web.server import HttpServer, check_exposure
+from demo_api.web.access import check_exposure, is_loopback, is_ours
+from demo_api.web.server import HttpServer
 
 KEY = "0123456789abcdef-one"
 OTHER = "0123456789abcdef-two"

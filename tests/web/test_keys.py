@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from demo_api.config import Settings
+from demo_api.config import Settings, parse_keys
 from demo_api.errors import SetupError
-from demo_api.web.keys import Keys, parse_keys
+from demo_api.web.keys import Keys
 
 KEY = "abcdefghijklmnop-1"
 OTHER = "qrstuvwxyz0123456"
@@ -38,11 +38,11 @@ def test_a_key_that_is_none_is_refused_and_not_repeated(text: str) -> None:
 
 
 def test_blanks_around_keys_do_not_count() -> None:
-    assert parse_keys([f" {KEY} ", "", f"{OTHER}\n"]) == [KEY, OTHER]
+    assert parse_keys([f" {KEY} ", "", f"{OTHER}\n"]) == (KEY, OTHER)
 
 
 def test_a_key_has_the_beginning_of_its_hash_as_its_name() -> None:
-    keys = Keys(f"{KEY},{OTHER}", None)
+    keys = Keys([KEY, OTHER], None)
     assert keys.are_needed
     assert keys.name(OTHER) == hashlib.sha256(OTHER.encode()).hexdigest()[:8]
     for wrong in ("", KEY[:-1], f"{KEY} ", f"{KEY},{OTHER}", "\udce9", "é" * 16):
@@ -52,7 +52,7 @@ def test_a_key_has_the_beginning_of_its_hash_as_its_name() -> None:
 
 def test_settings_do_not_show_keys() -> None:
     settings = Settings.load({}, {"DEMO_API_KEYS": KEY, "DEMO_API_KEY": OTHER})
-    assert settings.keys == KEY
+    assert settings.keys == (KEY,)
     for text in (repr(settings), str(settings)):
         assert KEY not in text
         assert OTHER not in text
@@ -71,7 +71,7 @@ def write(path: Path, text: str, mode: int = 0o600) -> None:
 
 
 def test_a_file_has_a_key_on_each_line(file: Path) -> None:
-    keys = Keys("0123456789abcdefgh", file)
+    keys = Keys(["0123456789abcdefgh"], file)
     assert keys.name(KEY)
     assert keys.name(OTHER)
     assert keys.name("0123456789abcdefgh")
@@ -90,13 +90,13 @@ UNUSABLE = {
 def test_a_file_that_cannot_be_used_is_told_and_a_change_to_such_a_one_keeps_the_old_keys(
     file: Path, caplog: pytest.LogCaptureFixture, text: str, mode: int, told: str
 ) -> None:
-    keys = Keys(None, file)
+    keys = Keys((), file)
     write(file, text, mode)
     assert keys.name(OTHER)  # though the file has not got it any more, or must not be believed
     assert told in caplog.text
     assert KEY not in caplog.text
     with pytest.raises(SetupError, match=told) as caught:
-        Keys(None, file)
+        Keys((), file)
     assert "short" not in str(caught.value).removeprefix(str(file))
     assert caught.value.next_step
 
@@ -108,18 +108,18 @@ def test_what_is_no_file_of_text_is_told(tmp_path: Path, make: object) -> None:
         make(path)
         path.chmod(0o700)
     with pytest.raises(SetupError, match="cannot be used"):
-        Keys(None, path)
+        Keys((), path)
 
 
 def test_a_file_that_others_may_read_from_now_on_is_noticed(file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    keys = Keys(None, file)
+    keys = Keys((), file)
     file.chmod(0o644)  # which leaves its time and its size as they were
     assert keys.name(KEY)
     assert "read by others" in caplog.text
 
 
 def test_a_file_that_was_changed_is_read_again(file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    keys = Keys(None, file)
+    keys = Keys((), file)
     with caplog.at_level(logging.INFO):
         write(file, f"{OTHER}\n")
         assert keys.name(KEY) is None

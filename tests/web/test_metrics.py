@@ -26,8 +26,8 @@ from support.waiting import at_once, until
 from demo_api.config import Settings
 from demo_api.direct import DirectEngine
 from demo_api.errors import RUN_CODES
+from demo_api.web.counters import Counters
 from demo_api.web.metrics import OUTCOMES, PHASES
-from demo_api.web.tallies import Tallies
 
 DASHBOARD = ROOT / "docs" / "grafana-dashboard.json"
 ALERTS = ROOT / "docs" / "alerts.yml"
@@ -235,10 +235,10 @@ def test_a_damaged_file_is_told_and_everything_else_goes_on(
 
 
 def test_numbers_are_added_up_across_processes(tmp_path: Path) -> None:
-    first, second = Tallies(tmp_path / "metrics.db"), Tallies(tmp_path / "metrics.db")
+    first, second = Counters(tmp_path / "metrics.db"), Counters(tmp_path / "metrics.db")
     at_once(
         [
-            lambda tallies=each: [tallies.add({("a", "b"): 1, ("c",): 0.5}) for _ in range(200)]
+            lambda counters=each: [counters.add({("a", "b"): 1, ("c",): 0.5}) for _ in range(200)]
             for each in (first, second)
         ]
         * 2

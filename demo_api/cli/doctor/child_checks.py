@@ -137,7 +137,7 @@ def collection(setup: Setup) -> Finding | None:
 
 
 def _locks_exist(setup: Setup) -> bool:
-    name, folder = devices_of(setup.settings)[0].name, setup.settings.state_dir
+    name, folder = setup.settings.devices[0].name, setup.settings.state_dir
     return all((folder / f"{name}{ending}").is_file() for ending in (".lock", ".server.lock"))
 
 

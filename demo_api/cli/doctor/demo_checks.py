@@ -94,7 +94,7 @@ def options(setup: Setup) -> Finding | None:
 
 def ci(setup: Setup) -> Finding:
     """Whether a variable makes the demo skip its test."""
-    for device in setup.settings.device_list:
+    for device in setup.settings.devices:
         told = _skips(device.environment)
         if told:
             return error(
@@ -136,7 +136,7 @@ def _unexpanded(settings: Settings) -> Iterator[tuple[str, str]]:
     for name, value in settings.inherited.items():
         if name.startswith(_DEMO_PREFIXES) and value.startswith("~"):
             yield name, value
-    for device in settings.device_list:
+    for device in settings.devices:
         for name, value in device.environment.items():
             if value.startswith("~"):
                 yield name, value
