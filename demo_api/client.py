@@ -1,12 +1,13 @@
-"""A client in Python, for what ``requests`` alone leaves to its caller.
+"""The HTTP client of this API, for people and for our own commands.
 
-A run is submitted once however often that had to be tried, its events go on after a lost connection, and an error is an
-exception that has the server's code and next step.
+It does what ``requests`` alone leaves to its caller: a run is submitted once however often that had to be tried, its
+events go on after a lost connection, and an error is an exception that has the server's code and next step.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -68,8 +69,13 @@ class Client:
         patience: seconds for which a server may be away, or have no room, until ``submit``, ``events`` or ``wait``
             gives up.
         timeout: seconds to wait for one answer; ``chat`` waits for the whole run.
+        trust_env: whether proxies and ``.netrc`` of the environment are used, as ``requests`` does.
 
-    Every method raises ServerError, or one of ``requests.RequestException`` where nobody answers.
+    Attributes:
+        url: the server's, as it may be shown: without a password.
+        timeout: as given.
+
+    Every method but ``send`` raises ServerError, or one of ``requests.RequestException`` where nobody answers.
     """
 
     def __init__(
@@ -79,11 +85,14 @@ class Client:
         key: str | None = None,
         patience: float = 60.0,
         timeout: float | None = None,
+        trust_env: bool = True,
     ) -> None:
         self._url = url.rstrip("/")
+        self.url = re.sub("//[^/]*@", "//", self._url)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._patience = patience
-        self._timeout = timeout
+        self.timeout = timeout
+        self._trust_env = trust_env
 
     def health(self) -> Health:
         """How the server is."""
@@ -134,8 +143,8 @@ class Client:
         while True:
             try:
                 headers = {"Last-Event-ID": str(after)}
-                with self._send("GET", f"/runs/{run_id}/events", headers=headers, stream=True) as answer:
-                    for event in _events(answer):
+                with self.send("GET", f"/runs/{run_id}/events", headers=headers, stream=True) as answer:
+                    for event in _events(_checked(answer)):
                         after, deadline = event.number, time.monotonic() + self._patience
                         yield event
                         if event.kind == "done":
@@ -156,40 +165,65 @@ class Client:
     def _ask(
         self, method: str, path: str, body: Mapping[str, object] | None = None, headers: Mapping[str, str] | None = None
     ) -> Any:
-        return self._send(method, path, body, headers).json()
+        return _checked(self.send(method, path, body, headers)).json()
 
-    def _send(
+    def send(
         self,
         method: str,
         path: str,
         body: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
         *,
+        timeout: float | None = None,
         stream: bool = False,
     ) -> requests.Response:
-        answer = requests.request(
-            method,
-            self._url + path,
-            json=body,
-            headers={**self._headers, **(headers or {})},
-            timeout=(_CONNECT_SECONDS, _SILENCE_SECONDS if stream else self._timeout),
-            stream=stream,
-            allow_redirects=False,  # a POST that is redirected becomes a GET
-        )
-        if not answer.ok or answer.is_redirect:
-            raise ServerError(answer.status_code, _problem(answer))
+        """Sends one request, for callers who judge the answer themselves, whatever its status.
+
+        Args:
+            timeout: seconds to wait for this answer; default: the client's.
+            stream: whether the body is read later, as it comes.
+
+        Raises:
+            requests.RequestException: nobody answers; see ``reason``.
+        """
+        with requests.Session() as session:  # a connection that the server closed meanwhile would look like a failure
+            session.trust_env = self._trust_env
+            return session.request(
+                method,
+                self._url + path,
+                json=body,
+                headers={**self._headers, **(headers or {})},
+                timeout=(_CONNECT_SECONDS, _SILENCE_SECONDS if stream else timeout or self.timeout),
+                stream=stream,
+                allow_redirects=False,  # a POST that is redirected becomes a GET
+            )
+
+
+def _checked(answer: requests.Response) -> requests.Response:
+    if answer.ok and not answer.is_redirect:
         return answer
+    body = json_of(answer)
+    if not (isinstance(body, dict) and {"error", "code", "next_step"} <= body.keys()):
+        said = f"{answer.url} answered {answer.status_code} {answer.reason}, and not as demo_api does."
+        next_step = "Look at what stands between you and the server."
+        body = {"error": said, "code": "not_demo_api", "next_step": next_step}
+    raise ServerError(answer.status_code, body)
 
 
-def _problem(answer: requests.Response) -> Mapping[str, Any]:
+def json_of(answer: requests.Response) -> Any:
+    """What an answer holds as JSON; None where that is none."""
     try:
-        body = answer.json()
+        return answer.json()
     except requests.JSONDecodeError:
-        body = None
-    if isinstance(body, dict) and {"error", "code", "next_step"} <= body.keys():
-        return body
-    said = f"{answer.url} answered {answer.status_code} {answer.reason}, and not as demo_api does."
-    return {"error": said, "code": "not_demo_api", "next_step": "Look at what stands between you and the server."}
+        return None
+
+
+def reason(error: requests.RequestException) -> str:
+    """Why there is no answer, in the words of the exception at the bottom: ``requests`` wraps it several times."""
+    inner: BaseException = error
+    while wrapped := inner.__cause__ or inner.__context__:
+        inner = wrapped
+    return (isinstance(inner, OSError) and inner.strerror) or str(inner) or type(inner).__name__
 
 
 def _events(answer: requests.Response) -> Iterator[RunEvent]:

@@ -14,7 +14,7 @@ from support.echo_engine import EchoEngine
 from support.serving import Server
 from support.waiting import wait_for
 
-from demo_api.client import Client, ServerError
+from demo_api.client import Client, ServerError, reason
 from demo_api.config import Settings
 
 
@@ -118,8 +118,27 @@ def test_it_waits_for_room_in_the_line(line: Line) -> None:
 def test_it_gives_up_where_nobody_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with pytest.raises(requests.ConnectionError):
+    with pytest.raises(requests.ConnectionError) as caught:
         Client(f"http://127.0.0.1:{port}", patience=0.6).submit("Hello")
+    assert reason(caught.value) == "Connection refused"
+
+
+def test_a_server_that_hangs_up_is_told_in_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as rude:
+
+        def hang_up() -> None:
+            connection, _ = rude.accept()
+            with connection:
+                connection.recv(65536)
+
+        threading.Thread(target=hang_up).start()
+        with pytest.raises(requests.ConnectionError) as caught:
+            Client(f"http://127.0.0.1:{rude.getsockname()[1]}").health()
+    assert reason(caught.value) == "Remote end closed connection without response"
+
+
+def test_the_url_that_may_be_shown_has_no_password() -> None:
+    assert Client("http://me:secret@localhost:8080/").url == "http://localhost:8080"
 
 
 def test_a_run_that_is_not_there_is_told_at_once(line: Line) -> None:
@@ -128,16 +147,7 @@ def test_a_run_that_is_not_there_is_told_at_once(line: Line) -> None:
     assert caught.value.code == "no_such_run"
 
 
-def test_a_stranger_is_told_from_a_server() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as stranger:
-
-        def answer() -> None:
-            connection, _ = stranger.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\nConnection: close\r\n\r\nwhat")
-
-        threading.Thread(target=answer).start()
-        with pytest.raises(ServerError, match="not as demo_api does") as caught:
-            Client(f"http://127.0.0.1:{stranger.getsockname()[1]}").health()
+def test_a_stranger_is_told_from_a_server(stranger: Callable[..., str]) -> None:
+    with pytest.raises(ServerError, match="not as demo_api does") as caught:
+        Client(stranger(404, b"what")).health()
     assert (caught.value.status, caught.value.code) == (404, "not_demo_api")

@@ -49,15 +49,15 @@ def reset(name: str | None, **flags: str | None) -> None:
         )
     chosen, ledger = _device(settings, name), Ledger(settings)
     end_waiting_child(chosen, grace=settings.stop_grace)
-    hold = chosen.try_lock()
-    if hold is None:
+    lock = chosen.try_lock()
+    if lock is None:
         raise DeviceFailed(f"The device {chosen.name} is in use.", next_step="Wait for the run to end, or cancel it.")
-    with hold:
+    with lock:
         in_the_way = holders()
         if in_the_way:
             used_by = ", ".join(in_the_way)
             raise DeviceFailed(f"The device {chosen.name} is used by {used_by}.", next_step="End that program.")
-        DeviceRecovery(ledger.devices, chosen, settings).reset(hold)
+        DeviceRecovery(ledger.devices, chosen, settings).reset(lock)
     known = ledger.devices.get(chosen.name)
     if known.state != "free":
         raise DeviceFailed(f"The device {chosen.name} is {known.state}: {known.reason}")

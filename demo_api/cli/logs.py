@@ -7,6 +7,7 @@ import logging
 from datetime import datetime, timezone
 from types import TracebackType
 
+from demo_api.cli.visible import visible
 from demo_api.config import Settings
 
 _FIELDS = ("request_id", "run_id", "key", "method", "path", "status", "seconds", "prompt")
@@ -16,7 +17,7 @@ _Error = tuple[type[BaseException], BaseException, TracebackType | None] | tuple
 
 
 def configure(settings: Settings) -> None:
-    """From now on this process logs as the settings say."""
+    """Configures the log of this process."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if settings.log_format == "json" else Lines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -34,11 +35,11 @@ class Lines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The record without its traceback."""
-        return _one_line(super().formatMessage(record))
+        return visible(super().formatMessage(record))
 
     def formatException(self, ei: _Error) -> str:
         """A traceback."""
-        return "\n".join(f"    {_one_line(line)}" for line in super().formatException(ei).split("\n"))
+        return "\n".join(f"    {visible(line)}" for line in super().formatException(ei).split("\n"))
 
 
 class JsonLines(logging.Formatter):
@@ -46,17 +47,13 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record, with its traceback if it has one."""
-        told: dict[str, object] = {
+        fields: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
         }
-        told |= {name: getattr(record, name) for name in _FIELDS if getattr(record, name, None) is not None}
+        fields |= {name: getattr(record, name) for name in _FIELDS if getattr(record, name, None) is not None}
         if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
-        return json.dumps(told, default=str)
-
-
-def _one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, default=str)

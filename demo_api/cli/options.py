@@ -22,8 +22,8 @@ def flags_of(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[.
         for name in reversed(list(names)):
             field = Settings.model_fields[name]
             alone = "true" if field.annotation is bool else None  # what the flag says without a value
-            told = f"{field.description} [{variable(name)}]"
-            option = click.option(flag(name), name, metavar="VALUE", is_flag=False, flag_value=alone, help=told)
+            help_text = f"{field.description} [{variable(name)}]"
+            option = click.option(flag(name), name, metavar="VALUE", is_flag=False, flag_value=alone, help=help_text)
             command = option(command)
         return command
 

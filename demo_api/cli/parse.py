@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from demo_api import transcript
-from demo_api.errors import BadRequest
+from demo_api.demo.prompt_files import PromptEntry, read_entries
 
 _CHUNK = 2**20
 
@@ -21,20 +21,9 @@ _CHUNK = 2**20
 @click.option("--exit-code", required=True, type=int, help="Negative: the signal that ended the child.")
 def parse(prompts: Path, stdout: Path, stderr: Path, exit_code: int) -> None:
     """Read what a run of the demo printed, and print that as one JSON object."""
-    reading = transcript.parse(_read_prompts(prompts), _chunks(stdout), _chunks(stderr), exit_code)
+    asked = [entry.prompt for entry in read_entries(prompts, PromptEntry)]
+    reading = transcript.parse(asked, _chunks(stdout), _chunks(stderr), exit_code)
     click.echo(json.dumps(reading.as_dict()))
-
-
-def _read_prompts(path: Path) -> list[str]:
-    try:
-        entries = json.loads(path.read_bytes())
-        if not isinstance(entries, list):
-            raise TypeError
-        return [str(entry["prompt"]) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise BadRequest(
-            f"{path} is no prompt file.", next_step='A prompt file is a JSON list such as [{"prompt": "What is 2+2?"}].'
-        ) from None
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -11,35 +12,68 @@ from demo_api.errors import BadRequest
 BUNDLED = Path(__file__).parent / "prompts"
 """The files of the folder ``prompts``: a link in a checkout, so that they are packaged too."""
 
+_FORMAT = 'A prompt file is a JSON list such as [{"prompt": "What is 2+2?"}].'
+_CONTEXT = "the demo would download what it names; put the text into the prompt"
 
-class _Entry(BaseModel):
+
+class PromptEntry(BaseModel):
+    """One prompt, as the demo reads it; it may have keys that are for others."""
+
     prompt: str
     context: object = None
 
 
-_FILE = TypeAdapter(list[_Entry])
+_Entry = TypeVar("_Entry", bound=BaseModel)
+
+
+def read_entries(path: Path, kind: type[_Entry]) -> list[_Entry]:
+    """The entries of a file such as ``[{"prompt": "What is 2+2?"}]``, in order; at least one.
+
+    Args:
+        kind: what an entry must be, such as ``PromptEntry``.
+
+    Raises:
+        BadRequest: it cannot be read or is no such file; the sentence names the entry, from 1, and its key.
+    """
+    try:
+        entries = TypeAdapter(list[kind]).validate_json(path.read_bytes())  # type: ignore[valid-type]
+    except OSError as error:
+        raise BadRequest(f"The prompt file {path} cannot be read: {error.strerror}.", next_step=_FORMAT) from None
+    except ValidationError as error:
+        reason = _reason(error.errors(include_url=False, include_input=False)[0], kind)
+        raise BadRequest(f"{path} is no prompt file: {reason}.", next_step=_FORMAT) from None
+    if not entries:
+        raise BadRequest(f"{path} is no prompt file: it has no prompts.", next_step=_FORMAT)
+    return entries
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The prompts of a file such as ``[{"prompt": "What is 2+2?"}]``, in order; at least one.
+    """The prompts of a file, for a server.
 
     Raises:
-        BadRequest: it cannot be read or is no such file; the sentence names the entry.
+        BadRequest: as ``read_entries``, or a prompt has a context.
     """
-    try:
-        entries = _FILE.validate_json(path.read_bytes())
-    except OSError as error:
-        raise BadRequest(f"{path} cannot be read: {error.strerror}.", next_step=_NEXT_STEP) from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = "".join(f"{place}: " for place in first["loc"])  # the number of the entry, from 0, and its key
-        raise BadRequest(f"{path} is no prompt file: {where}{first['msg']}.", next_step=_NEXT_STEP) from None
-    if not entries:
-        raise BadRequest(f"{path} has no prompts.", next_step=_NEXT_STEP)
+    entries = read_entries(path, PromptEntry)
     if any(entry.context is not None for entry in entries):
         # The demo downloads it, from a URL, and puts it before the prompt. No server does: it would be another prompt.
         raise BadRequest(f"{path} has a context, which is not sent.", next_step="Write it into the prompt.")
     return [entry.prompt for entry in entries]
 
 
-_NEXT_STEP = 'A prompt file is a JSON list such as [{"prompt": "What is 2+2?"}].'
+def _reason(first: Any, kind: type[BaseModel]) -> str:
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "json_invalid":
+        return f"it is not JSON: {message.removeprefix('Invalid JSON: ')}"
+    number, *keys = first["loc"] or [None]
+    if first["type"] == "extra_forbidden":
+        message = _CONTEXT if keys == ["context"] else _unknown_key(kind, keys)
+    where = "" if number is None else f"entry {number + 1}"
+    if keys:
+        where += f", {'.'.join(map(str, keys))!r}"
+    return ": ".join(filter(None, (where, f"{message[0].lower()}{message[1:]}")))
+
+
+def _unknown_key(kind: Any, keys: list[Any]) -> str:
+    for key in keys[:-1]:
+        kind = kind.model_fields[key].annotation
+    return f"this key is not known; the keys here are {', '.join(kind.model_fields)}"

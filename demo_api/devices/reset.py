@@ -14,13 +14,14 @@ from pathlib import Path
 import psutil
 
 from demo_api.process.child import Child, Ended
+from demo_api.process.output import last_line
 
 MARK = "DEMO_API_RESET"
 """The environment variable that marks the processes of a reset with ``Device.mark``."""
 
 _GRACE_S = 5.0
 _MOST_OUTPUT = 2**20
-_MOST_TOLD = 200  # characters
+_MOST_SHOWN = 200  # characters
 
 
 class Reset:
@@ -114,10 +115,8 @@ class Reset:
             return f"`{command}` was stopped: {ended.stopped.replace('_', ' ')}."
         if ended.exit_code == 0:
             return None
-        lines = said.decode("utf-8", "backslashreplace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-        printable = "".join(character if character.isprintable() else "?" for character in last[-_MOST_TOLD:])
-        return f"`{command}` ended with exit code {ended.exit_code}: {printable}"
+        last = last_line(said.decode("utf-8", "backslashreplace"))[-_MOST_SHOWN:]
+        return f"`{command}` ended with exit code {ended.exit_code}: {last}"
 
 
 def holders(folder: Path = Path("/dev/tenstorrent")) -> list[str]:

@@ -14,6 +14,16 @@ OnOutput = Callable[[str, bytes], None]
 """Called with ``stdout`` or ``stderr`` and the next bytes of it."""
 
 
+def last_line(text: str) -> str:
+    """The last line that a process printed that is not blank, safe to show on a terminal."""
+    return printable(next((line for line in reversed(text.splitlines()) if line.strip()), "it said nothing"))
+
+
+def printable(text: str) -> str:
+    """What a process printed, with a question mark for whatever a terminal might obey."""
+    return "".join(each if each.isprintable() else "?" for each in text.strip())
+
+
 class OutputFiles:
     """The two files that a child prints into.
 

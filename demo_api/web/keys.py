@@ -19,11 +19,6 @@ logger = logging.getLogger(__name__)
 _NAME_CHARACTERS = 8
 
 
-def bearer(key: str | None) -> dict[str, str]:
-    """The header with which a client sends its key; empty without one."""
-    return {"Authorization": f"Bearer {key}"} if key else {}
-
-
 class Keys:
     """The keys that this server accepts. All methods may be called from any thread.
 

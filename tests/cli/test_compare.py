@@ -249,9 +249,9 @@ def test_an_entry_may_have_keys_that_are_for_others(tmp_path: Path) -> None:
 
 NO_PROMPTS = {
     "not JSON": ("[", "EOF"),
-    "an object": ("{}", "Input should be a valid array"),
-    "no prompt": ('[{"prompt": "a"}, {"text": "b"}]', "1: prompt: Field required"),
-    "not text": ('[{"prompt": 1}]', "0: prompt: Input should be a valid string"),
+    "an object": ("{}", "input should be a valid array"),
+    "no prompt": ('[{"prompt": "a"}, {"text": "b"}]', "entry 2, 'prompt': field required"),
+    "not text": ('[{"prompt": 1}]', "entry 1, 'prompt': input should be a valid string"),
     "empty": ("[]", "has no prompts"),
     "a context": ('[{"prompt": "a", "context": "http://x"}]', "has a context, which is not sent"),
 }

@@ -23,9 +23,9 @@ from demo_api.cli.compare.report import (
     print_report,
     share,
     times,
-    visible,
 )
 from demo_api.cli.compare.text_difference import marked
+from demo_api.cli.visible import visible
 
 HOSTILE = "\x1b[31m<script>alert(1)</script>\x07 [bold]x[/bold] &amp; \u202ehidden\u202c \ud800 :bee: {{ 7 * 7 }}"
 TYPED = (

@@ -22,13 +22,14 @@ from support.demo_homes import SCRIPT, make_home
 from support.serving import Server
 from support.waiting import join, until
 
-from demo_api.cli.doctor import SUBJECTS, Finding, Setup, child_checks, examine, host_checks, probe
+from demo_api.cli.doctor import child_checks, machine_checks, probe
+from demo_api.cli.doctor.command import CHECKS, SUBJECTS, examine
 from demo_api.cli.doctor.demo_checks import NEEDED_OPTIONS
-from demo_api.cli.doctor.examination import CHECKS
-from demo_api.cli.doctor.host_checks import DiskSpace
-from demo_api.cli.doctor.machine_checks import hugepages
+from demo_api.cli.doctor.finding import Finding
+from demo_api.cli.doctor.machine_checks import DiskSpace, hugepages
+from demo_api.cli.doctor.probe import Setup
 from demo_api.config import CPU_DEMO_HOME, Settings
-from demo_api.demo import command
+from demo_api.demo import command, home
 from demo_api.demo.run_folder import RunFolder
 from demo_api.devices.lock import devices_of
 from demo_api.messages import check_request
@@ -140,8 +141,7 @@ def setup_of(tmp_path: Path, numpy_1: Path) -> Callable[..., Setup]:
 
 
 def found(setup: Setup, subject: str) -> Finding:
-    (finding,) = examine(setup, {subject: CHECKS[subject]})
-    assert finding.subject == subject
+    ((_, finding),) = examine(setup, {subject: CHECKS[subject]})
     assert (finding.next_step == "") == (finding.level == "ok")
     return finding
 
@@ -263,24 +263,23 @@ def test_a_check_that_fails_itself_is_named_and_stops_no_other(setup_of: Callabl
     def breaks(setup: Setup) -> Finding:
         raise ZeroDivisionError(setup.settings.port)
 
-    first, second = examine(setup_of(), {"numpy": breaks, "ci": CHECKS["ci"]})
-    assert (first.subject, first.level) == ("numpy", "warning")
-    assert "This check itself failed: ZeroDivisionError: 0" in first.sentence
-    assert (second.subject, second.level) == ("ci", "ok")
+    findings = dict(examine(setup_of(), {"numpy": breaks, "ci": CHECKS["ci"]}))
+    assert {subject: finding.level for subject, finding in findings.items()} == {"numpy": "warning", "ci": "ok"}
+    assert "This check itself failed: ZeroDivisionError: 0" in findings["numpy"].sentence
 
 
 @pytest.mark.parametrize("generation", ["2025", "2026"])
 def test_a_demo_home_in_order_has_no_finding_but_that_nothing_was_collected(
     setup_of: Callable[..., Setup], generation: str
 ) -> None:
-    findings = {each.subject: each for each in examine(setup_of(generation=generation))}
+    findings = dict(examine(setup_of(generation=generation)))
     assert list(findings) == list(CHECKS)
     rest = {name: each.sentence for name, each in findings.items() if each.level != "ok" and name != "disk"}
     assert rest == {"collection": "Not tried: with ttnn, collecting the demo's tests opens the device."}
 
 
 def test_a_folder_without_the_demo_is_told_once(tmp_path: Path, setup_of: Callable[..., Setup]) -> None:
-    findings = {each.subject: each for each in examine(setup_of(demo_home=tmp_path / "none"))}
+    findings = dict(examine(setup_of(demo_home=tmp_path / "none")))
     assert findings["demo_script"].level == "error"
     assert "DEMO_API_DEMO_HOME" in findings["demo_script"].next_step
     assert not {"packages", "import", "options", "collection"} & set(findings)
@@ -411,7 +410,7 @@ def test_a_file_that_the_cpu_edition_cannot_run(tmp_path: Path, content: bytes, 
 
 
 def test_a_missing_model_hides_nothing_else(tmp_path: Path) -> None:
-    findings = {each.subject: each.level for each in examine(cpu(model_dir=tmp_path, state_dir=tmp_path / "state"))}
+    findings = {subject: each.level for subject, each in examine(cpu(model_dir=tmp_path, state_dir=tmp_path / "state"))}
     assert findings["model"] == "error"
     assert "model_files" not in findings
     assert {findings[name] for name in ("interpreter", "packages", "import", "collection")} == {"ok"}
@@ -448,7 +447,7 @@ def test_an_interpreter_that_does_not_answer(
 ) -> None:
     monkeypatch.setattr(probe, "PROBE_SECONDS", 0.5 if "no answer" in told else 60)
     setup = setup_of(python=script(text))
-    findings = {each.subject: each for each in examine(setup)}
+    findings = dict(examine(setup))
     assert (findings["interpreter"].level, told in findings["interpreter"].sentence) == ("error", True)
     assert not {"packages", "import", "numpy", "collection"} & set(findings)
     assert _left(tmp_path) == []
@@ -470,10 +469,10 @@ def _is_for(home: Path, process: psutil.Process) -> bool:
 def test_ctrl_c_breaks_it_off_and_leaves_nothing(
     environ: dict[str, str], script: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    python = script(f"touch {tmp_path}/started; sleep 1000")
+    python = script("sleep 1000")
     words = [*DEMO_API, "doctor", "--python", str(python)]
     process = subprocess.Popen(words, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    until(lambda: (tmp_path / "started").exists() or process.poll() is not None)
+    until(lambda: any(each.name() == "sleep" for each in psutil.Process(process.pid).children(recursive=True)))
     process.send_signal(signal.SIGINT)
     stderr = process.communicate(timeout=30)[1]
     assert (process.returncode, "Traceback" in stderr) == (130, False), stderr
@@ -559,7 +558,8 @@ def test_tt_metal_wants_numpy_1(
 def test_the_options_that_are_looked_for_are_those_that_the_child_gets(
     setup_of: Callable[..., Setup], tmp_path: Path
 ) -> None:
-    options = command.options(setup_of().settings, [check_request({"prompt": "Hello"})], RunFolder(tmp_path))
+    demo = home.resolve(setup_of().settings)
+    options = command.options(demo, [check_request({"prompt": "Hello"})], RunFolder(tmp_path))
     assert {f"--{name}" for name in options} == set(NEEDED_OPTIONS)
 
 
@@ -735,9 +735,9 @@ def test_room_is_looked_for_where_it_will_be_needed(tmp_path: Path) -> None:
     plenty, little, none = (
         DiskSpace("runs", folder, "DEMO_API_X", *sizes) for sizes in ((1, 0), (2**80, 1), (2**80,) * 2)
     )
-    assert host_checks.judge_rooms([plenty]).level == "ok"
-    assert host_checks.judge_rooms([plenty, little]).level == "warning"
-    finding = host_checks.judge_rooms([little, none])
+    assert machine_checks.judge_rooms([plenty]).level == "ok"
+    assert machine_checks.judge_rooms([plenty, little]).level == "warning"
+    finding = machine_checks.judge_rooms([little, none])
     assert (finding.level, "DEMO_API_X" in finding.next_step) == ("error", True)
     assert list(tmp_path.iterdir()) == []
 
@@ -767,12 +767,12 @@ def test_the_caches_of_each_generation(
     folders: list[str],
 ) -> None:
     setup = setup_of(generation=generation, environ=environ, **flags)
-    assert [room.folder for room in host_checks.rooms(setup.settings)] == [tmp_path / folder for folder in folders]
+    assert [room.folder for room in machine_checks.rooms(setup.settings)] == [tmp_path / folder for folder in folders]
 
 
 def test_the_small_model_needs_room_until_it_is_there(tmp_path: Path, model_dir: Path) -> None:
     def what(**flags: object) -> list[str]:
-        return [room.what for room in host_checks.rooms(cpu(**flags).settings)]
+        return [room.what for room in machine_checks.rooms(cpu(**flags).settings)]
 
     assert what(model_dir=tmp_path) == ["state", "model"]
     assert what(model_dir=model_dir.parent) == ["state"]

@@ -407,7 +407,7 @@ REFUSED_FILES = {
     "not JSON": ("{", "is not JSON"),
     "not UTF-8": ("\xff", "is not JSON"),
     "no list": ('{"prompt": "a"}', "input should be a valid array"),
-    "empty": ("[]", "list should have at least 1 item"),
+    "empty": ("[]", "it has no prompts"),
     "no object": ("[1]", "entry 1: "),
     "no prompt": ('[{"prompt": "a"}, {}]', "entry 2, 'prompt': field required."),
     "a blank prompt": ('[{"prompt": " "}]', "entry 1, 'prompt': the prompt is blank."),
@@ -435,7 +435,7 @@ def test_what_is_wrong_in_a_prompt_file_is_named_with_its_place(tmp_path: Path, 
 
 # Words that cannot be used, and what is said.
 REFUSED = {
-    "a prompt file that is none": (["--prompts", "{tmp}/bad.json"], "bad.json is not JSON"),
+    "a prompt file that is none": (["--prompts", "{tmp}/bad.json"], "bad.json is no prompt file: it is not JSON"),
     "no prompt file": (["--prompts", "{tmp}/none.json"], "cannot be read: No such file or directory"),
     "no tokens": (["--max-tokens", "0"], "The field 'max_tokens' is wrong"),
     "no temperature": (["--temperature", "nan"], "The field 'temperature' is wrong"),
@@ -599,7 +599,8 @@ def test_an_answer_is_shown_and_not_obeyed(hostile: Smoked, name: str) -> None:
 
 
 def test_cases_of_the_same_name_are_told_apart_by_a_number(tmp_path: Path) -> None:
-    junit.write(tmp_path / "junit.xml", "suite", [junit.Case(name, 1.5) for name in "aab"], seconds=2)
+    checks = [Check(Entry(prompt=name), PASSED, reply=Reply(time_seconds=1.5)) for name in "aab"]
+    junit.write(tmp_path / "junit.xml", checks, seconds=2)
     check_schema(tmp_path / "junit.xml")
     (suite,) = junitparser.JUnitXml.fromfile(str(tmp_path / "junit.xml"))
     assert [(case.name, case.time) for case in suite] == [("a", 1.5), ("a (2)", 1.5), ("b", 1.5)]
@@ -720,11 +721,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize(("status", "headers", "body", "told"), ANSWERS.values(), ids=ANSWERS)
 def test_what_is_no_answer_of_the_demo_could_not_run(
-    stranger: Callable[..., str],
-    status: int,
-    headers: dict[str, str],
-    body: str,
-    told: str,
+    stranger: Callable[..., str], status: int, headers: dict[str, str], body: str, told: str
 ) -> None:
     url = stranger(status, body.encode(), headers)
     (check,) = ask_at(url)

@@ -11,11 +11,12 @@ from typing import Any
 import click
 from rich.console import Console
 
-from demo_api.cli.compare.client import Client, ask_all
+from demo_api.cli.compare.asking import ask_all, client_of
 from demo_api.cli.compare.comparison import NOT_COMPARED, SIDES, Comparison, Pair, settings_of
 from demo_api.cli.compare.report import as_dict, as_html, print_report
 from demo_api.cli.compare.servers import OWN_SETTINGS, Servers, interrupt_on_signals
 from demo_api.cli.options import flags_of
+from demo_api.client import Client
 from demo_api.config import Settings, flag, flag_names
 from demo_api.demo.prompt_files import BUNDLED, read_prompts
 from demo_api.errors import DemoApiError
@@ -92,8 +93,8 @@ def _compare(options: dict[str, Any], flags: dict[str, str | None]) -> Compariso
     timeout = options["timeout"] or settings.run_timeout + 60
     if options["start"]:
         return _compare_started(Servers(settings, flags, timeout=timeout), prompts, parameters, options)
-    clients = {side: Client(options[side], timeout=timeout, key=settings.key) for side in SIDES}
-    return _ask(clients.__getitem__, prompts, parameters, options, urls={side: clients[side].shown for side in SIDES})
+    clients = {side: client_of(options[side], timeout=timeout, key=settings.key) for side in SIDES}
+    return _ask(clients.__getitem__, prompts, parameters, options, urls={side: clients[side].url for side in SIDES})
 
 
 def _compare_started(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from operator import attrgetter
 from statistics import median
 
 from demo_api.cli.compare.text_difference import Difference, Piece, first_difference, marked, similarity
@@ -89,17 +90,11 @@ class Replies:
     @property
     def figures(self) -> Figures:
         """The median of each figure over the repeats."""
-        return Figures(
-            self.median(lambda reply: reply.tokens),
-            self.median(lambda reply: reply.seconds),
-            self.median(lambda reply: reply.tokens_per_second),
-            self.median(lambda reply: reply.ttft_ms),
-        )
+        return Figures(**{each.name: self.median(attrgetter(each.name)) for each in fields(Figures)})
 
     def median(self, figure: Callable[[Reply], float | None]) -> float | None:
         """The median of a figure over the replies that tell it; None where none does."""
-        told = [value for reply in self.replies if (value := figure(reply)) is not None]
-        return median(told) if told else None
+        return _median(figure(reply) for reply in self.replies)
 
 
 @dataclass(frozen=True)
@@ -208,8 +203,7 @@ class Comparison:
         """Sums of tokens and seconds, their quotient, and the median time to first token."""
         each = [replies_of(pair, side).figures for pair in self.timed]
         tokens, seconds = _sum(one.tokens for one in each), _sum(one.seconds for one in each)
-        ttfts = [one.ttft_ms for one in each if one.ttft_ms is not None]
-        return Figures(tokens, seconds, ratio(tokens, seconds), median(ttfts) if ttfts else None)
+        return Figures(tokens, seconds, ratio(tokens, seconds), _median(one.ttft_ms for one in each))
 
     @property
     def speed_up(self) -> float | None:
@@ -219,14 +213,15 @@ class Comparison:
     @property
     def parts(self) -> list[Part]:
         """Where the time went, by the parts that at least one server tells; ``other`` is what no part accounts for."""
-        told = [Part(name, self._part("demo", name), self._part("direct", name)) for name in PARTS]
-        told = [part for part in told if (part.demo, part.direct) != (None, None)]
         if not self.timed:
             return []
+        parts = [Part(name, self._part("demo", name), self._part("direct", name)) for name in PARTS]
+        parts = [part for part in parts if (part.demo, part.direct) != (None, None)]
         rest = {
-            side: (self.total(side).seconds or 0.0) - sum(getattr(part, side) or 0.0 for part in told) for side in SIDES
+            side: (self.total(side).seconds or 0.0) - sum(getattr(part, side) or 0.0 for part in parts)
+            for side in SIDES
         }
-        return [*told, Part("other", **rest)]
+        return [*parts, Part("other", **rest)]
 
     @property
     def whole(self) -> Part:
@@ -235,8 +230,8 @@ class Comparison:
 
     def _part(self, side: str, name: str) -> float | None:
         medians = [replies_of(pair, side).median(lambda reply: reply.parts.get(name)) for pair in self.timed]
-        told = [value for value in medians if value is not None]
-        return sum(told) if told else None
+        known = [value for value in medians if value is not None]
+        return sum(known) if known else None
 
 
 def replies_of(pair: Pair, side: str) -> Replies:
@@ -251,8 +246,14 @@ def ratio(one: float | None, other: float | None) -> float | None:
 
 def _sum(values: Iterable[float | None]) -> float | None:
     values = list(values)
-    told = [value for value in values if value is not None]
-    return sum(told) if told and len(told) == len(values) else None  # a part of the sum would be taken for all of it
+    if not values or None in values:  # a part of the sum would be taken for all of it
+        return None
+    return sum(value or 0 for value in values)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def settings_of(healths: Mapping[str, Mapping[str, object]], pairs: Sequence[Pair]) -> list[Setting]:
@@ -264,17 +265,16 @@ def settings_of(healths: Mapping[str, Mapping[str, object]], pairs: Sequence[Pai
     Args:
         healths: the body of ``GET /health`` for each of ``SIDES``.
     """
-    told = {side: _told(healths[side], [replies_of(pair, side) for pair in pairs]) for side in SIDES}
-    names = dict.fromkeys(name for side in SIDES for name in told[side])
-    return [Setting(name, told["demo"].get(name), told["direct"].get(name)) for name in names]
+    demo, direct = (_settings(healths[side], [replies_of(pair, side) for pair in pairs]) for side in SIDES)
+    return [Setting(name, demo.get(name), direct.get(name)) for name in demo | direct]
 
 
-def _told(health: Mapping[str, object], asked: Iterable[Replies]) -> dict[str, str | None]:
+def _settings(health: Mapping[str, object], asked: Iterable[Replies]) -> dict[str, str | None]:
     answers = (reply for replies in asked for reply in replies.replies if reply.response is not None)
     first = next(answers, Reply(engine=_text(health.get("engine")), model=_text(health.get("model"))))
     settings = health.get("settings")
-    told: dict[object, object] = {"engine": first.engine, "model": first.model, "device": first.device}
-    return _flat(told | (settings if isinstance(settings, dict) else {}))
+    known: dict[object, object] = {"engine": first.engine, "model": first.model, "device": first.device}
+    return _flat(known | (settings if isinstance(settings, dict) else {}))
 
 
 def _flat(settings: Mapping[object, object], prefix: str = "") -> dict[str, str | None]:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from demo_api.cli.compare.comparison import DIFFERENT, NOT_COMPARED, SIDES, Comparison, Figures, Pair, Part, replies_of
+from demo_api.cli.visible import shortened, visible
 
 NOT_TOLD = "not told"
 
@@ -31,17 +32,6 @@ PART_NAMES = {
     "other": "other: in no part",
     "total": "total",
 }
-
-
-def visible(text: str, keep: str = "") -> str:
-    """A text with what cannot be seen, or would be obeyed, as escapes such as ``\\x1b``; the space stays.
-
-    Args:
-        keep: characters that are left as they are, such as the line feed.
-    """
-    return "".join(
-        each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in text
-    )
 
 
 def as_dict(comparison: Comparison) -> dict[str, object]:
@@ -134,9 +124,10 @@ def _prompts_table(comparison: Comparison) -> Table:
     for name in ("server", "tokens", "seconds", "tok/s", "ttft ms", "speed-up"):
         table.add_column(name, justify="left" if name == "server" else "right", no_wrap=True)
     for number, pair in enumerate(comparison.pairs, 1):
-        told = Text(f"{_short(pair.prompt)}\n").append(answer(pair), style=_STYLES.get(pair.verdict, "green"))
+        prompt = shortened(visible(pair.prompt), _SHOWN_PROMPT)
+        first = Text(f"{prompt}\n").append(answer(pair), style=_STYLES.get(pair.verdict, "green"))
         both = [replies_of(pair, side).figures for side in SIDES]
-        table.add_row(Text(str(number)), told, *_cells(both), Text(times(pair.speed_up)), end_section=True)
+        table.add_row(Text(str(number)), first, *_cells(both), Text(times(pair.speed_up)), end_section=True)
     counted = f"total of {len(comparison.timed)} of {len(comparison.pairs)} prompts (ttft: median)"
     both = [comparison.total(side) for side in SIDES]
     table.add_row(Text(), Text(counted, style="bold"), *_cells(both), Text(times(comparison.speed_up), style="bold"))
@@ -158,8 +149,8 @@ def _cells(both: list[Figures]) -> list[Text]:
 def _remarks(comparison: Comparison) -> list[Text]:
     lines = []
     for number, pair in enumerate(comparison.pairs, 1):
-        told = [f"{side}: {_around(pair, side)}" for side in SIDES] if pair.difference else []
-        for line in [*told, *notes(pair)]:
+        parting = [f"{side}: {_around(pair, side)}" for side in SIDES] if pair.difference else []
+        for line in [*parting, *notes(pair)]:
             lines.append(Text(f"{number:2}  ").append(visible(line)))
     return lines
 
@@ -194,8 +185,8 @@ def _settings_table(comparison: Comparison) -> Table:
     for name in ("setting", "demo", "direct", ""):
         table.add_column(name, overflow="fold")
     for each in comparison.settings:
-        told = [each.name, each.demo or NOT_TOLD, each.direct or NOT_TOLD, "differs" if each.differs else ""]
-        table.add_row(*(Text(visible(cell)) for cell in told), style="bold" if each.differs else "")
+        cells = [each.name, each.demo or NOT_TOLD, each.direct or NOT_TOLD, "differs" if each.differs else ""]
+        table.add_row(*(Text(visible(cell)) for cell in cells), style="bold" if each.differs else "")
     return table
 
 
@@ -232,14 +223,14 @@ def answer(pair: Pair) -> str:
 
 def notes(pair: Pair) -> list[str]:
     """What a reader of one prompt's figures should know: errors, and answers that change."""
-    told = []
+    found = []
     for side in SIDES:
         replies = replies_of(pair, side)
-        told += [f"{side} failed: {error}" for error in replies.errors]
+        found += [f"{side} failed: {error}" for error in replies.errors]
         if replies.deterministic is False:
             different = len(set(replies.texts))
-            told.append(f"{side} is not deterministic: {different} different answers in {len(replies.texts)}")
-    return told
+            found.append(f"{side} is not deterministic: {different} different answers in {len(replies.texts)}")
+    return found
 
 
 def figure(value: float | None, places: int) -> str:
@@ -257,11 +248,6 @@ def times(value: float | None) -> str:
 def share(extra: float, whole: float) -> str:
     """Per cent of the demo's extra time; a dash where it has none."""
     return f"{extra / whole:.0%}" if whole > 0 else "-"
-
-
-def _short(prompt: str) -> str:
-    text = visible(prompt)
-    return text if len(text) <= _SHOWN_PROMPT else text[: _SHOWN_PROMPT - 3] + "..."
 
 
 def _sent(parameters: Mapping[str, object], repeat: int) -> str:

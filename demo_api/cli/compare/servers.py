@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from demo_api.cli.compare.client import Client
-from demo_api.config import Settings, flag, setting_names, variable
+from demo_api.cli.compare.asking import client_of, not_ready
+from demo_api.client import Client
+from demo_api.config import Settings, flag, variable
 from demo_api.errors import SetupError
 
 OWN_SETTINGS = (
@@ -45,7 +46,7 @@ class Servers:
     def __init__(self, settings: Settings, flags: Mapping[str, str | None], *, timeout: float) -> None:
         self.one_at_a_time = not settings.is_cpu_demo
         self._settings = settings
-        self._flags = [word for name, value in flags.items() if value is not None for word in (flag(name), value)]
+        self._flags = _words_of(flags)
         self._timeout = timeout
         self._key = secrets.token_hex(16)
         self._folder = Path(tempfile.mkdtemp(prefix="demo-api-compare-"))
@@ -81,9 +82,8 @@ class Servers:
         folder = self._folder / side
         folder.mkdir()
         own = {"host": "127.0.0.1", "port": "0", "engine": side, "state_dir": str(folder / "state"), "drain": "0"}
-        own |= {"fail_fast": "true"} if "fail_fast" in setting_names() else {}
-        command = [sys.executable, "-m", "demo_api", "serve", *self._flags]
-        command += [word for name, value in own.items() for word in (flag(name), value)]
+        own["fail_fast"] = "true"
+        command = [sys.executable, "-m", "demo_api", "serve", *self._flags, *_words_of(own)]
         unwanted = {variable(name) for name in OWN_SETTINGS}
         environ = {name: value for name, value in self._settings.inherited.items() if name not in unwanted}
         environ["DEMO_API_KEYS"] = self._key
@@ -94,31 +94,29 @@ class Servers:
             )
 
     def _wait(self, side: str) -> Client:
-        process, client, problem = self._processes[side], None, "it did not tell its address"
+        process, problem = self._processes[side], "it did not tell its address"
         deadline = time.monotonic() + self._settings.run_timeout
         while time.monotonic() < deadline:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_LOOK_SECONDS)
-                raise SetupError(
-                    f"The {side} server did not start (exit code {process.returncode}).",
-                    next_step=self._words(side),
-                )
-            url = _URL.search((self._folder / side / "stdout.txt").read_text(encoding="utf-8", errors="replace"))
-            client = client or (Client(url[1], timeout=self._timeout, key=self._key) if url else None)
-            if client is not None:
-                found = client.not_ready()
-                if found is None:
-                    return client
-                problem = found
-        raise SetupError(
-            f"The {side} server was not ready within {self._settings.run_timeout:g} s: {problem}",
-            next_step=self._words(side),
-        )
+                ended = f"The {side} server did not start (exit code {process.returncode})."
+                raise SetupError(ended, next_step=self._last_words(side))
+            url = _URL.search(self._printed(side, "stdout"))
+            if url is None:
+                continue
+            client = client_of(url[1], timeout=self._timeout, key=self._key)
+            why_not = not_ready(client)
+            if why_not is None:
+                return client
+            problem = why_not
+        late = f"The {side} server was not ready within {self._settings.run_timeout:g} s: {problem}"
+        raise SetupError(late, next_step=self._last_words(side))
 
-    def _words(self, side: str) -> str:
-        """The end of what a server said."""
-        stderr = (self._folder / side / "stderr.txt").read_text(encoding="utf-8", errors="replace")
-        return "\n".join(stderr.strip().splitlines()[-_SHOWN_LINES:]) or "It said nothing."
+    def _last_words(self, side: str) -> str:
+        return "\n".join(self._printed(side, "stderr").strip().splitlines()[-_SHOWN_LINES:]) or "It said nothing."
+
+    def _printed(self, side: str, stream: str) -> str:
+        return (self._folder / side / f"{stream}.txt").read_text(encoding="utf-8", errors="replace")
 
     def _stop(self) -> None:
         try:
@@ -137,8 +135,13 @@ class Servers:
             self._clients.clear()
 
 
+def _words_of(flags: Mapping[str, str | None]) -> list[str]:
+    """The words of a command line that give these settings."""
+    return [word for name, value in flags.items() if value is not None for word in (flag(name), value)]
+
+
 def interrupt_on_signals() -> None:
-    """From now on what would end this process at once is an interrupt instead, after which servers are stopped."""
+    """Turns signals that would end this process at once into an interrupt, after which servers are stopped."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, signal.default_int_handler)

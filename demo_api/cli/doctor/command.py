@@ -4,16 +4,48 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import click
 from rich.console import Console
 from rich.text import Text
 
-from demo_api.cli.doctor import SUBJECTS, Finding, Setup, examine, load
+from demo_api.cli.doctor import child_checks, demo_checks, machine_checks, model_files
+from demo_api.cli.doctor.finding import Finding, error, ok, warning
+from demo_api.cli.doctor.probe import Setup
 from demo_api.cli.options import flags_of
-from demo_api.config import flag_names
+from demo_api.config import Settings, flag_names
 from demo_api.errors import SetupError, ShuttingDown
+
+Check = Callable[[Setup], Finding]
+
+CHECKS: dict[str, Check] = {
+    "demo_script": demo_checks.demo_script,
+    "tilde": demo_checks.tilde,
+    "model": demo_checks.model,
+    "model_files": model_files.model_files,
+    "interpreter": child_checks.interpreter,
+    "packages": child_checks.packages,
+    "import": child_checks.models_import,
+    "numpy": child_checks.numpy,
+    "options": demo_checks.options,
+    "collection": child_checks.collection,
+    "ci": demo_checks.ci,
+    "device_files": machine_checks.device_files,
+    "device_use": machine_checks.device_use,
+    "hugepages": machine_checks.hugepages,
+    "tt_smi": machine_checks.tt_smi,
+    "disk": machine_checks.disk,
+    "port": machine_checks.port,
+}
+"""The checks by their subjects. One raises SetupError where what it needs is not there."""
+
+OF_TT_METAL = ("numpy", "options", "device_files", "hugepages", "tt_smi")
+"""The checks that make no sense for the CPU edition."""
+
+SUBJECTS = ("settings", *CHECKS)
+"""The name of every check. ``settings`` comes first: the others need them."""
+
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "bold red")}
 _WIDTH = max(map(len, SUBJECTS))
@@ -26,17 +58,17 @@ _WIDTH = max(map(len, SUBJECTS))
 def doctor(as_json: bool, collect: bool, **flags: str | None) -> None:
     """Check what a user cannot see; nothing is changed, and no device is opened unless you --collect."""
     console = Console(force_terminal=sys.stdout.isatty(), highlight=False, soft_wrap=True)
-    findings = []
+    findings = {}
     try:
-        for finding in _findings(collect, flags):
-            findings.append(finding)
+        for subject, finding in _findings(collect, flags):
+            findings[subject] = finding
             if not as_json:
-                console.print(_lines(finding))
+                console.print(_lines(subject, finding))
     except KeyboardInterrupt:
         raise ShuttingDown("The checks were broken off.", next_step="Run `demo-api doctor` again.") from None
-    wrong = [finding.subject for finding in findings if finding.level == "error"]
+    wrong = [subject for subject, finding in findings.items() if finding.level == "error"]
     if as_json:
-        click.echo(json.dumps({"ok": not wrong, "checks": [finding.as_dict() for finding in findings]}))
+        click.echo(json.dumps({"ok": not wrong, "checks": [_as_dict(*each) for each in findings.items()]}))
     if wrong:
         raise SetupError(
             f"The demo cannot be run as it is set: see {', '.join(wrong)}.",
@@ -44,14 +76,44 @@ def doctor(as_json: bool, collect: bool, **flags: str | None) -> None:
         )
 
 
-def _findings(collect: bool, flags: dict[str, str | None]) -> Iterator[Finding]:
-    finding, settings = load(flags)
-    yield finding
-    if settings is not None:
-        yield from examine(Setup(settings, collect=collect))
+def _findings(collect: bool, flags: Mapping[str, str | None]) -> Iterator[tuple[str, Finding]]:
+    try:
+        settings = Settings.load(flags)
+    except SetupError as problem:  # that is all that can be said
+        yield "settings", error(str(problem), problem.next_step)
+        return
+    yield "settings", ok("All variables and flags have values that can be used.")
+    yield from examine(Setup(settings, collect=collect))
 
 
-def _lines(finding: Finding) -> Text:
+def examine(setup: Setup, checks: Mapping[str, Check] = CHECKS) -> Iterator[tuple[str, Finding]]:
+    """Makes the checks, one after another, and yields what each finds; its own failure stops no other.
+
+    Where several checks need what is not there, only the first says so.
+
+    Args:
+        checks: by their subjects.
+    """
+    missing: set[str] = set()
+    for subject, check in checks.items():
+        if setup.settings.is_cpu_demo and subject in OF_TT_METAL:
+            continue
+        try:
+            yield subject, check(setup)
+        except SetupError as problem:
+            if str(problem) not in missing:
+                missing.add(str(problem))
+                yield subject, error(str(problem), problem.next_step)
+        except Exception as failure:
+            sentence = f"This check itself failed: {type(failure).__name__}: {failure}"
+            yield subject, warning(sentence, "Look at what it is about by hand; docs/doctor.md says what that is.")
+
+
+def _as_dict(subject: str, finding: Finding) -> dict[str, str]:
+    return {"check": subject, "level": finding.level, "told": finding.sentence, "next_step": finding.next_step}
+
+
+def _lines(subject: str, finding: Finding) -> Text:
     mark, style = _MARKS[finding.level]
-    line = Text.assemble((mark, style), f" {finding.subject:{_WIDTH}}  {finding.sentence}")
+    line = Text.assemble((mark, style), f" {subject:{_WIDTH}}  {finding.sentence}")
     return line.append(f"\n  {'':{_WIDTH}}  → {finding.next_step}") if finding.next_step else line

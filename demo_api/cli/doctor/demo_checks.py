@@ -1,4 +1,4 @@
-"""Checks of the demo home, and of what it is told."""
+"""Checks of the demo home, and of the settings that reach the demo."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 
 from demo_api.cli.doctor import source
 from demo_api.cli.doctor.finding import Finding, error, ok, warning
-from demo_api.cli.doctor.setup import Setup
+from demo_api.cli.doctor.probe import Setup
 from demo_api.config import Settings
 from demo_api.demo import home
-from demo_api.errors import SetupError
 
 NEEDED_OPTIONS = ("--input_prompts", "--max_seq_len", "--max_generated_tokens", "--batch_size", "--instruct")
 """What the server's command line gives the demo."""
@@ -22,23 +21,19 @@ _DEMO_PREFIXES = ("TT_", "HF_", "LLAMA_", "HUGGINGFACE_", "TRANSFORMERS_", "TORC
 
 def demo_script(setup: Setup) -> Finding:
     """Whether the demo home has the demo."""
-    try:
-        return ok("demo_script", str(home.script(setup.settings)))
-    except SetupError as problem:
-        return error("demo_script", str(problem), problem.next_step)
+    return ok(str(home.script(setup.settings)))
 
 
 def tilde(setup: Setup) -> Finding:
     """Whether a ``~`` was left for somebody to expand who does not."""
     found = dict(_unexpanded(setup.settings))
     if not found:
-        return ok("tilde", "No setting holds a ~ that nobody expands.")
+        return ok("No setting holds a ~ that nobody expands.")
     name, value = next(iter(found.items()))
     by_hand = (
         " The server expands it; the demo started by hand does not." if set(found) <= {"LLAMA_DIR", "HF_MODEL"} else ""
     )
     return warning(
-        "tilde",
         f"The ~ is not expanded in {', '.join(f'{name}={value}' for name, value in found.items())}.{by_hand}",
         f"Write the whole path: {name}={_expanded(value)}",
     )
@@ -47,70 +42,58 @@ def tilde(setup: Setup) -> Finding:
 def model(setup: Setup) -> Finding:
     """Which model variable the child gets."""
     settings = setup.settings
-    try:
-        variable, value = home.model_variable(settings)
-    except SetupError as problem:
-        return error("model", str(problem), problem.next_step)
-    except RuntimeError as problem:  # ~nobody
-        return error("model", f"HF_MODEL is {settings.hf_model}: {problem}", "Write the whole path.")
+    variable, value = home.model_variable(settings)
     gets = f"The child gets {variable}={value}."
     if settings.is_cpu_demo:
-        return ok("model", gets)
+        return ok(gets)
     both = settings.llama_dir is not None and settings.hf_model is not None
     if not _reads_llama_dir(settings):
         unread = " LLAMA_DIR is set too, and is not read." if both else ""
-        return ok("model", f"This checkout reads HF_MODEL only. {gets}{unread}")
+        return ok(f"This checkout reads HF_MODEL only. {gets}{unread}")
     if both:
         return warning(
-            "model",
             f"LLAMA_DIR and HF_MODEL are both set. {gets} The demo started by hand refuses to run with both.",
             "Unset the one that you do not mean.",
         )
-    return ok("model", f"This checkout reads LLAMA_DIR or HF_MODEL. {gets}")
+    return ok(f"This checkout reads LLAMA_DIR or HF_MODEL. {gets}")
 
 
-def options(setup: Setup) -> Finding | None:
+def options(setup: Setup) -> Finding:
     """Which options this checkout's conftest files declare, and of which type."""
-    demo_home = setup.settings.demo_home
-    if setup.settings.is_cpu_demo or not (demo_home / home.SCRIPT).is_file():
-        return None
-    declared = source.declared_options(demo_home)
+    home.script(setup.settings)  # a demo home without it is none
+    declared = source.declared_options(setup.settings.demo_home)
     missing = [name for name in NEEDED_OPTIONS if name not in declared]
     if missing:
         return warning(
-            "options",
             f"No conftest.py of the demo home seems to declare {', '.join(missing)}; then pytest refuses to start.",
             "Use a checkout of July 2025 or later, with its own conftest.py files.",
         )
     kind = declared.get("--sampling_params")
     if kind == "dict":
         return ok(
-            "options",
             "--sampling_params has type=dict, which refuses every text on a command line, yours too; the server's "
             "plugin passes temperature and top_p instead.",
         )
-    return ok("options", f"All are declared that the server gives; --sampling_params has type={kind}.")
+    return ok(f"All are declared that the server gives; --sampling_params has type={kind}.")
 
 
 def ci(setup: Setup) -> Finding:
     """Whether a variable makes the demo skip its test."""
     for device in setup.settings.devices:
-        told = _skips(device.environment)
-        if told:
+        skips = _skips(device.environment)
+        if skips:
             return error(
-                "ci",
-                f"DEMO_API_DEVICES sets {told} for the device {device.name}: the demo skips its test there.",
-                f"Take {told} out of DEMO_API_DEVICES.",
+                f"DEMO_API_DEVICES sets {skips} for the device {device.name}: the demo skips its test there.",
+                f"Take {skips} out of DEMO_API_DEVICES.",
             )
-    told = _skips(setup.settings.inherited)
-    if told:
+    skips = _skips(setup.settings.inherited)
+    if skips:
         return warning(
-            "ci",
-            f"{told} is set: the demo started by hand skips its test and exits with 0. The server's child does not get "
-            "it.",
-            f"Unset {told.partition('=')[0]} before you start the demo by hand.",
+            f"{skips} is set: the demo started by hand skips its test and exits with 0. "
+            "The server's child does not get it.",
+            f"Unset {skips.partition('=')[0]} before you start the demo by hand.",
         )
-    return ok("ci", "Neither CI=true nor TT_GH_CI_INFRA is set.")
+    return ok("Neither CI=true nor TT_GH_CI_INFRA is set.")
 
 
 def _skips(variables: Mapping[str, str]) -> str | None:

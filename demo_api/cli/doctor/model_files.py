@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from demo_api.cli.doctor.finding import Finding, error, ok, warning
-from demo_api.cli.doctor.setup import Setup
+from demo_api.cli.doctor.probe import Setup
 from demo_api.cpu_demo.models.tt_transformers.tt.gguf import read_metadata
 from demo_api.demo import home
-from demo_api.errors import SetupError
 
 META = {"params.json": "params.json", "tokenizer.model": "tokenizer.model", "consolidated.*.pth": "consolidated.*.pth"}
 HUGGING_FACE = {
@@ -26,20 +25,17 @@ _POINTER = b"version https://git-lfs"
 _GET_AGAIN = "Download the model again."
 
 
-def model_files(setup: Setup) -> Finding | None:
+def model_files(setup: Setup) -> Finding:
     """Whether the model is of a format that this demo home reads, and whole."""
-    try:
-        variable, value = home.model_variable(setup.settings)
-        if setup.settings.is_cpu_demo:
-            return _gguf(home.gguf_file(setup.settings))
-    except (SetupError, RuntimeError):
-        return None  # the line about the variable says why
+    variable, value = home.model_variable(setup.settings)
+    if setup.settings.is_cpu_demo:
+        return _gguf(home.gguf_file(setup.settings))
     folder = Path(value)
     if folder.is_dir():
         return _meta(folder) if variable == "LLAMA_DIR" else _hugging_face(folder)
     if variable == "LLAMA_DIR" or not _NAME.fullmatch(value):
         sentence = f"{variable} is {value}, which is neither a folder nor a Hugging Face name."
-        return error("model_files", sentence, "Set it to a folder that exists, or to a name such as owner/model.")
+        return error(sentence, "Set it to a folder that exists, or to a name such as owner/model.")
     return _hub_name(value, setup.settings.inherited)
 
 
@@ -47,13 +43,13 @@ def _gguf(file: Path) -> Finding:
     try:
         facts = dict(read_metadata(file))
     except (OSError, ValueError) as problem:
-        return error("model_files", f"{file} cannot be read as a GGUF file: {problem}.", _GET_AGAIN)
+        return error(f"{file} cannot be read as a GGUF file: {problem}.", _GET_AGAIN)
     architecture, name = facts.get("general.architecture"), file.name
     if architecture != "llama":
         sentence = f"{name} is a model of the architecture {architecture}, and the CPU edition runs Llama models."
-        return error("model_files", sentence, "Set LLAMA_DIR to a folder with a GGUF file of a Llama model.")
+        return error(sentence, "Set LLAMA_DIR to a folder with a GGUF file of a Llama model.")
     length = facts.get("llama.context_length")
-    return ok("model_files", f"{name}: a Llama model, {file.stat().st_size / 1e6:.0f} MB, {length} tokens of context.")
+    return ok(f"{name}: a Llama model, {file.stat().st_size / 1e6:.0f} MB, {length} tokens of context.")
 
 
 def _meta(folder: Path) -> Finding:
@@ -64,9 +60,9 @@ def _meta(folder: Path) -> Finding:
         return _whole(folder, HUGGING_FACE, "Hugging Face's format, which this checkout reads by LLAMA_DIR too")
     inner = folder / "original"
     if not _missing(inner, META):
-        return error("model_files", f"Meta's files are in {inner}, not in {folder}.", f"Set LLAMA_DIR to {inner}.")
+        return error(f"Meta's files are in {inner}, not in {folder}.", f"Set LLAMA_DIR to {inner}.")
     sentence = f"{folder} is not a whole model in Meta's format: it lacks {', '.join(missing)}."
-    return error("model_files", sentence, f"{_GET_AGAIN} For one in Hugging Face's format set HF_MODEL.")
+    return error(sentence, f"{_GET_AGAIN} For one in Hugging Face's format set HF_MODEL.")
 
 
 def _hugging_face(folder: Path) -> Finding:
@@ -75,13 +71,12 @@ def _hugging_face(folder: Path) -> Finding:
         return _whole(folder, HUGGING_FACE, "Hugging Face's format")
     if not _missing(folder, META):
         return error(
-            "model_files",
             f"{folder} is in Meta's format, and HF_MODEL wants Hugging Face's: it lacks {', '.join(missing)}.",
             "Set HF_MODEL to the model in Hugging Face's format; a checkout of before 25 November 2025 can read this "
             "one by LLAMA_DIR.",
         )
     sentence = f"{folder} is not a whole model in Hugging Face's format: it lacks {', '.join(missing)}."
-    return error("model_files", sentence, _GET_AGAIN)
+    return error(sentence, _GET_AGAIN)
 
 
 def _whole(folder: Path, wanted: Mapping[str, str], form: str) -> Finding:
@@ -89,11 +84,11 @@ def _whole(folder: Path, wanted: Mapping[str, str], form: str) -> Finding:
     lost = [name for name in _shards(folder) if not (folder / name).is_file()] if wanted is HUGGING_FACE else []
     if pointers:
         sentence = f"{folder} holds Git LFS pointers in place of files: {', '.join(pointers[:3])}."
-        return error("model_files", sentence, f"Run `git lfs pull` in {folder}.")
+        return error(sentence, f"Run `git lfs pull` in {folder}.")
     if lost:
         sentence = f"{folder} lacks {len(lost)} of the files that its index names, such as {lost[0]}."
-        return error("model_files", sentence, _GET_AGAIN)
-    return ok("model_files", f"{folder} is in {form}.")
+        return error(sentence, _GET_AGAIN)
+    return ok(f"{folder} is in {form}.")
 
 
 def _missing(folder: Path, wanted: Mapping[str, str]) -> list[str]:
@@ -123,12 +118,11 @@ def _starts(file: Path, words: bytes) -> bool:
 def _hub_name(name: str, environ: Mapping[str, str]) -> Finding:
     cache = hub_cache(environ)
     if any((cache / f"models--{name.replace('/', '--')}" / "snapshots").glob("*/config.json")):
-        return ok("model_files", f"{name} is in the cache {cache}.")
+        return ok(f"{name} is in the cache {cache}.")
     if environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         sentence = f"{name} is not in the cache {cache}, and HF_HUB_OFFLINE forbids to download it."
-        return error("model_files", sentence, "Unset HF_HUB_OFFLINE, or set HF_MODEL to the model's folder.")
+        return error(sentence, "Unset HF_HUB_OFFLINE, or set HF_MODEL to the model's folder.")
     return warning(
-        "model_files",
         f"{name} is not in the cache {cache}: the first run downloads it.",
         "Download it before; Meta's models need an accepted licence and a token in HF_TOKEN.",
     )

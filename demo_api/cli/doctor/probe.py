@@ -1,4 +1,4 @@
-"""Starts short-lived processes as the child is started, and hears what they say. They leave nothing behind."""
+"""What is examined, and short-lived processes that are started as the child is, to ask its interpreter."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ from demo_api.demo.home import ResolvedDemo
 from demo_api.demo.run_folder import RunFolder
 from demo_api.errors import SetupError
 from demo_api.process.child import Child
+from demo_api.process.output import last_line
 
 PROBE_SECONDS = 60.0
 """How long the child's interpreter may take to tell what it has: a cold disk is slow."""
 
+MOST_SHOWN = 300
+"""Characters of what a process said that a finding shows."""
+
 _PROBE_GRACE = 1.0
 _MOST_OUTPUT = 2**22
-_MOST_TOLD = 300  # characters
 _PROBE = Path(__file__).with_name("in_child.py")
 
 
@@ -43,8 +47,7 @@ class Said:
 
     def last_words(self) -> str:
         """The last line that it printed, on one line and without control characters."""
-        lines = [line for line in (self.stdout + "\n" + self.stderr).splitlines() if line.strip()]
-        return printable(lines[-1]) if lines else "it said nothing"
+        return last_line(f"{self.stdout}\n{self.stderr}")[:MOST_SHOWN]
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,41 @@ class Probe:
     models: Mapping[str, Any]
 
 
-def printable(text: str) -> str:
-    """What a process said, shortened, and safe to show on a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text.strip()[:_MOST_TOLD])
+@dataclass(frozen=True)
+class Setup:
+    """What is examined: the settings, and where this machine tells of itself.
+
+    Attributes:
+        collect: whether the demo may be collected though that opens the device.
+        device_files: the folder of the driver's device files.
+        meminfo: the kernel's file about memory.
+        one_gib_pages: the kernel's count of hugepages of 1 GiB.
+        hugepages: where hugepages of 1 GiB are mounted.
+    """
+
+    settings: Settings
+    collect: bool = False
+    device_files: Path = Path("/dev/tenstorrent")
+    meminfo: Path = Path("/proc/meminfo")
+    one_gib_pages: Path = Path("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages")
+    hugepages: Path = Path("/dev/hugepages-1G")
+
+    def child(self) -> Probe:
+        """What the child's interpreter has. It is asked once.
+
+        Raises:
+            SetupError: there is no interpreter, or it did not answer.
+        """
+        if isinstance(self._probed, SetupError):
+            raise self._probed
+        return self._probed
+
+    @cached_property
+    def _probed(self) -> Probe | SetupError:
+        try:
+            return probe(self.settings)
+        except SetupError as error:
+            return error
 
 
 @contextmanager
@@ -148,7 +183,7 @@ def demo_of(settings: Settings, folder: RunFolder) -> ResolvedDemo:
     """
     try:
         variable, model = home.model_variable(settings)
-    except (SetupError, RuntimeError):
+    except SetupError:
         (folder.path / "none.gguf").touch()
         stand_in = settings.model_copy(update={"llama_dir": folder.path, "hf_model": "none"})
         variable, model = home.model_variable(stand_in)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 
 import requests
@@ -13,15 +12,14 @@ from pydantic import ValidationError
 
 from demo_api import bodies
 from demo_api.cli.smoke.checks import FAILED, Check, Entry, Reply, judge
+from demo_api.client import Client, json_of, reason
 from demo_api.devices.local_run import LocalRun
 from demo_api.errors import DemoApiError, RunFailed
 from demo_api.messages import Event, Request, Run
-from demo_api.web.keys import bearer
 
 AT_ONCE = 4
 """Prompts that a server gets at the same time, so that it can give them to one child together."""
 
-_CONNECT_SECONDS = 10.0
 _LOOK_SECONDS = 0.1
 _SPARE_SECONDS = 5.0
 
@@ -99,7 +97,8 @@ def ask_server(
         stopped: set from another thread, ends it.
         key: the server's, if it has keys.
     """
-    headers = bearer(key)
+    # A proxy of the environment is not meant for servers of one's own.
+    client = Client(url, key=key, trust_env=False)
     todo: SimpleQueue[tuple[Entry, Request]] = SimpleQueue()
     done: SimpleQueue[Check] = SimpleQueue()
     for pair in zip(entries, asked, strict=True):
@@ -111,7 +110,7 @@ def ask_server(
                 entry, request = todo.get_nowait()
             except Empty:
                 return
-            done.put(judge(entry, _chat(url, headers, request.model_dump(exclude_none=True), deadline)))
+            done.put(judge(entry, _chat(client, request, deadline)))
 
     for _ in entries[:AT_ONCE]:
         # Daemons: a server that trickles bytes without end must not keep us from leaving in time.
@@ -131,39 +130,21 @@ def ask_server(
 _INTERRUPTED = Reply(code="cancelled", error="The smoke test was interrupted.")
 
 
-def _chat(url: str, headers: Mapping[str, str], fields: Mapping[str, object], deadline: Deadline) -> Reply:
-    shown = re.sub("//[^/]*@", "//", url)  # without a password
+def _chat(client: Client, request: Request, deadline: Deadline) -> Reply:
+    late = deadline.left() + _SPARE_SECONDS  # longer than the deadline, which is not for this thread to tell
     try:
-        with requests.Session() as session:
-            session.trust_env = False  # a proxy of the environment is not meant for servers of one's own
-            answer = session.post(
-                f"{url.rstrip('/')}/chat",
-                json=fields,
-                headers=headers,
-                # Longer than the deadline, which is not for this thread to tell.
-                timeout=(_CONNECT_SECONDS, deadline.left() + _SPARE_SECONDS),
-                allow_redirects=False,  # a POST that is redirected becomes a GET
-            )
+        answer = client.send("POST", "/chat", request.model_dump(exclude_none=True), timeout=late)
     except requests.RequestException as error:
-        return Reply(code="unreachable", error=f"{shown} cannot be reached: {_cause(error)}.")
-    said = f"{shown} answered {answer.status_code} {answer.reason}"
-    try:
-        reply = Reply.model_validate(answer.json())
-    except ValidationError:
-        return Reply(code="not_demo_api", error=f"{said}, and that is no answer of demo_api.")
-    except ValueError:  # not JSON
+        return Reply(code="unreachable", error=f"{client.url} cannot be reached: {reason(error)}.")
+    said = f"{client.url} answered {answer.status_code} {answer.reason}"
+    body = json_of(answer)
+    if body is None:
         where = f" ({answer.headers['Location']})" if "Location" in answer.headers else ""
         return Reply(code="not_demo_api", error=f"{said}{where}, and not in JSON.")
+    try:
+        reply = Reply.model_validate(body)
+    except ValidationError:
+        return Reply(code="not_demo_api", error=f"{said}, and that is no answer of demo_api.")
     if reply.success or reply.code:
         return reply
     return Reply(code="not_demo_api", error=f"{said}: {reply.error or 'no reason is given'}.")
-
-
-def _cause(error: BaseException) -> str:
-    """The operating system's words, which are at the bottom of a pile of exceptions, or else the exception's own."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    return str(error)

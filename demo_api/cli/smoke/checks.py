@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from demo_api.demo.prompt_files import BUNDLED
+from demo_api.demo.prompt_files import BUNDLED, read_entries
 from demo_api.errors import BadRequest, DemoApiError
 from demo_api.messages import MAX_TOKENS, Prompt
 
@@ -81,16 +81,13 @@ class Entry(BaseModel):
     expect: Expectation = Expectation()
 
 
-_ENTRIES = TypeAdapter(Annotated[list[Entry], Field(min_length=1)])
-
-
 class _Figures(BaseModel):
     ttft_ms: float | None = None
     decode_tokens_per_second: float | None = None
 
 
 class Reply(BaseModel):
-    """What ``POST /chat`` answers, an answer or an error, as far as it is judged or told."""
+    """What ``POST /chat`` answers, an answer or an error, as far as it is judged or shown."""
 
     success: bool = False
     response: str | None = None
@@ -142,12 +139,7 @@ def read_prompts(path: Path, *, max_tokens: int) -> list[Entry]:
     Raises:
         BadRequest: it cannot be read, or something in it is wrong; the sentence names the place.
     """
-    try:
-        entries = _ENTRIES.validate_json(path.read_bytes())
-    except OSError as error:
-        raise BadRequest(f"The prompt file {path} cannot be read: {error.strerror}.", next_step=_FORMAT) from None
-    except ValidationError as error:
-        raise _bad_file(path, error.errors(include_url=False, include_input=False)[0]) from None
+    entries = read_entries(path, Entry)
     for number, entry in enumerate(entries, 1):
         if (entry.expect.min_tokens or 0) > max_tokens:
             raise BadRequest(
@@ -155,28 +147,6 @@ def read_prompts(path: Path, *, max_tokens: int) -> list[Entry]:
                 next_step="Raise --max-tokens, or expect fewer.",
             )
     return entries
-
-
-_FORMAT = 'A prompt file is a JSON list such as [{"prompt": "What is 2+2?", "expect": {"contains": "4"}}].'
-_CONTEXT = "the demo would download what it names; put the text into the prompt"
-
-
-def _bad_file(path: Path, first: Any) -> BadRequest:
-    kind, place = first["type"], first["loc"]
-    if kind == "json_invalid":
-        return BadRequest(f"{path} is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}.", next_step=_FORMAT)
-    where = f"{path}, entry {place[0] + 1}" if place else str(path)
-    if len(place) > 1:
-        where += f", {'.'.join(map(str, place[1:]))!r}"
-    if kind == "extra_forbidden":
-        known = Expectation if len(place) > 2 else Entry
-        keys = f"the keys here are {', '.join(known.model_fields)}"
-        return BadRequest(
-            f"{where}: {_CONTEXT if place[1:] == ('context',) else f'this key is not known; {keys}'}.",
-            next_step=_FORMAT,
-        )
-    reason = first["msg"].removeprefix("Value error, ")
-    return BadRequest(f"{where}: {reason[0].lower()}{reason[1:]}.", next_step=_FORMAT)
 
 
 def judge(entry: Entry, reply: Reply) -> Check:

@@ -30,6 +30,7 @@ from demo_api.cli.smoke.checks import (
     exit_code,
     read_prompts,
 )
+from demo_api.cli.visible import shortened, visible
 from demo_api.config import Settings, flag, flag_names
 from demo_api.devices.local_run import LocalRun
 from demo_api.errors import BadRequest, DemoApiError
@@ -41,7 +42,6 @@ logger = logging.getLogger(__name__)
 _SETTINGS = [name for name in flag_names() if name not in (*OF_SERVERS, "engine", "slots", "fail_fast")]
 _EXIT_INTERRUPTED = 130
 _FILE = click.Path(dir_okay=False, path_type=Path)
-_SHOWN_CHARACTERS = 120
 # CI systems obey ##[...], ##vso[...] and ##teamcity[...] in what a job prints.
 _CI_COMMAND = re.compile(r"##(?=\w*\[)")
 
@@ -68,11 +68,11 @@ def smoke(ctx: click.Context, /, junit_xml: Path | None, json_file: Path | None,
     Exit code 0: all passed; 1: the demo is broken; 2: it could not be run (device, set-up, wrong use).
     """
     logging.basicConfig(level=logging.ERROR, format="demo-api: %(message)s")
-    begun = time.monotonic()
+    started = time.monotonic()
     try:
         _make_room(junit_xml, json_file)
         checks, code = _run(options)
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
         _write(junit_xml, json_file, checks, code, seconds)
     except DemoApiError as error:
         click.echo(f"demo-api: {error}\n{error.next_step}", err=True)
@@ -82,8 +82,8 @@ def smoke(ctx: click.Context, /, junit_xml: Path | None, json_file: Path | None,
         logger.error("the smoke test itself failed: %s", error, exc_info=not isinstance(error, OSError))
         ctx.exit(EXIT_COULD_NOT_RUN)
     counts = Counter(check.status for check in checks)
-    told = ", ".join(f"{counts[status]} {status}" for status in (PASSED, FAILED, COULD_NOT_RUN) if counts[status])
-    click.echo(f"{told}, in {seconds:.1f} s")
+    summary = ", ".join(f"{counts[status]} {status}" for status in (PASSED, FAILED, COULD_NOT_RUN) if counts[status])
+    click.echo(f"{summary}, in {seconds:.1f} s")
     ctx.exit(code)
 
 
@@ -98,9 +98,9 @@ def _run(options: dict[str, Any]) -> tuple[list[Check], int]:
     deadline, interrupted = Deadline(max_seconds), threading.Event()
     if url:
         server.stop_on_signals(interrupted.set, lambda: None)
-        checks = _tell(ask_server(entries, asked, url, deadline, interrupted, key=Settings.load().key))
+        checks = _print(ask_server(entries, asked, url, deadline, interrupted, key=Settings.load().key))
     else:
-        checks = _tell(_ask_here(Settings.load(options), entries, asked, deadline, interrupted))
+        checks = _print(_ask_here(Settings.load(options), entries, asked, deadline, interrupted))
     ordered = sorted(checks, key=lambda check: entries.index(check.entry))  # batches need not be in the file's order
     return ordered, _EXIT_INTERRUPTED if interrupted.is_set() else exit_code(ordered)
 
@@ -128,17 +128,18 @@ def _ask_here(
         yield from ask_demo(entries, asked, demo, deadline, tell)
 
 
-def _tell(checks: Iterable[Check]) -> list[Check]:
+def _print(checks: Iterable[Check]) -> list[Check]:
     """Prints a line for each, as soon as it is known."""
-    told = []
+    shown = []
     for check in checks:
-        click.echo(f"{check.status:13}  {_shown(_line(check))}")
-        told.append(check)
-    return told
+        line = _CI_COMMAND.sub(r"#\\x23", visible(_line(check)))
+        click.echo(f"{check.status:13}  {line}")
+        shown.append(check)
+    return shown
 
 
 def _line(check: Check) -> str:
-    prompt, reply = _shortened(check.entry.prompt), check.reply
+    prompt, reply = shortened(check.entry.prompt), check.reply
     if reply.response is None:
         return f"{prompt}  {' '.join(check.reasons)}"
     figures = [
@@ -150,21 +151,11 @@ def _line(check: Check) -> str:
         )
         if value is not None
     ]
-    return "  ".join([prompt, *check.reasons, f"[{', '.join(figures)}]", _shortened(reply.response)])
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
-
-
-def _shown(text: str) -> str:
-    """The text on one line, with whatever a terminal or a CI system might obey shown as Python writes it."""
-    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
-    return _CI_COMMAND.sub(r"#\\x23", text)
+    return "  ".join([prompt, *check.reasons, f"[{', '.join(figures)}]", shortened(reply.response)])
 
 
 def _make_room(*reports: Path | None) -> None:
-    """So that a report that cannot be written is told at once, and an old one is never taken for this one's."""
+    """Removes old reports, which must not be taken for new ones, and fails early where none can be written."""
     for path in filter(None, reports):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,18 +169,7 @@ def _make_room(*reports: Path | None) -> None:
 
 def _write(junit_xml: Path | None, json_file: Path | None, checks: Sequence[Check], code: int, seconds: float) -> None:
     if junit_xml:
-        junit.write(junit_xml, "demo-api smoke", [_case(check) for check in checks], seconds=seconds)
+        junit.write(junit_xml, checks, seconds=seconds)
     if json_file:
         report = {"exit_code": code, "seconds": round(seconds, 3), "prompts": [check.as_dict() for check in checks]}
         json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="ascii")
-
-
-def _case(check: Check) -> junit.Case:
-    reason = " ".join(check.reasons)
-    return junit.Case(
-        name=_shortened(check.entry.prompt.replace("\n", " ")),
-        seconds=check.reply.time_seconds or 0.0,
-        failure=reason if check.status == FAILED else None,
-        error=reason if check.status == COULD_NOT_RUN else None,
-        output=check.reply.response or "",
-    )

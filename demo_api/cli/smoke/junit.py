@@ -9,59 +9,45 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from xml.etree import ElementTree  # to write, and not to read # nosec B405
 
+from demo_api.cli.smoke.checks import COULD_NOT_RUN, FAILED, Check
+from demo_api.cli.visible import shortened
+
 # What XML 1.0 allows, without the control characters that it allows but advises against, and without the carriage
 # return, which every reader turns into a newline.
 _FORBIDDEN = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010fffd]")
+_SUITE = "demo-api smoke"
+_KINDS = {FAILED: "failure", COULD_NOT_RUN: "error"}
 
 
-@dataclass(frozen=True)
-class Case:
-    """One test case.
-
-    Attributes:
-        name: one with a name that was there before gets a number, because CI systems tell cases apart by their names.
-        seconds: wall time; cases that ran together have the same.
-        failure: why what is tested is broken; None if it is not.
-        error: why it could not be tested; None if it was.
-        output: shown with the case, whatever became of it.
-    """
-
-    name: str
-    seconds: float
-    failure: str | None = None
-    error: str | None = None
-    output: str = ""
-
-
-def write(path: Path, suite: str, cases: Sequence[Case], *, seconds: float) -> None:
-    """Writes the report.
+def write(path: Path, checks: Sequence[Check], *, seconds: float) -> None:
+    """Writes the report: one test suite, with a case for each check.
 
     Args:
-        suite: the name of the one test suite in it.
         seconds: wall time of all together.
 
     Raises:
         OSError: it cannot be written.
     """
+    kinds = [_KINDS.get(check.status) for check in checks]
     counts = {
-        "tests": str(len(cases)),
-        "failures": str(sum(case.failure is not None for case in cases)),
-        "errors": str(sum(case.error is not None for case in cases)),
+        "tests": str(len(checks)),
+        "failures": str(kinds.count("failure")),
+        "errors": str(kinds.count("error")),
+        "time": f"{seconds:.3f}",
     }
-    root = ElementTree.Element("testsuites", {"name": suite, **counts, "time": f"{seconds:.3f}"})
+    root = ElementTree.Element("testsuites", {"name": _SUITE, **counts})
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
-    attributes = {"name": suite, **counts, "skipped": "0", "time": f"{seconds:.3f}", "timestamp": now}
-    element = ElementTree.SubElement(root, "testsuite", attributes)
+    suite = ElementTree.SubElement(root, "testsuite", {"name": _SUITE, **counts, "skipped": "0", "timestamp": now})
     seen: Counter[str] = Counter()
-    for case in cases:
-        seen[case.name] += 1
-        number = f" ({seen[case.name]})" if seen[case.name] > 1 else ""
-        _add(element, case, suite, legal(case.name) + number)
+    for check in checks:
+        name = shortened(check.entry.prompt.replace("\n", " "))
+        seen[name] += 1
+        number = f" ({seen[name]})" if seen[name] > 1 else ""  # CI systems tell cases apart by their names
+        _add(suite, legal(name) + number, check)
     ElementTree.indent(root)
     path.write_bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
 
@@ -71,12 +57,14 @@ def legal(text: str) -> str:
     return _FORBIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
-def _add(suite: ElementTree.Element, case: Case, classname: str, name: str) -> None:
-    attributes = {"classname": classname, "name": name, "time": f"{case.seconds:.3f}"}
-    element = ElementTree.SubElement(suite, "testcase", attributes)
-    for kind, reason in (("failure", case.failure), ("error", case.error)):
-        if reason is not None:
-            problem = ElementTree.SubElement(element, kind, {"message": legal(reason), "type": kind})
-            problem.text = legal(f"{reason}\n{case.output}")  # GitLab shows the text, others the message
-    if case.output:
-        ElementTree.SubElement(element, "system-out").text = legal(case.output)
+def _add(suite: ElementTree.Element, name: str, check: Check) -> None:
+    # Checks that ran together have the same time.
+    attributes = {"classname": _SUITE, "name": name, "time": f"{check.reply.time_seconds or 0.0:.3f}"}
+    case = ElementTree.SubElement(suite, "testcase", attributes)
+    kind, output = _KINDS.get(check.status), check.reply.response
+    if kind is not None:
+        reason = " ".join(check.reasons)
+        problem = ElementTree.SubElement(case, kind, {"message": legal(reason), "type": kind})
+        problem.text = legal(f"{reason}\n{output or ''}")  # GitLab shows the text, others the message
+    if output:
+        ElementTree.SubElement(case, "system-out").text = legal(output)

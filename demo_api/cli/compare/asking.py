@@ -10,10 +10,9 @@ import requests
 from pydantic import BaseModel, Field, ValidationError
 
 from demo_api.cli.compare.comparison import PARTS, SIDES, Replies, Reply
+from demo_api.client import Client, json_of, reason
 from demo_api.errors import BadRequest, DemoApiError
-from demo_api.web.keys import bearer
 
-_CONNECT_SECONDS = 10
 _HEALTH_SECONDS = 30
 _LONGEST_WORDS = 500
 
@@ -40,80 +39,21 @@ class _Answer(BaseModel):
     timing: dict[str, object] = Field(default_factory=dict)
 
 
-class Client:
-    """One of the two servers.
-
-    Args:
-        url: such as ``http://127.0.0.1:8080``.
-        timeout: seconds to wait for one answer.
-        key: the server's, if it has keys.
-
-    Attributes:
-        shown: the URL as it may be shown: without a password.
+def client_of(url: str, *, timeout: float, key: str | None) -> Client:
+    """The client of a server that a user names.
 
     Raises:
         BadRequest: the URL is none.
     """
-
-    def __init__(self, url: str, *, timeout: float, key: str | None = None) -> None:
-        try:
-            parts = urlsplit(url)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable:
-            raise BadRequest(f"{url} is no address of a server.", next_step="Give one such as http://127.0.0.1:8080.")
-        self._url = url.rstrip("/")
-        self.shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
-        self._timeout = timeout
-        self._headers = bearer(key)
-
-    def health(self) -> dict[str, object]:
-        """The body of ``GET /health``; empty where it is none.
-
-        Raises:
-            NoServer: nothing answers.
-        """
-        try:
-            body = self._send("GET", "/health", _HEALTH_SECONDS).json()
-        except requests.JSONDecodeError:
-            return {}
-        except requests.RequestException as error:
-            raise NoServer(f"There is no server at {self.shown}: {_reason(error)}.") from None
-        return body if isinstance(body, dict) else {}
-
-    def not_ready(self) -> str | None:
-        """Why it would accept no request now, in its own words; None if it would."""
-        try:
-            answer = self._send("GET", "/readyz", _HEALTH_SECONDS)
-        except requests.RequestException as error:
-            return _reason(error)
-        return None if answer.status_code == 200 else _words(answer)
-
-    def ask(self, fields: Mapping[str, object]) -> Reply:
-        """Sends one prompt to ``POST /chat`` and waits for its answer, or for the error."""
-        try:
-            answer = self._send("POST", "/chat", self._timeout, fields)
-        except requests.Timeout:
-            return Reply(error=f"It did not answer within {self._timeout:g} s.")
-        except requests.RequestException as error:
-            return Reply(error=f"It cannot be reached: {_reason(error)}.")
-        return _reply(answer) if answer.status_code == 200 else Reply(error=_words(answer))
-
-    def _send(
-        self, method: str, path: str, timeout: float, fields: Mapping[str, object] | None = None
-    ) -> requests.Response:
-        # A connection of its own for each: one that the server has closed meanwhile would look like a failure.
-        with requests.Session() as session:
-            session.trust_env = False  # a proxy of the environment is not meant for servers of one's own
-            return session.request(
-                method,
-                self._url + path,
-                json=fields,
-                headers=self._headers,
-                timeout=(_CONNECT_SECONDS, timeout),
-                allow_redirects=False,
-            )
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise BadRequest(f"{url} is no address of a server.", next_step="Give one such as http://127.0.0.1:8080.")
+    # A proxy of the environment is not meant for servers of one's own.
+    return Client(url, timeout=timeout, key=key, trust_env=False)
 
 
 def ask_all(
@@ -122,8 +62,8 @@ def ask_all(
     *,
     repeat: int,
     client: Callable[[str], Client],
-    one_at_a_time: bool = False,
-    progress: Progress = lambda side, number, total: None,
+    one_at_a_time: bool,
+    progress: Progress,
 ) -> tuple[dict[str, dict[str, object]], dict[str, list[Replies]]]:
     """Asks both servers every prompt.
 
@@ -139,17 +79,17 @@ def ask_all(
     Raises:
         NoServer: one of them is not there at all.
     """
-    asked = list(_turns(len(prompts), repeat, one_at_a_time))
+    turns = list(_turns(len(prompts), repeat, one_at_a_time))
     healths: dict[str, dict[str, object]] = {}
     replies: dict[str, list[list[Reply]]] = {side: [[] for _ in prompts] for side in SIDES}
     if not one_at_a_time:  # before a run of minutes on the one, it should be known that the other is there
-        healths = {side: client(side).health() for side in SIDES}
-    for number, (side, prompt) in enumerate(asked, 1):
+        healths = {side: _health(client(side)) for side in SIDES}
+    for number, (side, prompt) in enumerate(turns, 1):
         server = client(side)
         if side not in healths:
-            healths[side] = server.health()
-        progress(side, number, len(asked))
-        replies[side][prompt].append(server.ask({"prompt": prompts[prompt], **parameters}))
+            healths[side] = _health(server)
+        progress(side, number, len(turns))
+        replies[side][prompt].append(_ask(server, {"prompt": prompts[prompt], **parameters}))
     return healths, {side: [Replies(each) for each in replies[side]] for side in SIDES}
 
 
@@ -161,6 +101,35 @@ def _turns(prompts: int, repeat: int, one_at_a_time: bool) -> Iterator[tuple[str
     return (
         (side, prompt) for number, prompt in rounds for side in (SIDES if (number + prompt) % 2 == 0 else SIDES[::-1])
     )
+
+
+def _health(client: Client) -> dict[str, object]:
+    """The body of ``GET /health``; empty where it is none."""
+    try:
+        body = json_of(client.send("GET", "/health", timeout=_HEALTH_SECONDS))
+    except requests.RequestException as error:
+        raise NoServer(f"There is no server at {client.url}: {reason(error)}.") from None
+    return body if isinstance(body, dict) else {}
+
+
+def not_ready(client: Client) -> str | None:
+    """Why a server would accept no request now, in its own words; None if it would."""
+    try:
+        answer = client.send("GET", "/readyz", timeout=_HEALTH_SECONDS)
+    except requests.RequestException as error:
+        return reason(error)
+    return None if answer.status_code == 200 else _words(answer)
+
+
+def _ask(client: Client, fields: Mapping[str, object]) -> Reply:
+    """Sends one prompt to ``POST /chat`` and waits for its answer, or for the error."""
+    try:
+        answer = client.send("POST", "/chat", fields)
+    except requests.Timeout:
+        return Reply(error=f"It did not answer within {client.timeout:g} s.")
+    except requests.RequestException as error:
+        return Reply(error=f"It cannot be reached: {reason(error)}.")
+    return _reply(answer) if answer.status_code == 200 else Reply(error=_words(answer))
 
 
 def _reply(answer: requests.Response) -> Reply:
@@ -176,7 +145,7 @@ def _reply(answer: requests.Response) -> Reply:
         tokens=body.tokens_generated,
         tokens_per_second=body.tokens_per_second,
         ttft_ms=_number(body.timing.get("ttft_ms")),
-        parts={name: told for name in PARTS if (told := _number(body.timing.get(f"{name}_seconds"))) is not None},
+        parts={name: value for name in PARTS if (value := _number(body.timing.get(f"{name}_seconds"))) is not None},
         engine=body.engine,
         model=body.model,
         device=body.device,
@@ -191,22 +160,9 @@ def _number(value: object) -> float | None:
 
 def _words(answer: requests.Response) -> str:
     """What an answer that is no success says: our errors' sentences, or the beginning of whatever it is."""
-    try:
-        body = answer.json()
-    except requests.JSONDecodeError:
-        body = None
+    body = json_of(answer)
     if isinstance(body, dict) and body.get("error"):
         said = f"{body['error']} {body.get('next_step') or ''}"
     else:
         said = " ".join(answer.text.split())[:_LONGEST_WORDS] or str(answer.reason)
     return f"{answer.status_code}: {said.strip()}"
-
-
-def _reason(error: requests.RequestException) -> str:
-    """The innermost reason: urllib3 wraps it several times."""
-    inner: BaseException = error
-    while (
-        wrapped := getattr(inner, "reason", None) or inner.__cause__ or inner.__context__
-    ) is not None and isinstance(wrapped, BaseException):
-        inner = wrapped
-    return (inner.strerror if isinstance(inner, OSError) else None) or str(inner) or type(inner).__name__
