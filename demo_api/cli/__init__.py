@@ -19,7 +19,7 @@ from demo_api.cli.smoke.command import smoke
 from demo_api.errors import BadRequest, DemoApiError, SetupError, ShuttingDown
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SETUP, EXIT_TIMED_OUT, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
-"""Exit codes beside 0; the README has the table."""
+"""Exit codes beside 0; docs/reference.md has the table."""
 
 
 class _Commands(click.Group):

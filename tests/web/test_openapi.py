@@ -15,7 +15,8 @@ import pytest
 import requests
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from support.doc_pages import README, error_family
+from support.doc_pages import PAGES as DOCS
+from support.doc_pages import REFERENCE, error_family
 from support.echo_engine import EchoEngine
 from support.echo_model import EchoModel
 from support.serving import Server, application
@@ -114,8 +115,8 @@ def test_every_route_is_described_and_every_description_has_a_route(
     assert any("/runs" in name for name in names) is (engine == "demo")
 
 
-def test_the_readme_has_no_route_that_is_not_there(settings: Callable[..., Settings]) -> None:
-    rows = re.findall(r"^\| `((?:GET|POST|PUT|DELETE) [^`]+)` \|", README, re.M)
+def test_the_reference_has_no_route_that_is_not_there(settings: Callable[..., Settings]) -> None:
+    rows = re.findall(r"^\| `((?:GET|POST|PUT|DELETE) [^`]+)` \|", DOCS[REFERENCE], re.M)
     assert sorted(rows) == endpoints(_app(settings, "demo"))
 
 
