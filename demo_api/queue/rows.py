@@ -85,32 +85,6 @@ def add_events(connection: Connection, new: Iterable[tuple[int, Event]]) -> None
         connection.execute(events.insert(), rows)
 
 
-def end(connection: Connection, row: RowMapping, result: Result, at: float, clock: float) -> Run:
-    """Gives a run its terminal value and its last event. Returns it as it is then."""
-    seconds = elapsed(row, at, clock)
-    ended = (
-        update(runs)
-        .where(runs.c.number == row["number"])
-        .values(
-            status=_status(result),
-            finished_at=at,
-            time_seconds=seconds,
-            announced_position=None,
-            result=from_result(result),
-        )
-    )
-    fresh = connection.execute(ended.returning(*runs.c)).mappings().one()
-    run = to_run(fresh)
-    add_events(connection, [(row["number"], Event("done", at))])
-    return run
-
-
-def _status(result: Result) -> str:
-    if result.failure is None:
-        return "succeeded"
-    return result.failure.code if result.failure.code in ("cancelled", "timed_out") else "failed"
-
-
 def position(connection: Connection, number: int) -> int:
     """The position in the queue of the waiting run with this number; 1 is the next."""
     ahead = select(func.count()).select_from(runs).where(runs.c.status == "queued", runs.c.number <= number)

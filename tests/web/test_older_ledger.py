@@ -12,7 +12,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, text
-from support.echo_engine import EchoEngine
+from support.echo_runner import EchoRunner
 from support.serving import Server
 from support.sse import events
 
@@ -82,7 +82,7 @@ def test_the_events_of_an_older_ledger_end_with_all_that_the_run_says(
     serve: Callable[..., Server], settings: Callable[..., Settings], status: str
 ) -> None:
     make_older_ledger(settings().state_dir / "ledger.db", status)
-    server = serve(settings(), EchoEngine(settings().state_dir))
+    server = serve(settings(), EchoRunner())
     record = server.get(f"/runs/{RUN_ID}").json()
     assert record["timing"]["warm"] == ("imports" if status == "succeeded" else "off")
     (_, first, _), (number, last, data) = events(f"{server.url}/runs/{RUN_ID}/events")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import requests
-from support.echo_engine import EchoEngine
+from support.echo_runner import EchoRunner
 from support.serving import Server
 from support.sse import events
 from support.waiting import pause, until, wait_for
@@ -24,7 +24,7 @@ class PausedServer:
     """A server whose engine keeps every batch until it is let go."""
 
     server: Server
-    engine: EchoEngine
+    engine: EchoRunner
 
     def post(self, path: str, body: object = None, **headers: str) -> requests.Response:
         return requests.post(f"{self.server.url}{path}", json=body, headers=headers, timeout=30)
@@ -44,7 +44,7 @@ class PausedServer:
 
 @pytest.fixture
 def paused(serve: Callable[..., Server], settings: Callable[..., Settings]) -> PausedServer:
-    engine = EchoEngine(settings().state_dir, paused=True)
+    engine = EchoRunner(paused=True)
     return PausedServer(serve(settings(max_queue=4), engine), engine)
 
 
@@ -337,7 +337,7 @@ def test_the_run_of_a_client_that_hangs_up_goes_on_and_is_found(paused: PausedSe
 
 @pytest.fixture
 def cancelling(serve: Callable[..., Server], settings: Callable[..., Settings]) -> Server:
-    return serve(settings(cancel_on_disconnect=True), EchoEngine(settings().state_dir, paused=True))
+    return serve(settings(cancel_on_disconnect=True), EchoRunner(paused=True))
 
 
 def test_the_run_of_a_client_that_hangs_up_is_cancelled_if_that_is_set(cancelling: Server) -> None:
@@ -380,7 +380,7 @@ def test_livez_and_readyz(paused: PausedServer) -> None:
 def test_a_device_that_has_failed_is_told_everywhere(
     serve: Callable[..., Server], settings: Callable[..., Settings]
 ) -> None:
-    engine = EchoEngine(settings().state_dir)
+    engine = EchoRunner()
     engine.suspect = "A child was killed."
     server = serve(settings(reset_command="false", max_queue=4), engine)
     server.chat("fail")
