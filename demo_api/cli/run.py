@@ -1,4 +1,4 @@
-"""Runs the demo once, without HTTP."""
+"""``demo-api run``: runs the demo once, without HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tells how the server is, and whether it would accept a request now: ``/health``, ``/livez`` and ``/readyz``."""
+"""``/health``, ``/livez`` and ``/readyz``: how the server is, and whether it would accept a request now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares the demo engine with the direct engine."""
+"""``demo-api compare``: compares the demo engine with the direct engine."""
 
 from __future__ import annotations
 

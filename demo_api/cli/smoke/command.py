@@ -1,4 +1,4 @@
-"""Tests the demo with a few prompts, for CI."""
+"""``demo-api smoke``: tests the demo with a few prompts, for CI."""
 
 from __future__ import annotations
 
