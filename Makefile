@@ -1,5 +1,5 @@
 # make serve   the demo over HTTP, on a real model: virtual environment, install, model, server
-# make test    all tests          make lint    ruff, mypy, bandit          make bench   the benchmarks
+# make test    all tests          make lint    ruff, mypy, bandit, import-linter          make bench   the benchmarks
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -26,6 +26,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml demo_api
+	$(BIN)/lint-imports --no-cache
 
 bench: $(VENV)/installed-dev
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,dev,bench]'

@@ -1,17 +1,175 @@
-"""The JSON that clients get of runs."""
+"""The JSON that clients get: its types, and the functions that make the bodies of runs.
+
+mypy checks the code against the types, and the OpenAPI document is generated from them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from typing import Annotated, Any, Literal, cast
 
-from typing_extensions import Unpack
+from pydantic import Field, GetPydanticSchema
+from typing_extensions import TypedDict, Unpack
 
-from demo_api.error_shapes import Facts
-from demo_api.errors import RunFailed
-from demo_api.messages import Answer, Failure, Result, Run
-from demo_api.shapes import Accepted, ChatAnswer, Done, Failed, OpenRun, RunRecord, Succeeded
+from demo_api.errors import Facts, RunFailed
+from demo_api.messages import STATUSES, Answer, DeviceName, EngineHealth, Failure, Model, Result, Run, Timing
+
+RunId = Annotated[str, Field(description="Names the run, and sorts by time.")]
+EngineName = Annotated[str, Field(description="Who answered.", json_schema_extra={"enum": ["demo", "direct"]})]
+Response = Annotated[str, Field(description="The model's answer.")]
+TokensGenerated = Annotated[
+    int | None, Field(description="Tokens of the response, the end-of-sequence token not counted.")
+]
+PromptTokens = Annotated[
+    int | None, Field(description="Tokens of the prompt with its template; only the direct engine knows.")
+]
+FinishReason = Annotated[
+    str | None, Field(description="`stop`: the model ended its answer; `length`: it reached `max_tokens`.")
+]
+Note = Annotated[str | None, Field(description="A sentence, where a figure could not be had.")]
+When = Annotated[str | None, Field(description="UTC, such as 2026-11-22T18:41:26.123Z; null when not yet.")]
+Seconds = Annotated[float | None, Field(description="Accepted to finished; null before that.")]
+ExitCode = Annotated[
+    int | None, Field(description="The child's; negative is the signal that ended it; null where there was none.")
+]
+RunCode = Annotated[str, Field(description="What happened; docs/errors.md has what helps.")]
+Figures = Annotated[dict[str, Any], GetPydanticSchema(lambda _source, handler: handler(Timing))]
+"""A ``Timing``, as a dictionary."""
+
+
+class Status(TypedDict):
+    """One word."""
+
+    status: str
+
+
+class ChatAnswer(TypedDict):
+    """An answer, with its timing. What is not known is null."""
+
+    success: Literal[True]
+    prompt: Annotated[str, Field(description="Yours.")]
+    response: Response
+    output: Annotated[
+        str | None,
+        Field(
+            description="All that the child printed: the demo's log, then pytest's report; the middle of more than "
+            "1 MiB is left out. Null on the direct engine."
+        ),
+    ]
+    tokens_generated: TokensGenerated
+    time_seconds: Annotated[float, Field(description="What you waited for, the line included.")]
+    tokens_per_second: Annotated[float | None, Field(description="`tokens_generated` / `time_seconds`.")]
+    run_id: RunId
+    engine: EngineName
+    model: Model
+    device: DeviceName
+    finish_reason: FinishReason
+    note: Note
+    timing: Figures
+
+
+class _Run(TypedDict):
+    run_id: RunId
+    status: Annotated[str, Field(description="The last four are for good.", json_schema_extra={"enum": list(STATUSES)})]
+    position: Annotated[
+        int | None, Field(description="Its place in the line, 1 for the next; null when it does not wait.")
+    ]
+    prompt: Annotated[str, Field(description="What was asked; so are the next four.")]
+    max_tokens: int
+    temperature: Annotated[float | None, Field(description="Null is the demo's default, 0.7.")]
+    top_p: float
+    seed: int | None
+    attempts: Annotated[int, Field(description="How often it was given to a child.")]
+    accepted_at: When
+    started_at: When
+    finished_at: When
+    time_seconds: Seconds
+    engine: EngineName
+
+
+class Succeeded(TypedDict):
+    """How a run ended that has an answer."""
+
+    success: Literal[True]
+    response: Response
+    prompt_tokens: PromptTokens
+    tokens_generated: TokensGenerated
+    tokens_per_second: Annotated[float | None, Field(description="`tokens_generated` / `time_seconds`.")]
+    finish_reason: FinishReason
+    note: Note
+    model: Model
+    device: DeviceName
+    timing: Figures
+
+
+class Failed(TypedDict):
+    """How a run ended that has no answer."""
+
+    success: Literal[False]
+    error: Annotated[str, Field(description="What is wrong, in one sentence.")]
+    code: RunCode
+    next_step: Annotated[str, Field(description="What to do about it.")]
+    exit_code: ExitCode
+    model: Model
+    device: DeviceName
+    timing: Figures
+
+
+class OpenRun(_Run):
+    """A run that waits or runs."""
+
+
+class SucceededRun(_Run, Succeeded):
+    """A run that has ended with an answer."""
+
+
+class FailedRun(_Run, Failed):
+    """A run that has ended without an answer."""
+
+
+RunRecord = OpenRun | SucceededRun | FailedRun
+
+
+class _Runs(TypedDict):
+    runs: Annotated[list[RunRecord], Field(description="One for each prompt, in their order.")]
+
+
+class AcceptedRun(OpenRun, _Runs):
+    """What was accepted: the fields of the first run, and every run in `runs`."""
+
+    success: Literal[True]
+
+
+class RepeatedRun(SucceededRun, _Runs):
+    """As an accepted run; it was accepted before, with the same Idempotency-Key, and has ended with an answer."""
+
+
+class RepeatedFailedRun(FailedRun, _Runs):
+    """As an accepted run; it was accepted before, with the same Idempotency-Key, and has ended without an answer."""
+
+
+Accepted = AcceptedRun | RepeatedRun | RepeatedFailedRun
+
+
+class RunPage(TypedDict):
+    """Runs, the newest first."""
+
+    runs: list[RunRecord]
+    next: Annotated[str | None, Field(description="The path of the following page; null on the last one.")]
+
+
+class BriefHealth(TypedDict):
+    """How the server is, for who has no key."""
+
+    status: Literal["healthy", "starting", "unhealthy"]
+    note: Annotated[str, Field(description="What to expect, or what is wrong and what to do about it.")]
+    engine: EngineName
+
+
+class Health(EngineHealth, BriefHealth):
+    """How the server is."""
 
 
 def answer(run: Run, *, engine: str, output: str | None, seconds: float) -> ChatAnswer:
@@ -25,7 +183,7 @@ def answer(run: Run, *, engine: str, output: str | None, seconds: float) -> Chat
         RunFailed: the run did not succeed.
     """
     seconds = round(seconds, 3)
-    result, given = check(run, seconds=seconds)
+    result, given = answered(run, seconds=seconds)
     tokens = given.tokens_generated
     return {
         "success": True,
@@ -45,71 +203,37 @@ def answer(run: Run, *, engine: str, output: str | None, seconds: float) -> Chat
     }
 
 
-def check(run: Run, *, seconds: float) -> tuple[Result, Answer]:
+def answered(run: Run, *, seconds: float) -> tuple[Result, Answer]:
     """The result of a run that has ended, and its answer.
+
+    Args:
+        seconds: what the client waited for.
 
     Raises:
         RunFailed: the run did not succeed.
     """
     result = _result(run)
-    if result.failure is not None or result.answer is None:
-        facts: Facts = {"run_id": run.run_id, "exit_code": result.exit_code, "time_seconds": round(seconds, 3)}
-        raise _failed(result, **facts)
+    if result.answer is None:
+        raise _failed(result, run_id=run.run_id, exit_code=result.exit_code, time_seconds=round(seconds, 3))
     return result, result.answer
 
 
 def record(run: Run, engine: str) -> RunRecord:
     """What ``GET /runs/{id}`` says of a run, whatever its status."""
-    body = _open(run, engine)
     if not run.ended:
-        return body
-    ending = _ending(run)
-    if ending["success"]:  # for mypy, which then knows which of the two it is
-        return {**body, **ending}
-    return {**body, **ending}
+        return _open(run, engine)
+    # mypy checks the two parts, but does not know how to add one of two types.
+    return cast(RunRecord, {**_open(run, engine), **ending(run)})
 
 
 def accepted(runs: Sequence[Run], engine: str) -> Accepted:
     """What ``POST /runs`` answers; runs that were accepted before may have ended already."""
-    first, records = runs[0], [record(run, engine) for run in runs]
-    body = _open(first, engine)
-    if not first.ended:
-        return {"success": True, **body, "runs": records}
-    ending = _ending(first)
-    if ending["success"]:
-        return {**body, **ending, "runs": records}
-    return {**body, **ending, "runs": records}
+    records = [record(run, engine) for run in runs]
+    return cast(Accepted, {"success": True, **records[0], "runs": records})
 
 
-def done(run: Run) -> Done:
-    """What the last event of a run says."""
-    ending = _ending(run)
-    if ending["success"]:
-        return {"status": run.status, "time_seconds": run.time_seconds, **ending}
-    return {"status": run.status, "time_seconds": run.time_seconds, **ending}
-
-
-def _open(run: Run, engine: str) -> OpenRun:
-    request = run.request
-    return {
-        "run_id": run.run_id,
-        "status": run.status,
-        "position": run.position,
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "seed": request.seed,
-        "prompt": request.prompt,
-        "attempts": run.attempts,
-        "accepted_at": _iso(run.accepted_at),
-        "started_at": _iso(run.started_at),
-        "finished_at": _iso(run.finished_at),
-        "time_seconds": run.time_seconds,
-        "engine": engine,
-    }
-
-
-def _ending(run: Run) -> Succeeded | Failed:
+def ending(run: Run) -> Succeeded | Failed:
+    """How a run ended."""
     result = _result(run)
     timing = dataclasses.asdict(result.timing)
     if result.answer is None:
@@ -139,8 +263,28 @@ def _ending(run: Run) -> Succeeded | Failed:
     }
 
 
+def _open(run: Run, engine: str) -> OpenRun:
+    request = run.request
+    return {
+        "run_id": run.run_id,
+        "status": run.status,
+        "position": run.position,
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": request.seed,
+        "prompt": request.prompt,
+        "attempts": run.attempts,
+        "accepted_at": _iso(run.accepted_at),
+        "started_at": _iso(run.started_at),
+        "finished_at": _iso(run.finished_at),
+        "time_seconds": run.time_seconds,
+        "engine": engine,
+    }
+
+
 def _result(run: Run) -> Result:
-    return run.result or Result(run.run_id, failure=Failure("no_answer", "The run ended without an answer."))
+    return run.result or Result(run.run_id)
 
 
 def _failed(result: Result, **facts: Unpack[Facts]) -> RunFailed:

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import requests
 
-from demo_api.shapes import Accepted, ChatAnswer, Health, RunRecord
+from demo_api.bodies import Accepted, ChatAnswer, Health, RunRecord
 
 _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 45.0  # of a stream that is alive: the server sends a comment every 15

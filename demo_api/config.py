@@ -298,7 +298,7 @@ class Settings(BaseModel):
 
 
 def setting_names() -> list[str]:
-    """The settings' names, in the order of the README's table."""
+    """The settings' names, in the order of the table in docs/reference.md."""
     return [name for name in Settings.model_fields if name != "inherited"]
 
 

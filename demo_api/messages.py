@@ -1,23 +1,31 @@
-"""What travels between the parts: the request, the batch, what a transcript says, events and results."""
+"""The values that travel between the rooms: requests, runs, batches, events, results, and what an engine is like."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, TypeVar
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
-from pydantic_core import from_json
-
-from demo_api.errors import BadRequest
+from typing_extensions import NotRequired, TypedDict
 
 MAX_PROMPT_CHARACTERS = 32_768
 MAX_TOKENS = 2048
 MAX_PROMPTS = 32
 
-_EXAMPLE = 'Send a JSON object such as {"prompt": "What is 2+2?"}.'
+STATUSES = ("queued", "running", "succeeded", "failed", "cancelled", "timed_out")
+"""What a run can be; the last four are final."""
+
+PHASES = ("startup", "load", "prefill_compile", "prefill", "decode_compile", "decode", "output")
+"""The parts of a child's work, in order."""
+
+DEVICE_STATES = ("free", "busy", "suspect", "resetting", "failed")
+"""What a device can be, the best first. ``suspect``: a child may have left it open; ``failed``: no reset helped."""
+
+Model = Annotated[str | None, Field(description="The model, as the demo calls it; null where it did not say.")]
+DeviceName = Annotated[str | None, Field(description="The device, as the demo calls it; null where it did not say.")]
 
 
 def not_blank(prompt: str) -> str:
@@ -81,85 +89,41 @@ class Requests(_Sampling):
     prompts: list[Prompt] = Field(min_length=1, max_length=MAX_PROMPTS)
 
 
-_Model = TypeVar("_Model", bound=BaseModel)
+@dataclass(frozen=True)
+class Turn:
+    """One message of a conversation.
 
-
-def parse_request(body: bytes | str) -> Request:
-    """Reads a request from JSON text.
-
-    Raises:
-        BadRequest: not JSON, not an object, an unknown field, a wrong type, or a value out of range;
-            ``fields["field"]`` names the field where there is one.
+    Attributes:
+        role: ``system``, ``user`` or ``assistant``.
+        content: its text.
     """
-    return parse_body(Request, body)
+
+    role: str
+    content: str
 
 
-def parse_requests(body: bytes | str) -> list[Request]:
-    """As ``parse_request``, for a body that has either ``prompt``, or ``prompts``: a list of 1 to 32."""
-    if not _has_prompts(body):
-        return [parse_body(Request, body)]
-    asked = parse_body(Requests, body)
-    sampling = asked.model_dump(exclude={"prompts"}, exclude_unset=True)
-    return [Request(prompt=prompt, **sampling) for prompt in asked.prompts]
+@dataclass(frozen=True)
+class Question:
+    """What a model is to answer.
 
+    Attributes:
+        request: the sampling and the most tokens; ``request.prompt`` is the last turn, or the raw text.
+        turns: the whole conversation, the last turn is the user's; empty for text that is to be continued as it is,
+            without the chat template.
+    """
 
-def check_request(fields: Mapping[str, object]) -> Request:
-    """As ``parse_request``, from values that are Python's already."""
-    try:
-        return Request.model_validate(fields)
-    except ValidationError as error:
-        raise _bad_request(error, Request) from None
+    request: Request
+    turns: Sequence[Turn]
 
-
-def parse_body(model: type[_Model], body: bytes | str) -> _Model:
-    """Reads JSON text as a model. Raises BadRequest as ``parse_request`` does."""
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        raise _bad_request(error, model) from None
-
-
-def _has_prompts(body: bytes | str) -> bool:
-    try:
-        fields = from_json(body)
-    except ValueError:
-        return False
-    return isinstance(fields, dict) and "prompts" in fields
-
-
-def _bad_request(error: ValidationError, model: type[BaseModel]) -> BadRequest:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    kind, place = first["type"], first["loc"]
-    name = str(place[0])[:100] + "".join(f"[{number}]" for number in place[1:]) if place else None
-    if kind == "json_invalid":
-        return BadRequest(f"The body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}.", next_step=_EXAMPLE)
-    if name is None:
-        return BadRequest("The body is not a JSON object.", next_step=_EXAMPLE)
-    if kind == "missing":
-        return BadRequest(f"The field '{name}' is missing.", next_step=f"Add '{name}' to the body.", field=name)
-    if kind == "extra_forbidden":
-        return BadRequest(
-            f"The field '{name}' is not known.",
-            next_step=f"Leave it out; the fields are {', '.join(sorted(model.model_fields))}.",
-            field=name,
-        )
-    reason = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return BadRequest(f"The field '{name}' is wrong: {reason}.", field=name)
-
-
-PHASES = ("startup", "load", "prefill_compile", "prefill", "decode_compile", "decode", "output")
-"""The parts of a child's work, in order."""
-
-DEVICE_STATES = ("free", "busy", "suspect", "resetting", "failed")
-"""What a device can be, the best first. ``suspect``: a child may have left it open; ``failed``: no reset helped."""
-
-STATUSES = ("queued", "running", "succeeded", "failed", "cancelled", "timed_out")
-"""What a run can be; the last four are for good."""
+    @classmethod
+    def of(cls, request: Request) -> Question:
+        """One prompt, as ``/chat`` has it."""
+        return cls(request, [Turn("user", request.prompt)])
 
 
 @dataclass(frozen=True)
 class Run:
-    """One accepted request, and what the ledger knows of it.
+    """One accepted request, and what is known of it.
 
     Attributes:
         run_id: unique, and sorts by time.
@@ -193,7 +157,7 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether its status is for good."""
+        """Whether its status is final."""
         return self.status not in ("queued", "running")
 
 
@@ -219,7 +183,7 @@ class Answer:
         response: the text, stripped as the demo strips it.
         tokens_generated: how many tokens were generated, the end-of-sequence token not counted; None where the
             transcript does not settle it.
-        prompt_tokens: of the prompt with its template; None where nobody told.
+        prompt_tokens: of the prompt with its template; None where it is not counted.
     """
 
     response: str
@@ -256,10 +220,11 @@ class Event:
     """One thing that happened in a run.
 
     Attributes:
-        kind: ``phase``, ``progress`` or ``text``.
-        at: Unix seconds on the child's clock; None where the child did not say.
-        data: ``{"phase": name}``, ``{"iteration": n, "tokens_per_second_per_user": x}`` or
-            ``{"user": i, "tail": text}`` (the last characters of prompt and answer, newlines as spaces).
+        kind: ``queued``, ``started``, ``phase``, ``progress``, ``text``, and at the end ``done``.
+        at: Unix seconds, of a child's events on its clock; None where the child did not say.
+        data: ``{"phase": name}``, ``{"iteration": n, "tokens_per_second_per_user": x}`` and so on. Of ``text`` a child
+            gives ``{"user": i, "tail": text}`` (the last characters of prompt and answer, newlines as spaces), and a
+            run ``{"added": text}``. Of ``done`` it is empty: the run itself says how it ended.
     """
 
     kind: str
@@ -341,3 +306,45 @@ class Outcome:
     results: Sequence[Result]
     suspect: str | None = None
     again: bool = False
+
+
+class Queue(TypedDict):
+    """The line before the engine."""
+
+    waiting: int
+    running: int
+    limit: Annotated[int, Field(description="How many may wait.")]
+    slots: NotRequired[Annotated[int, Field(description="How many the direct engine answers at the same time.")]]
+
+
+class DeviceHealth(TypedDict):
+    """A device, as `/health` tells of it."""
+
+    name: DeviceName
+    state: Annotated[str, Field(json_schema_extra={"enum": list(DEVICE_STATES)})]
+    reason: Annotated[str | None, Field(description="Why it is in doubt, or has failed; null where it is well.")]
+    since: Annotated[float | None, Field(description="Unix seconds; null where it was always so.")]
+    warm: Annotated[str, Field(description="What a waiting child has done: `imports`; `off` where none waits.")]
+
+
+class ModelPlace(TypedDict, total=False):
+    """Where the model is: one of the two, by what its demo reads."""
+
+    llama_dir: str
+    hf_model: str
+
+
+class ModelHealth(ModelPlace):
+    """The model, as `/health` tells of it."""
+
+    model: Model
+    model_loaded: Annotated[bool, Field(description="Whether it is in memory now.")]
+    settings: NotRequired[Annotated[dict[str, Any], Field(description="For `demo-api compare`.")]]
+
+
+class EngineHealth(ModelHealth):
+    """What `/health` says beside the status."""
+
+    queue: Queue | None
+    device: Annotated[DeviceHealth | None, Field(description="The best one; null before the model is in memory.")]
+    devices: list[DeviceHealth]

@@ -12,7 +12,7 @@ from demo_api.demo import command, home
 from demo_api.demo.command import LaunchSpec
 from demo_api.demo.home import ResolvedDemo
 from demo_api.demo.progress import BatchProgress, Listener
-from demo_api.demo.results import End, Timestamp, doubt, stopped
+from demo_api.demo.results import Timestamp, doubt, results_of, stopped
 from demo_api.demo.run_folder import RunFolder
 from demo_api.demo.warm_child import WarmChild
 from demo_api.errors import SetupError
@@ -183,11 +183,16 @@ class DemoRunner:
     def _outcome(
         self, demo: ResolvedDemo, progress: BatchProgress, ended: Ended, folder: RunFolder, *, spawned: Timestamp
     ) -> Outcome:
-        batch, reading = progress.batch, progress.reader.finish(ended.exit_code)
-        model = reading.demo_model or demo.model_name
-        end = End(self._settings, reading, ended, spawned, progress.started, model, folder.path, batch.claimed_at)
-        results = [end.result(run, place) for place, run in enumerate(batch.runs)]
-        return Outcome(results, suspect=end.doubt(results[0]))
+        return results_of(
+            progress.batch,
+            progress.reader.finish(ended.exit_code),
+            ended,
+            self._settings,
+            spawned=spawned,
+            started=progress.started,
+            model=demo.model_name,
+            folder=folder.path,
+        )
 
     def _spawn(self, spec: LaunchSpec, folder: RunFolder, lock: Lock, *, waits: bool = False) -> Child:
         return Child(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from support.demo_homes import make_home
-from support.echo_engine import EchoEngine
 from support.echo_model import EchoModel
+from support.echo_runner import EchoRunner
 from support.serving import Server, clean_environ, serving
 from support.stranger import strangers
 
@@ -73,7 +73,7 @@ def server_of_each_engine(
 ) -> Server:
     """A server of each engine, with a hand-written model that echoes."""
     if request.param == "demo":
-        return serve(settings(max_queue=1000), EchoEngine(settings().state_dir))
+        return serve(settings(max_queue=1000), EchoRunner())
     chosen = settings(engine="direct")
     direct = DirectEngine(EchoModel(), chosen)
     direct.start()

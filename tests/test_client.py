@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 import requests
 from support.cutting_proxy import CuttingProxy
-from support.echo_engine import EchoEngine
+from support.echo_runner import EchoRunner
 from support.serving import Server
 from support.waiting import wait_for
 
@@ -23,7 +23,7 @@ class Line:
     """A server behind proxies that lose connections."""
 
     server: Server
-    engine: EchoEngine
+    engine: EchoRunner
     proxies: list[CuttingProxy] = field(default_factory=list)
 
     def client(self, *cuts: bytes) -> Client:
@@ -33,7 +33,7 @@ class Line:
 
 @pytest.fixture
 def line(serve: Callable[..., Server], settings: Callable[..., Settings]) -> Iterator[Line]:
-    engine = EchoEngine(settings().state_dir)
+    engine = EchoRunner()
     made = Line(serve(settings(max_queue=2), engine), engine)
     yield made
     for proxy in made.proxies:

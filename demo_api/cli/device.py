@@ -1,4 +1,4 @@
-"""Sees, resets and clears the devices."""
+"""``demo-api device``: shows, resets and clears the devices."""
 
 from __future__ import annotations
 

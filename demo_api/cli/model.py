@@ -1,4 +1,4 @@
-"""Gets the small model of the CPU edition, and finds it."""
+"""``demo-api model``: downloads the small model of the CPU edition, and says where it is."""
 
 from __future__ import annotations
 

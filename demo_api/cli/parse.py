@@ -1,4 +1,4 @@
-"""Reads what a run of the demo printed."""
+"""``demo-api parse``: reads what a run of the demo printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the demo once, without HTTP."""
+"""``demo-api run``: runs the demo once, without HTTP."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from rich.console import Console
 from rich.text import Text
 
 from demo_api import bodies
+from demo_api.bodies import ChatAnswer
 from demo_api.cli.options import OF_SERVERS, flags_of
 from demo_api.config import Settings, flag_names
 from demo_api.demo.run_folder import RunFolder
 from demo_api.devices.local_run import LocalRun
 from demo_api.errors import DemoApiError
-from demo_api.messages import Event, check_request
-from demo_api.shapes import ChatAnswer
+from demo_api.messages import Event
 from demo_api.web import server
+from demo_api.web.parse import check_request
 
 _RUN_SETTINGS = [name for name in flag_names() if name not in OF_SERVERS]
 

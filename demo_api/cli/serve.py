@@ -1,4 +1,4 @@
-"""Serves an engine over HTTP."""
+"""``demo-api serve``: serves an engine over HTTP."""
 
 from __future__ import annotations
 

@@ -10,8 +10,7 @@ from demo_api.demo.command import DEFAULT_TEMPERATURE, sequence_limit
 from demo_api.demo.home import ResolvedDemo
 from demo_api.demo.run_folder import check_state_folder
 from demo_api.errors import BadRequest
-from demo_api.messages import Request
-from demo_api.shapes import ModelHealth
+from demo_api.messages import ModelHealth, Request
 
 
 class Capabilities:

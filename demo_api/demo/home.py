@@ -14,7 +14,7 @@ from demo_api.config import Settings
 from demo_api.cpu_demo.models.tt_transformers.tt.gguf import read_metadata
 from demo_api.demo import small_model as weights
 from demo_api.errors import SetupError
-from demo_api.shapes import ModelPlace
+from demo_api.messages import ModelPlace
 
 SELECTING = ("demo_home", "python", "llama_dir", "hf_model", "model_dir")
 """The settings that select the demo, its interpreter and its model."""

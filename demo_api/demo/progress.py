@@ -36,7 +36,7 @@ class BatchProgress:
 
     def read(self, stream: str, chunk: bytes) -> None:
         """Takes in what the child has printed next."""
-        for event in self.reader.feed("stdout" if stream == "stdout" else "stderr", chunk):
+        for event in self.reader.feed(stream, chunk):
             self.test_started = True
             self._emit(event)
 

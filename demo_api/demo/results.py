@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 from demo_api.config import Settings
 from demo_api.errors import StorageFull
-from demo_api.messages import Failure, Result, Run, Timing
+from demo_api.messages import Batch, Failure, Outcome, Result, Run, Timing
 from demo_api.process.child import Ended
 from demo_api.transcript import Reading
 
 _NO_SPEED = "The demo gives no speed for a run of one decode iteration."
 
-_ROOM = 64 * 1024
+_LEAST_FREE_BYTES = 64 * 1024
 """With fewer bytes left on its disk, what a child printed has probably not all been kept."""
 
 
@@ -29,83 +29,49 @@ class Timestamp:
     monotonic: float = field(default_factory=time.monotonic)
 
 
-@dataclass(frozen=True)
-class End:
-    """All that is known when a batch's child has ended.
+def results_of(
+    batch: Batch,
+    reading: Reading,
+    ended: Ended,
+    settings: Settings,
+    *,
+    spawned: Timestamp,
+    started: Timestamp,
+    model: str,
+    folder: Path,
+) -> Outcome:
+    """What the end of a batch's child means: a result for each run, and whether the device is in doubt.
 
-    Attributes:
-        spawned: when the child was.
-        begun: when its time began to be the batch's: when it was spawned, or told what to do, if it was held for that.
-        model: as the demo calls it, or as it is set.
-        folder: the batch's.
-        claimed_at: when the batch was claimed, ``time.monotonic()`` seconds.
+    Args:
+        reading: what the child printed.
+        spawned: when the child was spawned.
+        started: when the batch started: ``spawned`` itself, or when a child that waited was given the batch.
+        model: its name, where the demo has not printed one.
+        folder: where the child's output is.
     """
-
-    settings: Settings
-    reading: Reading
-    ended: Ended
-    spawned: Timestamp
-    begun: Timestamp
-    model: str
-    folder: Path
-    claimed_at: float
-
-    def result(self, run: Run, place: int) -> Result:
-        """The result of the run at this place of the batch."""
-        failure = self._failure()
-        answer = self.reading.answers[place] if failure is None else None
-        return Result(
+    failure = _failure(reading, ended, settings, folder)
+    timing = _timing(reading, ended, spawned, started)
+    results = []
+    for user, run in enumerate(batch.runs):
+        answer = reading.answers[user] if failure is None else None
+        result = Result(
             run_id=run.run_id,
             answer=answer,
             failure=failure,
-            timing=self._timing(run),
-            model=self.model,
-            device=self.reading.demo_device,
+            timing=replace(timing, queue_seconds=_queue_seconds(run, started.monotonic - batch.claimed_at)),
+            model=reading.demo_model or model,
+            device=reading.demo_device,
             finish_reason=_finish_reason(run, answer.tokens_generated) if answer else None,
-            exit_code=self.ended.exit_code,
-            log_folder=str(self.folder),
-            note=_NO_SPEED if answer and self.reading.iterations == 1 else None,
+            exit_code=ended.exit_code,
+            log_folder=str(folder),
+            note=_NO_SPEED if answer and reading.iterations == 1 else None,
         )
-
-    def doubt(self, result: Result) -> str | None:
-        """Why the device may not have been closed; None when every process had its time for that."""
-        crashed = result.failure is not None and result.failure.code == "crashed"
-        return doubt(self.ended) or (f"A child crashed with exit code {self.ended.exit_code}." if crashed else None)
-
-    def _failure(self) -> Failure | None:
-        if self.ended.stopped is not None:
-            return stopped(self.settings, self.ended.stopped)
-        failure = None if _divided_by_zero_after_answer(self.reading) else self.reading.error
-        if failure is not None and _is_full(self.folder):
-            sentence = f"The disk of the state folder is full, and the run failed: {failure.message}"
-            return Failure(StorageFull.code, sentence, StorageFull.next_step)
-        return failure
-
-    def _timing(self, run: Run) -> Timing:
-        spawned, begun, metrics = self.spawned, self.begun, self.reading.metrics
-        marks = [("startup", begun.wall), *((phase.name, phase.at) for phase in self.reading.phases)]
-        seconds = {
-            f"{name}_seconds": round(after - begin, 3)
-            for (name, begin), (_, after) in pairwise(marks)
-            if begin is not None and after is not None
-        }
-        # The wall clock may be set while a child waits: what lies before is not measured by it.
-        before = begun.monotonic - spawned.monotonic
-        name, begin = marks[-1]
-        if name == "output" and begin is not None:
-            seconds["teardown_seconds"] = round(begun.wall + self.ended.seconds - before - begin, 3)
-        waited = None if run.waited_seconds is None else run.waited_seconds + begun.monotonic - self.claimed_at
-        waiting_at = self.reading.waiting_at
-        ahead = before if waiting_at is None else min(waiting_at - spawned.wall, before)
-        return Timing(
-            warm="off" if begun is spawned else "imports",
-            startup_ahead_seconds=round(ahead, 3),
-            queue_seconds=waited and round(waited, 3),
-            ttft_ms=metrics.ttft_ms,
-            # The 2026 demo prints 0 where it had nothing to measure.
-            decode_tokens_per_second=metrics.tokens_per_second_per_user or None,
-            **seconds,
-        )
+        results.append(result)
+    # By what the child printed: the failure's code may be that of a full disk.
+    crashed = ended.stopped is None and reading.error is not None and reading.error.code == "crashed"
+    return Outcome(
+        results, suspect=doubt(ended) or (f"A child crashed with exit code {ended.exit_code}." if crashed else None)
+    )
 
 
 def doubt(ended: Ended) -> str | None:
@@ -133,9 +99,19 @@ def stopped(settings: Settings, reason: str) -> Failure:
     return Failure(reason, sentence)
 
 
+def _failure(reading: Reading, ended: Ended, settings: Settings, folder: Path) -> Failure | None:
+    if ended.stopped is not None:
+        return stopped(settings, ended.stopped)
+    failure = None if _divided_by_zero_after_answer(reading) else reading.error
+    if failure is not None and _is_full(folder):
+        sentence = f"The disk of the state folder is full, and the run failed: {failure.message}"
+        return Failure(StorageFull.code, sentence, StorageFull.next_step)
+    return failure
+
+
 def _is_full(folder: Path) -> bool:
     disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize < _ROOM
+    return disk.f_bavail * disk.f_frsize < _LEAST_FREE_BYTES
 
 
 def _divided_by_zero_after_answer(reading: Reading) -> bool:
@@ -158,3 +134,31 @@ def _finish_reason(run: Run, tokens: int | None) -> str | None:
     if tokens is None:
         return None
     return "length" if tokens >= run.request.max_tokens else "stop"
+
+
+def _timing(reading: Reading, ended: Ended, spawned: Timestamp, started: Timestamp) -> Timing:
+    """Where the time of the whole batch went."""
+    marks = [("startup", started.wall), *((phase.name, phase.at) for phase in reading.phases)]
+    seconds = {
+        f"{name}_seconds": round(after - begin, 3)
+        for (name, begin), (_, after) in pairwise(marks)
+        if begin is not None and after is not None
+    }
+    # The wall clock may be set while a child waits, so what came before the batch is measured by the monotonic one.
+    before = started.monotonic - spawned.monotonic
+    name, begin = marks[-1]
+    if name == "output" and begin is not None:
+        seconds["teardown_seconds"] = round(started.wall + ended.seconds - before - begin, 3)
+    ahead = before if reading.waiting_at is None else min(reading.waiting_at - spawned.wall, before)
+    return Timing(
+        warm="off" if started is spawned else "imports",
+        startup_ahead_seconds=round(ahead, 3),
+        ttft_ms=reading.metrics.ttft_ms,
+        # The 2026 demo prints 0 where it had nothing to measure.
+        decode_tokens_per_second=reading.metrics.tokens_per_second_per_user or None,
+        **seconds,
+    )
+
+
+def _queue_seconds(run: Run, since_claimed: float) -> float | None:
+    return None if run.waited_seconds is None else round(run.waited_seconds + since_claimed, 3)

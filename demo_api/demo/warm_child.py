@@ -84,4 +84,4 @@ class WarmChild:
         return doubt(ended)
 
     def _read(self, stream: str, chunk: bytes) -> None:
-        self._reader.feed("stdout" if stream == "stdout" else "stderr", chunk)
+        self._reader.feed(stream, chunk)

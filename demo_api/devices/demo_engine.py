@@ -10,10 +10,9 @@ from demo_api.config import Settings
 from demo_api.devices.batch_runner import BatchRunner
 from demo_api.devices.lock import devices_of
 from demo_api.devices.loop import DeviceLoop
-from demo_api.messages import Request, Run
+from demo_api.messages import DeviceHealth, Request, Run
 from demo_api.queue import Ledger
 from demo_api.queue.door import Demo, Door
-from demo_api.shapes import DeviceHealth
 
 
 class DemoEngine(Door):

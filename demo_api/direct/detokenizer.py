@@ -1,4 +1,4 @@
-"""Tokens to text as they come, never half a character."""
+"""Turns tokens into text as they come, never into half a character."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _INCOMPLETE = "\ufffd"
 
 
 class Detokenizer:
-    """Says what each token adds to the text of an answer.
+    """Finds what each token adds to the text of an answer.
 
     The whole answer is decoded for every token: what a token is worth can depend on those before it. For 2048 tokens
     that is about a millisecond a token at worst, of the ten or more that a token takes.
@@ -19,7 +19,7 @@ class Detokenizer:
         before: the tokens before the answer, for tokenizers that drop the space before the first word.
 
     Attributes:
-        text: all that was said.
+        text: all that was returned.
     """
 
     def __init__(self, decode: Callable[[list[int]], str], before: Sequence[int] = ()) -> None:
@@ -31,13 +31,13 @@ class Detokenizer:
     def add(self, token: int) -> str:
         """What this token adds; empty while a character lacks bytes."""
         self._tokens.append(token)
-        return self._say(self._decode(self._tokens).rstrip(_INCOMPLETE))
+        return self._added(self._decode(self._tokens).rstrip(_INCOMPLETE))
 
     def rest(self) -> str:
-        """What was held back, when no more tokens come: then it is no character, and U+FFFD stands for it."""
-        return self._say(self._decode(self._tokens))
+        """What was kept back, when no more tokens come: then it is no character, and U+FFFD stands for it."""
+        return self._added(self._decode(self._tokens))
 
-    def _say(self, decoded: str) -> str:
+    def _added(self, decoded: str) -> str:
         new = decoded[self._before + len(self.text) :]
         self.text += new
         return new

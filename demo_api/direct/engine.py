@@ -1,4 +1,4 @@
-"""The direct engine: a model that is loaded once, slots in which it answers, and a bounded line before them."""
+"""The direct engine: a model that is loaded once, slots in which it answers, and a bounded queue before them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from pathlib import Path
 
 from demo_api.config import Settings
 from demo_api.demo import home
-from demo_api.direct.answering import Answering
-from demo_api.direct.model import MAX_SEQ_LEN, Model, Question
+from demo_api.direct.model import MAX_SEQ_LEN, Model
+from demo_api.direct.run import DirectRun
 from demo_api.errors import BadRequest, DemoApiError, QueueFull, SetupError, ShuttingDown, Starting
-from demo_api.messages import Run
-from demo_api.shapes import DeviceHealth, EngineHealth
+from demo_api.messages import DeviceHealth, EngineHealth, Question, Run
 
 logger = logging.getLogger(__name__)
 
-_REMEMBERED = 20
+_LATEST = 20
 
 
 class DirectEngine:
@@ -39,16 +38,16 @@ class DirectEngine:
         self._settings = settings
         self._lock = threading.Lock()
         self._problem: DemoApiError | None = Starting("The model is being loaded.", phase="load", retry_after=1)
-        self._load_began = time.time()
+        self._load_started = time.time()
         self._loaded = threading.Event()
         self._closing = threading.Event()
         self._hurried = threading.Event()
         self._waiting = 0
-        self._open: set[Answering] = set()
-        self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
+        self._open: set[DirectRun] = set()
+        self._seconds: deque[float] = deque(maxlen=_LATEST)
         self._pool = ThreadPoolExecutor(model.slots, thread_name_prefix="slot")
         # A daemon: Python waits for all others before it calls close(), which was given to atexit and ends this one.
-        self._keeper = threading.Thread(target=self._keep_model, name="model", daemon=True)
+        self._model_thread = threading.Thread(target=self._load_and_close, name="model", daemon=True)
         self._started = False
         self._on_end: Callable[[Run], None] = lambda run: None
 
@@ -57,10 +56,10 @@ class DirectEngine:
         with self._lock:
             if not self._started and not self.closed:
                 self._started = True
-                self._keeper.start()
+                self._model_thread.start()
 
     def listen(self, on_end: Callable[[Run], None]) -> None:
-        """From now on this is called with every run that has ended."""
+        """Calls this with every run that has ended."""
         self._on_end = on_end
 
     def wait_until_loaded(self) -> None:
@@ -80,12 +79,12 @@ class DirectEngine:
         if self._problem is not None:
             raise self._problem
 
-    def begin(self, question: Question, idempotency_key: str | None = None) -> Answering:
-        """Puts a question into the line.
+    def begin(self, question: Question, idempotency_key: str | None = None) -> DirectRun:
+        """Puts a question into the queue.
 
         Raises:
             BadRequest: the model cannot answer it, or an Idempotency-Key was given: nothing is kept here.
-            QueueFull: as many wait as may.
+            QueueFull: as many wait as may wait.
         """
         self.check()
         if idempotency_key is not None:
@@ -95,7 +94,7 @@ class DirectEngine:
                 field="Idempotency-Key",
             )
         self._model.accept(question)
-        answering = Answering(question, timeout_s=self._settings.run_timeout)
+        run = DirectRun(question, timeout_s=self._settings.run_timeout)
         with self._lock:
             busy = len(self._open) - self._waiting
             if busy >= self._model.slots and self._waiting >= self._settings.max_queue:
@@ -104,12 +103,12 @@ class DirectEngine:
                     retry_after=self._retry_after(),
                 )
             self._waiting += 1
-            self._open.add(answering)
-            self._pool.submit(self._answer, answering)
-        return answering
+            self._open.add(run)
+            self._pool.submit(self._answer, run)
+        return run
 
     def describe(self) -> EngineHealth:
-        """What ``/health`` says of the model, the line and the slots."""
+        """What ``/health`` says of the model, the queue and the slots."""
         with self._lock:
             waiting, running = self._waiting, len(self._open) - self._waiting
         loaded = self._problem is None
@@ -150,22 +149,22 @@ class DirectEngine:
             pass
         with self._lock:
             left = list(self._open)
-        for answering in left:
-            answering.stop("shutting_down")
+        for run in left:
+            run.stop("shutting_down")
         self._pool.shutdown()
         if self._started:
             self._hurried.set()
-            self._keeper.join()
+            self._model_thread.join()
 
     def hurry(self) -> None:
         """Cancels what runs at once."""
         self._hurried.set()
 
-    def _keep_model(self) -> None:
+    def _load_and_close(self) -> None:
         try:
             self._model.load()
             self._problem = None
-            logger.info("model %s is in memory after %.1f s", self._model.name, time.time() - self._load_began)
+            logger.info("model %s is in memory after %.1f s", self._model.name, time.time() - self._load_started)
         except DemoApiError as error:
             self._problem = (
                 error if isinstance(error, SetupError) else SetupError(str(error), next_step=error.next_step)
@@ -179,19 +178,19 @@ class DirectEngine:
         self._pool.shutdown()  # nobody may use the model any more
         self._model.close()
 
-    def _answer(self, answering: Answering) -> None:
+    def _answer(self, run: DirectRun) -> None:
         with self._lock:
             self._waiting -= 1
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
-            answering.answer_with(self._model)
-            self._on_end(answering.run)
+            run.answer_with(self._model)
+            self._on_end(run.run())
         finally:
             with self._lock:
-                self._open.discard(answering)
-                self._seconds.append(time.monotonic() - begun)
+                self._open.discard(run)
+                self._seconds.append(time.monotonic() - started)
 
     def _retry_after(self) -> int:
-        """Whole seconds until a place in the line is free, by the median of the latest requests; 1 before any."""
+        """Whole seconds until one fewer is waiting, by the median of the latest requests; 1 before any."""
         median = statistics.median(self._seconds) if self._seconds else 0.0
         return max(1, math.ceil(median / self._model.slots))

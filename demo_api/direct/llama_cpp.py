@@ -1,4 +1,4 @@
-"""llama.cpp as a model in memory: the zero-hardware default. It answers many questions by continuous batching."""
+"""llama.cpp as the direct engine's model, on any CPU: it answers many questions at once by continuous batching."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from demo_api.config import Settings
 from demo_api.cpu_demo.models.tt_transformers.tt.common import check_sampling
 from demo_api.demo import home
 from demo_api.demo.command import TOP_K
-from demo_api.direct.model import MAX_SEQ_LEN, Completion, OnText, Question
+from demo_api.direct.model import MAX_SEQ_LEN, Completion, OnText
 from demo_api.errors import BadRequest, RunFailed, SetupError
+from demo_api.messages import Question
 
 READ_AT_ONCE = 256
 """Tokens that are read between two looks at whether a question is still wanted: about half a second's work."""
@@ -55,7 +56,7 @@ class LlamaCpp:
         self._folder = _private_folder()
         try:
             self._server = xllamacpp.Server(_params(xllamacpp, path, self.slots, self._context(path), self._folder))
-            self._server.handle_metrics()  # an engine that is freed before it has begun to work would never end
+            self._server.handle_metrics()  # a server that is freed before it has worked would never end
         except Exception as error:
             self.close()
             raise SetupError(
@@ -99,12 +100,12 @@ class LlamaCpp:
 
 
 class _Reply:
-    """What the engine says of one question, chunk by chunk, in the thread that asks."""
+    """llama.cpp's reply to one question, chunk by chunk, in the thread that asks."""
 
     def __init__(self, on_text: OnText) -> None:
         self.error: dict[str, Any] | None = None
         self._on_text = on_text
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self._first_after: float | None = None
         self._texts: list[str] = []
         self._finish: str | None = None
@@ -132,12 +133,17 @@ class _Reply:
             text = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
             self._finish = choice["finish_reason"] or self._finish
         if text:
-            self._first_after = self._first_after or time.monotonic() - self._begun
+            self._first_after = self._first_after or time.monotonic() - self._started
             self._texts.append(text)
         self._stopped = self._on_text(text) or self._stopped
 
     def completion(self, *, strip: bool) -> Completion:
-        """What all the chunks have said."""
+        """The completion that the chunks make.
+
+        Raises:
+            BadRequest: the prompt does not fit.
+            RunFailed: llama.cpp refused the prompt.
+        """
         if self._failure is not None:
             raise self._failure
         if self.error is not None:

@@ -1,52 +1,20 @@
-"""What a model in memory is to the engine that serves it."""
+"""The interface of a model in memory, and what it answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from demo_api.messages import Request
+from demo_api.messages import Question
 
 MAX_SEQ_LEN = 2048
 """Tokens that a prompt and its answer have together at most, as in the lesson's direct server."""
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One message of a conversation.
-
-    Attributes:
-        role: ``system``, ``user`` or ``assistant``.
-        content: its text.
-    """
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a model is to answer.
-
-    Attributes:
-        request: the sampling and the most tokens; ``request.prompt`` is the last turn, or the raw text.
-        turns: the whole conversation, the last turn is the user's; empty for text that is to be continued as it is,
-            without the chat template.
-    """
-
-    request: Request
-    turns: Sequence[Turn]
-
-    @classmethod
-    def of(cls, request: Request) -> Question:
-        """One prompt, as ``/chat`` has it."""
-        return cls(request, [Turn("user", request.prompt)])
-
-
-@dataclass(frozen=True)
 class Completion:
-    """What a model has answered, with the engine's own counts. Seconds of wall time; None is "not known".
+    """A model's answer, with its own counts. Seconds of wall time; None is "not known".
 
     Attributes:
         response: the text, stripped as the demo strips it; raw text is not stripped.
@@ -54,8 +22,8 @@ class Completion:
         prompt_tokens: of the prompt with its template.
         finish_reason: ``stop`` (the model ended its answer), ``length`` (it reached ``max_tokens`` or the end of its
             context), or ``cancelled``.
-        ttft_ms: the model began with this question to the first token of the answer, milliseconds.
-        prefill_seconds: the prompt was read.
+        ttft_ms: milliseconds from the model's start on this question to the first token of the answer.
+        prefill_seconds: reading the prompt.
         decode_seconds: first token to last.
         decode_tokens_per_second: of this answer alone, the first token not counted.
     """

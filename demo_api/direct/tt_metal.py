@@ -1,7 +1,7 @@
 """tt-metal's own model in memory: ``create_tt_model`` and ``Generator`` of a checkout, in this process.
 
-The process must therefore run in tt-metal's environment: docs/hardware.md says how. From ``load`` to ``close`` it holds
-the device, also against children of the demo engine.
+The process must therefore run in tt-metal's environment: docs/hardware.md says how. From ``load`` to ``close`` it
+locks the device, also against children of the demo engine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 from demo_api.config import Settings
 from demo_api.direct.detokenizer import Detokenizer
-from demo_api.direct.model import Completion, OnText, Question
+from demo_api.direct.model import Completion, OnText
 from demo_api.direct.tt_metal_checkout import (
     close_device,
     import_checkout,
@@ -25,7 +25,7 @@ from demo_api.direct.tt_metal_checkout import (
 )
 from demo_api.direct.tt_metal_user import OneUser
 from demo_api.errors import BadRequest, DemoApiError, RunFailed, SetupError
-from demo_api.messages import check_request
+from demo_api.messages import Question, Request
 
 logger = logging.getLogger(__name__)
 
@@ -95,13 +95,13 @@ class TtMetal:
 
     def _answer_once(self) -> None:
         try:
-            self.complete(Question.of(check_request({"prompt": "Hello", "max_tokens": 2})), lambda _: False)
+            self.complete(Question.of(Request.model_validate({"prompt": "Hello", "max_tokens": 2})), lambda _: False)
         except DemoApiError as error:
             raise SetupError(f"The model was loaded but does not answer: {error}", next_step=_TRY_THE_DEMO) from error
 
 
 class _Answer:
-    """One question on its way through a model."""
+    """One answer, token by token."""
 
     def __init__(self, user: OneUser, question: Question, on_text: OnText) -> None:
         self._user, self._on_text = user, on_text
@@ -113,7 +113,7 @@ class _Answer:
 
     def completion(self) -> Completion:
         """Has the model answer."""
-        begun = time.monotonic()
+        started = time.monotonic()
         with _running("read the prompt"):
             prompt = self._user.encode(self._text, instruct=self._instruct)
         self._most = min(self._most, self._room(len(prompt)))
@@ -121,35 +121,35 @@ class _Answer:
         with _running("read the prompt"):
             token = self._user.prefill(self._text, self._most, instruct=self._instruct, **self._sampling)
             # A chat's response is stripped, so what stands before it does not matter.
-            said = Detokenizer(self._user.steady_text_of, () if self._instruct else prompt[-_BEFORE:])
+            text = Detokenizer(self._user.steady_text_of, () if self._instruct else prompt[-_BEFORE:])
         first = time.monotonic()
-        steps, finish = self._decode(token, len(prompt), said)
-        if finish != "cancelled" and (rest := said.rest()):
+        steps, finish = self._decode(token, len(prompt), text)
+        if finish != "cancelled" and (rest := text.rest()):
             self._on_text(rest)
         seconds = time.monotonic() - first
         return Completion(
-            response=self._user.text_of(self._tokens).strip() if self._instruct else said.text,
+            response=self._user.text_of(self._tokens).strip() if self._instruct else text.text,
             tokens_generated=len(self._tokens),
             prompt_tokens=len(prompt),
             finish_reason=finish,
-            ttft_ms=round(1000 * (first - begun), 2),
+            ttft_ms=round(1000 * (first - started), 2),
             prefill_seconds=round(first - read, 3),
             decode_seconds=round(seconds, 3),
             decode_tokens_per_second=round(steps / seconds, 2) if steps else None,
         )
 
-    def _decode(self, token: int, position: int, said: Detokenizer) -> tuple[int, str]:
+    def _decode(self, token: int, position: int, text: Detokenizer) -> tuple[int, str]:
         """Goes on from the first token.
 
         Returns:
             how often the device was asked, and why it ended.
         """
         for steps in range(self._most):
-            # The first token can be the end too. It is not said, and not counted.
+            # The first token can be the end too. It is neither text nor counted.
             if token in self._user.stop_tokens:
                 return steps, "stop"
             self._tokens.append(token)
-            if self._on_text(said.add(token)):
+            if self._on_text(text.add(token)):
                 return steps, "cancelled"
             if steps + 1 < self._most:
                 with _running("answer"):

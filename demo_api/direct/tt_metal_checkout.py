@@ -55,17 +55,17 @@ def lock_device(settings: Settings) -> DeviceLock:
     with setup_step(f"The lock of the device {device.name!r} cannot be taken", "Look at DEMO_API_STATE_DIR."):
         device.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         end_waiting_child(device, grace=settings.stop_grace)
-        hold = device.try_lock(keeps_share=True)
-    if hold is not None and hold.others_serve:
-        hold.__exit__(None, None, None)
-        hold = None
-    if hold is None:
+        lock = device.try_lock(keeps_share=True)
+    if lock is not None and lock.others_serve:
+        lock.__exit__(None, None, None)
+        lock = None
+    if lock is None:
         raise SetupError(
             f"The device {device.name!r} is in use by a run of the demo or by another server.",
             next_step="Wait for its end (`demo-api device status`), or stop the other server; then start this one.",
         )
     os.environ.update(device.environment)  # ttnn looks there for TT_VISIBLE_DEVICES
-    return hold
+    return lock
 
 
 def import_checkout(settings: Settings) -> Checkout:
@@ -164,10 +164,10 @@ def _check_models_package(demo_home: Path) -> None:
             next_step="Point --demo-home (DEMO_API_DEMO_HOME) at the root of a tt-metal checkout.",
         ) from None
     # tt-metal's folder has no __init__.py, so a package of that name wins from anywhere on the path.
-    places = list(getattr(models, "__path__", ())) or [str(models.__file__)]
-    if demo_home.resolve() / "models" not in [Path(place).resolve() for place in places]:
+    folders = list(getattr(models, "__path__", ())) or [str(models.__file__)]
+    if demo_home.resolve() / "models" not in [Path(folder).resolve() for folder in folders]:
         raise SetupError(
-            f"Another package named `models` hides tt-metal's: {places[0]}.",
+            f"Another package named `models` hides tt-metal's: {folders[0]}.",
             next_step="If it came with llama-models, `pip uninstall llama-models` and install tt-metal's requirements "
             "again: they pin a fork of it without that package.",
         )

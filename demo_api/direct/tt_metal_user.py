@@ -1,4 +1,4 @@
-"""A checkout's Generator for one user: which calls each generation takes, and in which shapes.
+"""tt-metal's Generator for one user: which calls each generation of the checkout takes, and in which shapes.
 
 Read from ``models/tt_transformers`` of tt-metal, July 2025 to late 2026: ``demo/simple_text_demo.py`` for the order of
 the calls, ``tt/generator.py`` and ``tt/common.py`` for what they take and give.
@@ -97,7 +97,7 @@ class OneUser:
             sampling_params=sampling,
         )
         output = output[0] if isinstance(output, tuple) else output
-        # One token for each user if it was told how to sample, else what sample_host takes.
+        # One token for each user if it was given how to sample, else what sample_host takes.
         return int(output[0].item()) if sampling is not None else self._sample(output, temperature, top_p)
 
     def text_of(self, tokens: list[int]) -> str:

@@ -9,13 +9,11 @@ from typing import Protocol
 
 from demo_api.config import Settings
 from demo_api.demo.run_folder import RunFolder, ended_log
-from demo_api.direct.model import Question
 from demo_api.errors import BadRequest, DeviceFailed, NoLog, RunEnded, ShuttingDown
-from demo_api.messages import DEVICE_STATES, Event, Request, Run
+from demo_api.messages import DEVICE_STATES, DeviceHealth, EngineHealth, Event, ModelHealth, Question, Request, Run
 from demo_api.queue import Ledger
 from demo_api.queue.history import RunProgress
 from demo_api.queue.waiters import RunWaiters
-from demo_api.shapes import DeviceHealth, EngineHealth, ModelHealth
 
 _CHECK_CLIENT_SECONDS = 0.5
 """How often it is checked whether a client that waits is still there."""
@@ -245,18 +243,22 @@ class DemoRun:
         self.run_id = run_id
         self._door = door
 
+    def run(self) -> Run:
+        """The run as the ledger has it."""
+        return self._door.ledger.history.get(self.run_id)
+
     def wait(self, is_gone: Callable[[], bool]) -> Run:
-        """Waits for the run's end."""
+        """Waits; a run that others wait for too outlives its client."""
         return self._door.wait(self.run_id, is_gone=is_gone)
 
     def events(self) -> Generator[tuple[int, Event] | None]:
-        """The run's events with their numbers, as they come."""
+        """Follows the run from its first event."""
         return self._door.follow(self.run_id, 0)
 
     def leave(self) -> None:
-        """The client has hung up."""
+        """Cancels the run, if that is set and nobody else waits for it."""
         self._door.leave(self.run_id)
 
     def output(self, run: Run) -> str | None:
-        """All that the run's child has printed."""
+        """The child's log."""
         return self._door.ended_log(run)

@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import ColumnElement, Connection, RowMapping, false, func, select, update
 
-from demo_api import bodies
 from demo_api.messages import Event, Request, Result, Run
 from demo_api.queue.schema import events, runs
 
@@ -84,32 +83,6 @@ def add_events(connection: Connection, new: Iterable[tuple[int, Event]]) -> None
             )
     if rows:
         connection.execute(events.insert(), rows)
-
-
-def end(connection: Connection, row: RowMapping, result: Result, at: float, clock: float) -> Run:
-    """Gives a run its terminal value and its last event. Returns it as it is then."""
-    seconds = elapsed(row, at, clock)
-    ended = (
-        update(runs)
-        .where(runs.c.number == row["number"])
-        .values(
-            status=_status(result),
-            finished_at=at,
-            time_seconds=seconds,
-            announced_position=None,
-            result=from_result(result),
-        )
-    )
-    fresh = connection.execute(ended.returning(*runs.c)).mappings().one()
-    run = to_run(fresh)
-    add_events(connection, [(row["number"], Event("done", at, bodies.done(run)))])
-    return run
-
-
-def _status(result: Result) -> str:
-    if result.failure is None:
-        return "succeeded"
-    return result.failure.code if result.failure.code in ("cancelled", "timed_out") else "failed"
 
 
 def position(connection: Connection, number: int) -> int:

@@ -9,12 +9,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from sqlalchemy import Connection, RowMapping, exists, select, update
 
 from demo_api.errors import IdempotencyConflict, NoSuchRun, RunEnded
-from demo_api.messages import Batch, Event, Failure, Request, Result, Run
-from demo_api.queue import rows
+from demo_api.messages import Batch, Event, Failure, Queue, Request, Result, Run
+from demo_api.queue import rows, transitions
 from demo_api.queue.capacity import Capacity, count
 from demo_api.queue.database import Database
 from demo_api.queue.schema import batches, runs
-from demo_api.shapes import Queue
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ class RunQueue:
             at, clock = self._wall_clock(), self._database.clock(connection)
             waiting = count(connection, "queued")
             return [
-                self._insert(connection, request, demo, at, clock, (idempotency_key, place), waiting + place + 1)
+                transitions.insert(connection, request, demo, at, clock, (idempotency_key, place), waiting + place + 1)
                 for place, request in enumerate(requests)
             ]
 
@@ -132,7 +131,7 @@ class RunQueue:
             at, clock = self._wall_clock(), self._database.clock(connection)
             by_id = {result.run_id: result for result in results}
             ended = [
-                rows.end(connection, row, by_id[row["run_id"]], at, clock)
+                transitions.end(connection, row, by_id[row["run_id"]], at, clock)
                 for row in self._running(connection, batch_id)
             ]
         self._report(ended)
@@ -148,7 +147,7 @@ class RunQueue:
             if not self._close(connection, batch_id, "closed"):
                 return False
             for row in self._running(connection, batch_id):
-                self._requeue(connection, row, attempts=row["attempts"] - 1)
+                transitions.requeue(connection, row, self._wall_clock(), attempts=row["attempts"] - 1)
             return True
 
     def batches(self, device: str, state: str) -> list[str]:
@@ -190,9 +189,9 @@ class RunQueue:
             for batch in lost:
                 for row in self._running(connection, batch):
                     if row["attempts"] < MAX_ATTEMPTS:
-                        self._requeue(connection, row, attempts=row["attempts"])
+                        transitions.requeue(connection, row, at, attempts=row["attempts"])
                     else:
-                        ended.append(rows.end(connection, row, _child_lost(row), at, clock))
+                        ended.append(transitions.end(connection, row, _child_lost(row), at, clock))
         self._report(ended)
         return lost
 
@@ -211,7 +210,9 @@ class RunQueue:
             ended = []
             if row["status"] in ("queued", "running"):
                 result = Result(run_id, failure=Failure("cancelled", "The run was cancelled."))
-                ended.append(rows.end(connection, row, result, self._wall_clock(), self._database.clock(connection)))
+                ended.append(
+                    transitions.end(connection, row, result, self._wall_clock(), self._database.clock(connection))
+                )
             elif row["status"] != "cancelled":
                 raise RunEnded(f"The run has ended already: {row['status']}.", run_id=run_id)
             fresh = connection.execute(wanted).mappings().one()
@@ -247,33 +248,6 @@ class RunQueue:
             for row in connection.execute(earlier).mappings()
         ]
 
-    def _insert(
-        self,
-        connection: Connection,
-        request: Request,
-        demo: Mapping[str, str | None],
-        at: float,
-        clock: float,
-        idempotency: tuple[str | None, int],
-        position: int,
-    ) -> Run:
-        values = {
-            "run_id": rows.new_id(),
-            "status": "queued",
-            "request": request.model_dump(),
-            "demo": dict(demo),
-            "batch_key": rows.batch_key(request, demo),
-            "idempotency_key": idempotency[0],
-            "idempotency_place": None if idempotency[0] is None else idempotency[1],
-            "accepted_at": at,
-            "accepted_clock": clock,
-            "announced_position": position,
-        }
-        number = connection.execute(runs.insert().values(values).returning(runs.c.number)).scalar_one()
-        rows.add_events(connection, [(number, Event("queued", at, {"position": position}))])
-        row = connection.execute(select(runs).where(runs.c.number == number)).mappings().one()
-        return rows.to_run(row, position)
-
     def _start(self, connection: Connection, device: str, claimed: Sequence[RowMapping], batch_id: str) -> Batch:
         at, clock = self._wall_clock(), self._database.clock(connection)
         connection.execute(
@@ -281,24 +255,11 @@ class RunQueue:
                 batch_id=batch_id, device=device, started_clock=clock, lease_until=clock + self._lease, state="open"
             )
         )
-        taken = []
-        for row in claimed:
-            started = (
-                update(runs)
-                .where(runs.c.number == row["number"])
-                .values(
-                    status="running",
-                    started_at=at,
-                    waited_seconds=rows.elapsed(row, at, clock),
-                    attempts=row["attempts"] + 1,
-                    batch_id=batch_id,
-                    announced_position=None,
-                )
-            )
-            data = {"attempt": row["attempts"] + 1, "batch_size": len(claimed), "device": device}
-            rows.add_events(connection, [(row["number"], Event("started", at, data))])
-            taken.append(rows.to_run(connection.execute(started.returning(*runs.c)).mappings().one()))
-        return Batch(batch_id, taken)
+        started = [
+            transitions.start(connection, row, batch_id, device, at=at, clock=clock, batch_size=len(claimed))
+            for row in claimed
+        ]
+        return Batch(batch_id, started)
 
     def _running(self, connection: Connection, batch_id: str) -> Sequence[RowMapping]:
         own = select(runs).where(runs.c.batch_id == batch_id, runs.c.status == "running").order_by(runs.c.number)
@@ -311,19 +272,6 @@ class RunQueue:
     def _close(self, connection: Connection, batch_id: str, state: str, seconds: float | None = None) -> bool:
         mine = update(batches).where(batches.c.batch_id == batch_id, batches.c.state == "open")
         return bool(connection.execute(mine.values(state=state, seconds=seconds)).rowcount)
-
-    def _requeue(self, connection: Connection, row: RowMapping, *, attempts: int) -> None:
-        position = rows.position(connection, row["number"]) + 1
-        back = (
-            update(runs)
-            .where(runs.c.number == row["number"])
-            .values(
-                status="queued", attempts=attempts, started_at=None, waited_seconds=None, announced_position=position
-            )
-        )
-        connection.execute(back)
-        again: dict[str, object] = {"position": position, "again": True}
-        rows.add_events(connection, [(row["number"], Event("queued", self._wall_clock(), again))])
 
     def _overdue(self, connection: Connection, gone: Collection[str]) -> list[str]:
         over = batches.c.lease_until < self._database.clock(connection)

@@ -1,6 +1,6 @@
-"""What the child printed -> answers, metrics, phases, error. Pure: no I/O, no clock."""
+"""Reads what a child printed: answers, metrics, phases, error. Pure: no I/O, no clock."""
 
 from demo_api.transcript.demo_log import Phase
-from demo_api.transcript.reader import Reader, Reading, Stream, parse
+from demo_api.transcript.reader import Reader, Reading, parse
 
-__all__ = ["Phase", "Reader", "Reading", "Stream", "parse"]
+__all__ = ["Phase", "Reader", "Reading", "parse"]

@@ -1,4 +1,4 @@
-"""The demo_log of one run, told by the messages of the demo's own logger: phases, iterations, answers, figures.
+"""What the messages of the demo's own logger say of a run: phases, iterations, answers, figures.
 
 The wording is that of ``models/tt_transformers/demo/simple_text_demo.py`` in tt-metal, July 2025 and after November
 2025. Every message is matched whole or by its exact beginning, because the same words occur inside answers.
@@ -47,7 +47,7 @@ _FIGURES = (
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the run.
+    """A part of a run.
 
     Attributes:
         name: ``load``, ``prefill_compile``, ``prefill``, ``decode_compile``, ``decode`` or ``output``.
@@ -66,22 +66,22 @@ def answer_header(user: int, prompt: str) -> str:
 
 @dataclass
 class _Decoding:
-    """The decode loop of one batch: what is needed to know how many tokens each user got."""
+    """The decode loop of one batch: how many tokens each user got, as far as the log shows it."""
 
     iterations: int = 0
-    whole: bool = True  # every iteration from 0 on was seen
+    complete: bool = True  # every iteration from 0 on was seen
     stops: dict[int, int] = field(default_factory=dict)  # user -> the iteration in which the stop token came
     tails: dict[int, str] = field(default_factory=dict)  # user -> the end of the text, as last shown
-    still: set[int] = field(default_factory=set)  # users to whose text the last iteration added nothing
+    unchanged: set[int] = field(default_factory=set)  # users to whose text the last iteration added nothing
 
     def iterate(self, number: int) -> None:
-        self.whole = self.whole and number == self.iterations
+        self.complete = self.complete and number == self.iterations
         self.iterations += 1
 
     def show(self, user: int, tail: str) -> None:
-        self.still.discard(user)
+        self.unchanged.discard(user)
         if self.tails.get(user) == tail and not _may_hide_growth(tail):
-            self.still.add(user)
+            self.unchanged.add(user)
         self.tails[user] = tail
 
     def tokens(self, user: int, stops_are_shown: bool) -> int | None:
@@ -98,13 +98,13 @@ def _may_hide_growth(tail: str) -> bool:
 
 
 class DemoLog:
-    """Follows one run message by message.
+    """One run, followed message by message.
 
     Attributes:
         phases: those that began, in order.
         texts: user -> the answer as logged.
-        damaged: something of the log was lost, so what was not seen may have been there: no counts.
-        serialised: the log has one JSON object a line; the runner that asks for this also asks for TRACE records.
+        damaged: whether a part of the log was lost; what was not seen may have stood there, so there are no counts.
+        serialised: whether the log has one JSON object a line; who asks for that also asks for TRACE records.
         waiting_at: when a child that was started ahead began to wait, Unix seconds on its clock; None if it did not.
         model, device: from the line that says that no targets are known for them; None if it never came.
     """
@@ -142,52 +142,55 @@ class DemoLog:
             answers.append(Answer(self.texts[user], self._tokens(user)))
         return answers
 
-    def begin(self, name: str, at: float | None) -> list[Event]:
-        """A phase begins, unless it or a later one has begun before (a second test or batch, a cut log)."""
+    def begin_phase(self, name: str, at: float | None) -> list[Event]:
+        """Begins a phase, unless it or a later one has begun before (a second test or batch, a cut log)."""
         latest = _PHASES.index(self.phases[-1].name) if self.phases else -1
         if _PHASES.index(name) <= latest:
             return []
         self.phases.append(Phase(name, at))
         return [Event("phase", at, {"phase": name})]
 
-    def hear(self, message: str, at: float | None, traced: bool = False) -> list[Event]:
-        """Takes in one message of the demo's logger.
+    def feed(self, message: str, at: float | None, traced: bool = False) -> list[Event]:
+        """Takes in the next message of the demo's logger.
 
         Args:
             message: the whole message.
             at: Unix seconds on the child's clock, None where unknown.
             traced: whether it is a TRACE record.
+
+        Returns:
+            the events that it tells of.
         """
         self._trace_seen = self._trace_seen or traced
         if message.startswith(ANSWER_MARK):
-            self._hear_answer(message)
+            self._read_answer(message)
         elif message.startswith("Iteration "):
-            return self._hear_iteration(message, at)
+            return self._read_iteration(message, at)
         elif message.startswith("[User "):
-            return self._hear_user(message, at, traced)
+            return self._read_user(message, at, traced)
         elif message.rstrip("\n") in _PHASE_OF_MESSAGE:
-            return self._hear_phase(_PHASE_OF_MESSAGE[message.rstrip("\n")], at)
+            return self._read_phase(_PHASE_OF_MESSAGE[message.rstrip("\n")], at)
         else:
-            self._hear_figures(message)
+            self._read_other(message)
         return []
 
-    def _hear_phase(self, name: str, at: float | None) -> list[Event]:
-        if name == "decode_compile" and not self._over():
+    def _read_phase(self, name: str, at: float | None) -> list[Event]:
+        if name == "decode_compile" and not self._is_over():
             self._decoding = _Decoding()  # an earlier test may have failed in the middle of its own
-        return self.begin(name, at)
+        return self.begin_phase(name, at)
 
-    def _hear_iteration(self, message: str, at: float | None) -> list[Event]:
+    def _read_iteration(self, message: str, at: float | None) -> list[Event]:
         match = _ITERATION.fullmatch(message)
-        if not match or self._over():
+        if not match or self._is_over():
             return []
         number = int(match[1])
         self._decoding.iterate(number)
-        began = self.begin("decode", at) if number == 0 else []
+        began = self.begin_phase("decode", at) if number == 0 else []
         data: dict[str, object] = {"iteration": number, "tokens_per_second_per_user": _finite(match[3])}
         return [*began, Event("progress", at, data)]
 
-    def _hear_user(self, message: str, at: float | None, traced: bool) -> list[Event]:
-        if self._over():
+    def _read_user(self, message: str, at: float | None, traced: bool) -> list[Event]:
+        if self._is_over():
             return []
         stopped = _USER_STOPPED.fullmatch(message) if traced else None
         if stopped:
@@ -199,12 +202,12 @@ class DemoLog:
         self._decoding.show(int(match[1]), match[2])
         return [Event("text", at, {"user": int(match[1]), "tail": match[2]})]
 
-    def _hear_answer(self, message: str) -> None:
+    def _read_answer(self, message: str) -> None:
         for user, header in enumerate(self._headers):
             if message.startswith(header) and message.endswith("\n") and len(message) > len(header):
                 self.texts.setdefault(user, message[len(header) : -1])
 
-    def _hear_figures(self, message: str) -> None:
+    def _read_other(self, message: str) -> None:
         self._stops_unknown = self._stops_unknown or message.startswith(_NO_STOPS)
         targets = _TARGETS.fullmatch(message)
         if targets and self.model is None:
@@ -214,18 +217,18 @@ class DemoLog:
             for name, text in zip(names, match.groups(), strict=True) if match else ():
                 self._figures.setdefault(name, _finite(text))
 
-    def _over(self) -> bool:
+    def _is_over(self) -> bool:
         """Whether the decode loop of the first batch is over: what comes later belongs to another batch or test."""
         return bool(self.phases) and self.phases[-1].name == "output"
 
     def _tokens(self, user: int) -> int | None:
         """The user's count, where the log settles it."""
         decoding = self._decoding
-        lost = self.damaged or not decoding.whole or decoding.iterations == 0
+        lost = self.damaged or not decoding.complete or decoding.iterations == 0
         if lost or self._stops_unknown or self.texts[user].startswith(_STOP_TOKENS):
             return None
-        presumed = self.serialised and user not in decoding.still
-        return decoding.tokens(user, stops_are_shown=self._trace_seen or presumed)
+        not_stopped = self.serialised and user not in decoding.unchanged
+        return decoding.tokens(user, stops_are_shown=self._trace_seen or not_stopped)
 
 
 def _finite(text: str) -> float | None:

@@ -1,4 +1,4 @@
-"""How a child that did not succeed ended: one code and one sentence on one line."""
+"""Why a run failed: one code and one sentence, from the exit code and from what pytest, Python and C++ printed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def explain(
         exit_code: of pytest, negative if a signal ended it.
         report: of the stream that has pytest's report.
         stderr: of stderr, where pytest complains before it has a terminal to report to.
-        logged: the last ERROR that was logged.
+        logged: the last message of level ERROR or CRITICAL.
         missing: how many prompts have no answer.
         prompts: their texts are left out of the message.
     """
@@ -48,7 +48,7 @@ def _ending(
         return _no_success(report, missing, asked)
     if exit_code > 5 or (report.passed and not interrupted and not report.internal_error):
         after = " after its test had passed" if report.passed else ""
-        return "crashed", f"The child left with exit code {exit_code}{after}", stderr.fatal or stderr.what or ""
+        return "crashed", f"The child left with exit code {exit_code}{after}", stderr.fatal or stderr.uncaught or ""
     if exit_code == 1:
         return "demo_failed", "" if cause else "The demo failed without a reason (exit code 1)", cause
     if exit_code == 2:
@@ -70,9 +70,9 @@ def _signalled(number: int, report: Report, stderr: Report) -> tuple[str, str, s
         name, meaning = f"signal {number}", None
     if number in _STOPPING:
         return "interrupted", f"The child was stopped by {name}", ""
-    said = ". ".join(text for text in (stderr.fatal or report.fatal, stderr.what or report.what) if text)
+    cause = ". ".join(text for text in (stderr.fatal or report.fatal, stderr.uncaught or report.uncaught) if text)
     after = " after its test had passed" if report.passed else ""
-    return "crashed", f"The child crashed by {name}{after}", said or meaning or ""
+    return "crashed", f"The child crashed by {name}{after}", cause or meaning or ""
 
 
 def _no_success(report: Report, missing: int, asked: int) -> tuple[str, str, str]:
@@ -95,7 +95,7 @@ def _interrupted(report: Report, cause: str) -> tuple[str, str, str]:
 
 
 def _cause(report: Report, stderr: Report, logged: str | None) -> str:
-    """The best reason there is: a traceback's last lines, else what was logged, else the last thing said."""
+    """The best reason there is: a traceback's last lines, else what was logged, else the last exception's line."""
     lines = report.cause() or stderr.cause()
     if lines:
         return _reason(lines)
@@ -112,7 +112,9 @@ def _reason(lines: Sequence[str]) -> str:
             break
         kept.append(line)
     if len(kept) > 1 and kept[0].startswith('File "'):
-        return kept[-1] if _EXCEPTION.match(kept[-1]) else " ".join(kept)  # a SyntaxError shows the place first
+        return (
+            kept[-1] if _EXCEPTION.match(kept[-1]) else " ".join(kept)
+        )  # a SyntaxError shows the file and the line first
     return " ".join(kept)
 
 

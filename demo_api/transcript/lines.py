@@ -1,4 +1,4 @@
-"""Bytes that may be cut anywhere -> whole lines, in bounded memory."""
+"""Joins chunks of bytes, cut anywhere, to whole lines, in bounded memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LONGEST_LINE = 8 * 2**20
 
 
 class LineSplitter:
-    """Puts lines together again.
+    """Makes whole lines of chunks.
 
     Only ``\\n`` ends a line: answers may hold ``\\r``, U+2028 and everything else that ``str.splitlines`` cuts at.
 
@@ -33,7 +33,7 @@ class LineSplitter:
         return lines
 
     def flush(self) -> list[bytes]:
-        """The line under way, if there is one that is not too long; then there is none under way."""
+        """The unfinished line, unless it is too long; the next chunk begins a new one."""
         line = b"".join(self._pieces)
         fits = self._fits_size(self._size)
         self._pieces, self._size = [], 0

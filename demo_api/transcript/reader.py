@@ -1,19 +1,16 @@
-"""One transcript, read while it grows or from files: the same code, so that a live run and ``parse`` agree."""
+"""The reader of a whole transcript, live or from files: both ways run the same code, so that they agree."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 from demo_api.messages import Answer, Event, Failure, Metrics
 from demo_api.transcript.demo_log import Phase
 from demo_api.transcript.failure import explain
 from demo_api.transcript.lines import LineSplitter
-from demo_api.transcript.records import RecordReader
+from demo_api.transcript.record_reader import RecordReader
 from demo_api.transcript.report import Report
-
-Stream = Literal["stdout", "stderr"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Reading:
 
 
 class _Stream:
-    """One stream of the child: its lines go to a reader of the demo's log and to one of pytest's report."""
+    """One stream of the child: each line goes to a reader of the demo's log and to one of pytest's report."""
 
     def __init__(self, prompts: Sequence[str]) -> None:
         self.empty = True
@@ -64,15 +61,16 @@ class _Stream:
         self.empty = self.empty and not chunk
         events: list[Event] = []
         for line in self._lines.feed(chunk):
-            self.report.line(line)
-            events += self.records.line(line)
-        self.records.demo_log.damaged = self.records.demo_log.damaged or self._lines.dropped > 0
+            self.report.feed(line)
+            events += self.records.feed(line)
+        if self._lines.dropped:
+            self.records.demo_log.damaged = True
         return events
 
     def flush(self) -> bytes:
         """The last line, if it has no newline."""
         rest = b"".join(self._lines.flush())
-        self.report.line(rest)
+        self.report.feed(rest)
         return rest
 
 
@@ -90,15 +88,19 @@ class Reader:
         self._prompts = list(prompts)
         self._stdout = _Stream(self._prompts)
         self._stderr = _Stream(self._prompts)
+        self._streams = {"stdout": self._stdout, "stderr": self._stderr}
 
-    def feed(self, stream: Stream, chunk: bytes) -> list[Event]:
+    def feed(self, stream: str, chunk: bytes) -> list[Event]:
         """Takes in what was printed next on a stream, cut anywhere.
 
+        Args:
+            stream: ``stdout`` or ``stderr``.
+
         Returns:
-            the events recognised now.
+            the events that it tells of.
         """
-        events = (self._stdout if stream == "stdout" else self._stderr).feed(chunk)
-        return [] if stream == "stdout" and self._stderr.records.heard else events
+        events = self._streams[stream].feed(chunk)
+        return [] if stream == "stdout" and self._stderr.records.has_records else events
 
     @property
     def waiting_at(self) -> float | None:
@@ -117,7 +119,7 @@ class Reader:
         ended = exit_code > 0 and report.counts is not None
         self._stdout.records.finish(rests[0], ended, merged=True)
         self._stderr.records.finish(rests[1], ended, merged=self._stdout.empty)
-        log = self._stderr.records if self._stderr.records.heard else self._stdout.records
+        log = self._stderr.records if self._stderr.records.has_records else self._stdout.records
         answers = log.demo_log.answers()
         missing = len(self._prompts) - len(answers)
         error = explain(exit_code, report, self._stderr.report, log.last_error, missing, self._prompts)

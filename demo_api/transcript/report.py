@@ -1,4 +1,4 @@
-"""What pytest, Python and the C++ runtime say about how the child ended, on one stream.
+"""How the child ended, from what pytest, Python and the C++ runtime print on one stream.
 
 The formats are those of pytest 7 to 9. Only the lines that matter are kept, a bounded number of them.
 """
@@ -9,12 +9,12 @@ import re
 
 _ANSI = re.compile(rb"\x1b\[[0-9;:?]*[ -/]*[@-~]")
 # A line that begins otherwise is not looked at: this loop sees every line of every transcript.
-_HEEDED = (
+_BEGINNINGS = (
     *(b"E ", b"=", b"_", b"--", b"!", b"++", b"FAILED ", b"ERROR", b"SKIPPED [", b"INTERNALERROR> "),
     *(b"  | ", b"    | ", b"Fatal Python error: ", b"  what():  ", b"no tests ran in "),
     *(b"%d" % digit for digit in range(1, 10)),
 )
-_FIRST_BYTES = frozenset(word[:1] for word in _HEEDED)
+_FIRST_BYTES = frozenset(word[:1] for word in _BEGINNINGS)
 _LONGEST = 4000  # characters of one line that are kept
 _MOST = 60  # lines of one reason
 
@@ -34,7 +34,7 @@ _EXCEPTION = re.compile(r"(?:[A-Za-z_][\w.]*(?:Error|Exception|Exit)|.{0,200}: N
 
 
 class Report:
-    """Takes in lines and keeps what tells how the run ended.
+    """What is known of the end, line by line.
 
     Attributes:
         counts: of pytest's last line, such as ``{"passed": 1, "warnings": 4}``; None if there was none.
@@ -42,8 +42,8 @@ class Report:
         skipped: why the first skipped test was skipped.
         internal_error: what broke pytest itself.
         usage_error: why pytest refused its command line.
-        fatal: what Python's faulthandler said.
-        what: what C++ said of an exception that nobody caught.
+        fatal: the first line of Python's faulthandler.
+        uncaught: what C++ printed of an exception that nobody caught.
         timed_out: whether pytest-timeout ended the process.
         exception: the last line that looks like the end of a traceback.
     """
@@ -55,12 +55,12 @@ class Report:
         self.internal_error: str | None = None
         self.usage_error: str | None = None
         self.fatal: str | None = None
-        self.what: str | None = None
+        self.uncaught: str | None = None
         self.timed_out = False
         self.exception: str | None = None
         self._section = ""
         self._items = 0  # failed tests seen in this section
-        self._muted = False  # inside of captured output
+        self._in_captured = False  # inside a test's captured output
         self._blocks: dict[str, list[str]] = {}  # section -> the last lines that stood together with an "E"
         self._grouped: list[str] = []
         self._in_block = False
@@ -79,12 +79,12 @@ class Report:
                 return self._blocks[section]
         return self._grouped or ([self._reason] if self._reason else [])
 
-    def line(self, line: bytes) -> None:
-        """Takes in one line, given without its newline."""
+    def feed(self, line: bytes) -> None:
+        """Takes in the next line, without its newline."""
         if line.startswith(b"\x1b"):
             line = _ANSI.sub(b"", line[: 4 * _LONGEST])
-        if line[:1] in _FIRST_BYTES and line.startswith(_HEEDED):
-            self._heed(_ANSI.sub(b"", line[: 4 * _LONGEST]).decode("utf-8", "replace")[:_LONGEST].rstrip())
+        if line[:1] in _FIRST_BYTES and line.startswith(_BEGINNINGS):
+            self._read(_ANSI.sub(b"", line[: 4 * _LONGEST]).decode("utf-8", "replace")[:_LONGEST].rstrip())
             return
         self._in_block = False
         if b":" in line:
@@ -101,41 +101,41 @@ class Report:
             text = line[:_LONGEST].decode("utf-8", "replace").rstrip()
             self.exception = text if _EXCEPTION.fullmatch(text) else self.exception
 
-    def _heed(self, line: str) -> None:
+    def _read(self, line: str) -> None:
         if line.startswith("E "):
-            self._heed_reason(line[1:])
+            self._read_reason(line[1:])
             return
         self._in_block = False
         if line.startswith("="):
-            self._heed_header(line)
+            self._read_header(line)
         elif _ITEM.fullmatch(line):
             self._items += 1
-            self._muted = False
+            self._in_captured = False
         elif line.startswith("-"):
-            self._muted = self._muted or _CAPTURED.fullmatch(line) is not None
+            self._in_captured = self._in_captured or _CAPTURED.fullmatch(line) is not None
         elif line.startswith("INTERNALERROR> "):
-            self._heed_internal(line[len("INTERNALERROR> ") :])
+            self._read_internal(line[len("INTERNALERROR> ") :])
         else:
-            self._heed_end(line)
+            self._read_end(line)
 
-    def _heed_header(self, line: str) -> None:
+    def _read_header(self, line: str) -> None:
         match = _HEADER.fullmatch(line)
         if not match:
             return
-        self._heed_counts(line)
-        # A section that comes a second time was printed by a test, like a second failed test it is not heeded.
-        self._section, self._items, self._muted = match[1], 2 * (match[1] in self._blocks), False
+        self._read_counts(line)
+        # A section that comes a second time was printed by a test: like a second failed test it does not count.
+        self._section, self._items, self._in_captured = match[1], 2 * (match[1] in self._blocks), False
         if self._section == "short test summary info":
             # The last such section is pytest's own; one before it was printed by a test.
             self._reason, self.skipped = None, None
 
-    def _heed_counts(self, line: str) -> None:
+    def _read_counts(self, line: str) -> None:
         match = _VERDICT.fullmatch(line) if len(line) < 400 else None
         if match:
             self.counts = {name: int(count) for count, name in _COUNT.findall(match[1])}
 
-    def _heed_reason(self, text: str) -> None:
-        if self._muted or self._items > 1:
+    def _read_reason(self, text: str) -> None:
+        if self._in_captured or self._items > 1:
             return
         if not self._in_block:
             self._blocks[self._section] = []
@@ -144,14 +144,14 @@ class Report:
         if len(block) < _MOST:
             block.append(text.strip())
 
-    def _heed_internal(self, text: str) -> None:
+    def _read_internal(self, text: str) -> None:
         if text and not text.startswith((" ", "Traceback ")):
             self.internal_error = text
 
-    def _heed_end(self, line: str) -> None:
+    def _read_end(self, line: str) -> None:
         grouped, banner = _GROUPED.fullmatch(line), _BANNER.fullmatch(line)
         if grouped:
-            if not self._muted and self._items <= 1 and len(self._grouped) < _MOST:
+            if not self._in_captured and self._items <= 1 and len(self._grouped) < _MOST:
                 self._grouped.append(grouped[1])
         elif line.startswith(("FAILED ", "ERROR ")):
             match = _REASON.fullmatch(line)
@@ -164,7 +164,7 @@ class Report:
         elif line.startswith("Fatal Python error: "):
             self.fatal = line
         elif line.startswith("  what():  "):
-            self.what = line[len("  what():  ") :]
+            self.uncaught = line[len("  what():  ") :]
         elif banner:
             self.banner = banner[1]
         elif _TIMEOUT.fullmatch(line):
@@ -172,4 +172,4 @@ class Report:
         elif _USAGE.fullmatch(line):  # of __main__.py
             self.usage_error = line.partition(": error: ")[2]
         else:
-            self._heed_counts(line)  # without the equals signs, as with -q
+            self._read_counts(line)  # without the equals signs, as with -q

@@ -1,4 +1,4 @@
-"""One user's answer, pieced together while it decodes.
+"""One user's answer while it decodes, pieced together from the ends of the text that the demo logs.
 
 After every iteration the demo logs the end of each user's text, chat template and prompt included: all of it up to 100
 characters, otherwise ``...`` and the last 97, newlines as spaces. What one such tail has more than the tail before it
@@ -16,15 +16,15 @@ _SHORTEST_HEADER = min(map(len, _HEADERS))
 
 
 class TextSoFar:
-    """One user's answer as far as the tails tell it. Best effort: for people who wait, no replacement of the answer.
+    """One user's answer as far as the tails show it. Best effort: for people who wait, no replacement of the answer.
 
     - Newlines are spaces; blanks at the answer's ends are left out, as by the demo; a half character waits for its
       other half.
     - The answer begins behind the template's header, where that stands behind the known prompt: a prompt may quote
       such headers. Where the first tail shows none (another template, special tokens left out, two first tokens of more
-      than 76 characters), it may be prompt to its end but for those two tokens: the answer is told from the third on.
+      than 76 characters), it may be prompt to its end but for those two tokens: the answer is shown from the third on.
     - Where a tail can continue the one before in several ways, the least is added: of an answer that goes on repeating
-      itself, what leaves its last 97 characters as they were is not told.
+      itself, what leaves its last 97 characters as they were is not shown.
     - What continues nothing (a tail was lost, a token brought 97 characters, decoding began anew) follows an ellipsis.
 
     What it keeps is some hundred characters, however long prompt and answer are.
@@ -38,7 +38,7 @@ class TextSoFar:
         self._headers = [_Header(bare, header) for header in _HEADERS]
         self._header_seen = False
         self._before: str | None = None  # the last tail, without blanks
-        self._begun = False
+        self._has_text = False
         self._gap = ""  # what stands before the next piece
 
     def feed(self, tail: str) -> str:
@@ -50,29 +50,29 @@ class TextSoFar:
         window = tail[-_WINDOW:].rstrip(_HALF)
         # Transformers removes spaces when it decodes Llama 3's tokens (clean_up_tokenization_spaces), so one that this
         # tail has may be gone from the next: "the '" becomes "the's", and "what " becomes "what?".
-        places = [place for place, character in enumerate(window) if not character.isspace()]
-        if not places:
+        inked = [index for index, character in enumerate(window) if not character.isspace()]
+        if not inked:
             return ""
-        window = window[: places[-1] + 1]
+        window = window[: inked[-1] + 1]
         before, self._before = self._before, _without_blanks(window)
         answer_at = max(header.find_end(window) for header in self._headers)
         if before is None:
             self._header_seen = answer_at > 0
-            return self._tell(window[answer_at or len(window) :])
+            return self._piece(window[answer_at or len(window) :])
         known = _overlap(before, self._before)
-        new_at = places[known - 1] + 1 if known else 0
+        new_at = inked[known - 1] + 1 if known else 0
         # An answer may quote its prompt and the header, but not in one token.
         if not known or answer_at - new_at >= _SHORTEST_HEADER:
-            self._gap = _LOST if self._begun else ""
+            self._gap = _LOST if self._has_text else ""
             new_at = answer_at or (0 if self._header_seen else len(window))
-        return self._tell(window[new_at:])
+        return self._piece(window[new_at:])
 
-    def _tell(self, new: str) -> str:
-        if not self._begun:
+    def _piece(self, new: str) -> str:
+        if not self._has_text:
             new = new.lstrip()
         if not new:
             return ""
-        piece, self._gap, self._begun = self._gap + new, "", True
+        piece, self._gap, self._has_text = self._gap + new, "", True
         return piece
 
 

@@ -16,7 +16,7 @@ from demo_api.web.engine import Engine
 from demo_api.web.error_handlers import add_error_handlers
 from demo_api.web.health import add_health
 from demo_api.web.metrics import add_metrics
-from demo_api.web.openai import add_openai
+from demo_api.web.openai.routes import add_openai
 from demo_api.web.page import add_page, add_security_headers
 from demo_api.web.request import WaitSlots
 from demo_api.web.request_log import add_request_log

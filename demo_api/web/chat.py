@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 from flask import Flask, Response, jsonify
 
 from demo_api import bodies
+from demo_api.bodies import ChatAnswer
 from demo_api.config import Settings
-from demo_api.direct.model import Question
 from demo_api.errors import IdempotencyConflict
-from demo_api.messages import Request, parse_request
-from demo_api.shapes import EVENTS, ChatAnswer
+from demo_api.messages import Question, Request
 from demo_api.web import event_stream
 from demo_api.web.engine import Engine, PendingRun
-from demo_api.web.event_stream import Events
+from demo_api.web.event_stream import EVENTS, Events
 from demo_api.web.openapi import examples, refusals
 from demo_api.web.openapi.operation import JSON, STREAM, Content, Operation
+from demo_api.web.parse import parse_request
 from demo_api.web.request import IDEMPOTENCY_KEY, WaitSlots, client_is_gone, idempotency_key, json_body
 from demo_api.web.request_log import note_run
 
@@ -61,14 +61,15 @@ def add_chat(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots) -
         f"{action}, and tells what happens as it happens. The last event is `done`, whether the run has an answer or "
         "not.",
         body=Content(Request, examples.BODY),
-        answers={STREAM: Content(events, examples.stream(name, Events(examples.RUN_ID)))},
+        answers={STREAM: Content(events, examples.stream(name, Events(example.run_id, lambda: example)))},
         parameters=parameters,
         refusals=refused,
     )
     def chat_stream() -> Response:
         question = Question.of(parse_request(json_body()))
         pending = begin_with_slot(engine, slots, question, idempotency_key())
-        return event_response(event_stream.stream(Events(pending.run_id), pending.events, pending.leave), slots.leave)
+        encoder = Events(pending.run_id, pending.run)
+        return event_response(event_stream.stream(encoder, pending.events, pending.leave), slots.leave)
 
 
 def begin_with_slot(engine: Engine, slots: WaitSlots, question: Question, key: str | None = None) -> PendingRun:

@@ -1,13 +1,11 @@
-"""What the HTTP door needs of whatever answers behind it: the door of the demo engine, or the direct engine."""
+"""The engine, as the routes use it: the door of the demo engine, or the direct engine."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from typing import Protocol
 
-from demo_api.direct.model import Question
-from demo_api.messages import Event, Run
-from demo_api.shapes import EngineHealth
+from demo_api.messages import EngineHealth, Event, Question, Run
 
 
 class PendingRun(Protocol):
@@ -19,13 +17,17 @@ class PendingRun(Protocol):
 
     run_id: str
 
+    def run(self) -> Run:
+        """The run as it is now."""
+
     def wait(self, is_gone: Callable[[], bool]) -> Run:
         """Waits for the run's end.
 
         Args:
-            is_gone: whether the client has hung up; then the run is cancelled.
+            is_gone: whether the client has hung up; then the run is cancelled, if no other client waits for it.
 
         Raises:
+            BadRequest: only the model could know that it cannot answer this.
             ShuttingDown: the server stops before that.
         """
 
@@ -36,7 +38,7 @@ class PendingRun(Protocol):
         """
 
     def leave(self) -> None:
-        """The client has hung up from the events."""
+        """Says that the client of the events has hung up."""
 
     def output(self, run: Run) -> str | None:
         """All that was printed for the run, which has ended; None where nothing prints."""
@@ -55,10 +57,10 @@ class Engine(Protocol):
         """Begins to work, once."""
 
     def listen(self, on_end: Callable[[Run], None]) -> None:
-        """From now on this is called with every run that this process brings to its end, after that."""
+        """Calls this with every run that this process brings to its end, after that."""
 
     def check(self) -> None:
-        """Raises what keeps ``begin`` from accepting anything now, a full line excepted."""
+        """Raises what keeps ``begin`` from accepting anything now, a full queue excepted."""
 
     def begin(self, question: Question, idempotency_key: str | None = None) -> PendingRun:
         """Accepts a request.

@@ -7,9 +7,8 @@ import logging
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from demo_api.error_shapes import ErrorBody, Problem
-from demo_api.errors import DemoApiError
-from demo_api.web import openai_api
+from demo_api.errors import DemoApiError, ErrorBody, Problem
+from demo_api.web.openai.answers import openai_error
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +58,6 @@ def add_error_handlers(app: Flask) -> None:
 
 def _error(status: int, problem: Problem) -> Response:
     body: ErrorBody = {**problem, "request_id": g.request_id}
-    response = jsonify(openai_api.error(body, status) if request.path.startswith("/v1/") else body)
+    response = jsonify(openai_error(body, status) if request.path.startswith("/v1/") else body)
     response.status_code = status
     return response

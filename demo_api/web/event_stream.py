@@ -1,4 +1,7 @@
-"""A run's events as server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html"""
+"""A run's events as server-sent events, and what each of them says.
+
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
 
 from __future__ import annotations
 
@@ -7,29 +10,104 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from typing import Protocol
+from typing import Annotated, Literal, Protocol
 
-from demo_api.messages import Event
+from pydantic import Field
+from typing_extensions import NotRequired, TypedDict
+
+from demo_api.bodies import Failed, RunId, Seconds, Succeeded, ending
+from demo_api.messages import PHASES, STATUSES, DeviceName, Event, Run
 
 KEEP_ALIVE_SECONDS = 15
 """How long a stream is silent at most, so that nobody in between takes it for dead."""
 
 
+class _Event(TypedDict):
+    run_id: RunId
+    at: Annotated[float | None, Field(description="Unix seconds; null where the child did not say.")]
+
+
+class QueuedEvent(_Event):
+    """Accepted; moved up in the line; back in the line (`again`)."""
+
+    position: NotRequired[int]
+    again: NotRequired[Literal[True]]
+
+
+class StartedEvent(_Event):
+    """Given to a child, or to the model in memory."""
+
+    attempt: int
+    batch_size: Annotated[int, Field(description="How many runs the child was given together.")]
+    device: DeviceName
+
+
+class PhaseEvent(_Event):
+    """The child has come to another part of its work."""
+
+    phase: Annotated[str, Field(json_schema_extra={"enum": list(PHASES)})]
+
+
+class ProgressEvent(_Event):
+    """Tokens are made; told five times a second at most."""
+
+    iteration: int
+    tokens_per_second_per_user: float | None
+
+
+class TextEvent(_Event):
+    """Text was made."""
+
+    added: Annotated[str, Field(description="What it adds to the text so far.")]
+    best_effort: NotRequired[
+        Annotated[Literal[True], Field(description="The text so far may differ from the answer, which is in `done`.")]
+    ]
+
+
+class _DoneEvent(_Event):
+    status: Annotated[str, Field(json_schema_extra={"enum": list(STATUSES[2:])})]
+    time_seconds: Seconds
+
+
+class SucceededEvent(_DoneEvent, Succeeded):
+    """The last event of a run that has an answer."""
+
+
+class FailedEvent(_DoneEvent, Failed):
+    """The last event of a run that has none."""
+
+
+EVENTS = {
+    "queued": QueuedEvent,
+    "started": StartedEvent,
+    "phase": PhaseEvent,
+    "progress": ProgressEvent,
+    "text": TextEvent,
+    "done": SucceededEvent | FailedEvent,
+}
+"""The data of each kind of event."""
+
+
 class Encoder(Protocol):
-    """How events are written."""
+    """How a stream writes events."""
 
     def opening(self) -> bytes:
         """What comes before everything else."""
 
     def encode(self, number: int, event: Event) -> bytes:
-        """One event with its number; empty if it is not told."""
+        """One event with its number; empty for one that is left out."""
 
 
 class Events:
-    """Our own way: every event with its number, its kind, and its data in JSON."""
+    """Our own way: every event with its number, its kind, and its data in JSON.
 
-    def __init__(self, run_id: str) -> None:
+    Args:
+        run: returns the run as it is now; called for its last event.
+    """
+
+    def __init__(self, run_id: str, run: Callable[[], Run]) -> None:
         self._run_id = run_id
+        self._run = run
 
     def opening(self) -> bytes:
         """After how many milliseconds a client that lost its connection comes back."""
@@ -37,8 +115,14 @@ class Events:
 
     def encode(self, number: int, event: Event) -> bytes:
         """JSON in ASCII has no line end of its own."""
-        data = json.dumps({"run_id": self._run_id, "at": event.at, **event.data})
+        said = done(self._run()) if event.kind == "done" else event.data
+        data = json.dumps({"run_id": self._run_id, "at": event.at, **said})
         return f"id: {number}\nevent: {event.kind}\ndata: {data}\n\n".encode()
+
+
+def done(run: Run) -> dict[str, object]:
+    """The data of a run's last event."""
+    return {"status": run.status, "time_seconds": run.time_seconds, **ending(run)}
 
 
 def stream(

@@ -1,4 +1,4 @@
-"""Tells how the server is, and whether it would accept a request now: ``/health``, ``/livez`` and ``/readyz``."""
+"""``/health``, ``/livez`` and ``/readyz``: how the server is, and whether it would accept a request now."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Literal
 
 from flask import Flask, Response, g, jsonify
 
+from demo_api.bodies import BriefHealth, Health, Status
 from demo_api.errors import DemoApiError, LedgerUnavailable, SetupError, Starting
-from demo_api.shapes import BriefHealth, DeviceHealth, EngineHealth, Health, Queue, Status
+from demo_api.messages import DeviceHealth, EngineHealth, Queue
 from demo_api.web.engine import Engine
 from demo_api.web.openapi.examples import MODEL
 from demo_api.web.openapi.operation import JSON, Content, Operation

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from demo_api import messages
 from demo_api.config import Settings
 from demo_api.errors import RUN_CODES, DemoApiError, MetricsUnavailable
 from demo_api.messages import DEVICE_STATES, Run
@@ -30,7 +31,8 @@ _BUCKETS = (*map(str, BOUNDS), "+Inf")
 OUTCOMES = ("succeeded", *RUN_CODES, "not_set_up", "storage_full", "bad_request", "shutting_down")
 """How runs can end; all are there from the start, at zero, so that an alert sees the first one."""
 
-PHASES = ("startup", "load", "prefill_compile", "prefill", "decode_compile", "decode", "teardown")
+PHASES = (*messages.PHASES[:-1], "teardown")
+"""The parts of a run that its timing has: it knows the teardown instead of the output."""
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 

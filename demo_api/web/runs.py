@@ -9,17 +9,18 @@ from urllib.parse import urlencode
 from flask import Flask, Response, jsonify, request
 
 from demo_api import bodies
+from demo_api.bodies import Accepted, RunPage, RunRecord
 from demo_api.errors import BadRequest, IdempotencyConflict, NoLog, NoSuchRun, RunEnded
-from demo_api.messages import STATUSES, Request, Requests, parse_requests
+from demo_api.messages import STATUSES, Request, Requests
 from demo_api.queue.door import Door
-from demo_api.shapes import EVENTS, Accepted, RunPage, RunRecord
 from demo_api.web import event_stream
 from demo_api.web.chat import event_response
-from demo_api.web.event_stream import Events
+from demo_api.web.event_stream import EVENTS, Events
 from demo_api.web.openapi import examples, refusals
 from demo_api.web.openapi.operation import JSON, STREAM, TEXT, Content, Operation
 from demo_api.web.openapi.refusals import ACCEPTED, BODY, LEDGER, WAITING
 from demo_api.web.openapi.schemas import JsonObject
+from demo_api.web.parse import parse_requests
 from demo_api.web.request import (
     AFTER,
     IDEMPOTENCY_KEY,
@@ -63,7 +64,8 @@ _PARAMETERS = f"The parameters are status ({', '.join(STATUSES)}; repeat it for 
 _FIND = (*refusals.of(NoSuchRun), *LEDGER)
 """What looking for a run may raise."""
 
-_SUCCEEDED = bodies.record(examples.succeeded("demo"), "demo")
+_EXAMPLE = examples.succeeded("demo")
+_SUCCEEDED = bodies.record(_EXAMPLE, "demo")
 
 
 def add_runs(app: Flask, door: Door, slots: WaitSlots) -> None:
@@ -131,7 +133,7 @@ def add_runs(app: Flask, door: Door, slots: WaitSlots) -> None:
         "Follow a run",
         "What happens in it, live and after the fact, from the first event or from the one after `Last-Event-ID`. "
         "The last event is `done`. A comment is sent every 15 seconds when nothing else is.",
-        answers={STREAM: Content(EVENTS, examples.stream("demo", Events(examples.RUN_ID)))},
+        answers={STREAM: Content(EVENTS, examples.stream("demo", Events(_EXAMPLE.run_id, lambda: _EXAMPLE)))},
         parameters=(_RUN_ID, LAST_EVENT_ID, AFTER),
         refusals=(*refusals.of(BadRequest), *_FIND, *WAITING),
     )
@@ -140,7 +142,8 @@ def add_runs(app: Flask, door: Door, slots: WaitSlots) -> None:
         history.get(run_id)
         slots.take()
         follow, leave = partial(door.follow, run_id, after), partial(door.leave, run_id)
-        return event_response(event_stream.stream(Events(run_id), follow, leave), slots.leave)
+        encoder = Events(run_id, partial(history.get, run_id))
+        return event_response(event_stream.stream(encoder, follow, leave), slots.leave)
 
     @app.get("/runs/<run_id>/log")
     @Operation(

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from support.demo_homes import make_home
-from support.echo_engine import EchoEngine
+from support.echo_runner import EchoRunner
 from support.serving import Server, clean_environ
 from support.waiting import until
 
@@ -267,7 +267,7 @@ def test_what_is_no_prompt_file_is_told(tmp_path: Path, content: str, told: str)
 # The command
 
 
-class SayingEngine(EchoEngine):
+class SayingEngine(EchoRunner):
     """Says something else than the prompt, and remembers what it was asked."""
 
     def __init__(self, folder: Path, says: Callable[[str], str]) -> None:
@@ -303,7 +303,7 @@ def two(serve: Callable[..., Server], settings: Callable[..., Settings], tmp_pat
     def start(
         demo: Callable[[str], str] = str.upper, direct: Callable[[str], str] = str.upper
     ) -> tuple[list[str], SayingEngine, SayingEngine]:
-        engines = [SayingEngine(tmp_path / side, says) for side, says in (("demo", demo), ("direct", direct))]
+        engines = [SayingEngine(says) for side, says in (("demo", demo), ("direct", direct))]
         servers = [
             serve(settings(state_dir=tmp_path / side), engine)
             for side, engine in zip(("demo", "direct"), engines, strict=True)
@@ -447,7 +447,7 @@ def test_a_server_that_does_not_answer_in_time_is_told(
     serve: Callable[..., Server], settings: Callable[..., Settings], two: StartTwo, prompt_file: Callable[..., str]
 ) -> None:
     urls, *_ = two()
-    held = EchoEngine(settings().state_dir, paused=True)
+    held = EchoRunner(paused=True)
     server = serve(settings(), held)
     done = compare(urls[0], f"--direct={server.url}", prompt_file("a"), "--timeout=0.2")
     held.let_go.set()

@@ -32,7 +32,7 @@ from demo_api.config import CPU_DEMO_HOME, Settings
 from demo_api.demo import command, home
 from demo_api.demo.run_folder import RunFolder
 from demo_api.devices.lock import devices_of
-from demo_api.messages import check_request
+from demo_api.web.parse import check_request
 
 DEMO_API = [sys.executable, "-m", "demo_api"]
 PAGE = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")

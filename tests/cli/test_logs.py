@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import requests
-from support.echo_engine import EchoEngine
+from support.echo_runner import EchoRunner
 from support.real_server import SERVE, RealServer, Site
 from support.serving import Server
 from support.waiting import until
@@ -77,7 +77,7 @@ def test_prompts_can_be_left_out(
     serve: Callable[..., Server], settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    server = serve(settings(log_prompts="0"), EchoEngine(settings().state_dir))
+    server = serve(settings(log_prompts="0"), EchoRunner())
     assert server.chat("a secret prompt").status_code == 200
     assert requests.post(f"{server.url}/runs", json={"prompt": "a secret prompt"}, timeout=10).status_code == 202
     until(lambda: caplog.text.count("succeeded") == 2)

@@ -17,7 +17,7 @@ import pytest
 import requests
 import yaml
 from support.doc_pages import PAGES
-from support.echo_engine import EchoEngine
+from support.echo_runner import EchoRunner
 from support.programs import program
 from support.real_nginx import Nginx
 from support.real_server import GUNICORN, SERVE, Site
@@ -88,12 +88,12 @@ def test_what_the_documentation_says_of_the_unit_stands_in_it() -> None:
 
 
 @pytest.fixture
-def engine(settings: Callable[..., Settings]) -> EchoEngine:
-    return EchoEngine(settings().state_dir)
+def engine(settings: Callable[..., Settings]) -> EchoRunner:
+    return EchoRunner()
 
 
 @pytest.fixture
-def server(serve: Callable[..., Server], settings: Callable[..., Settings], engine: EchoEngine) -> Server:
+def server(serve: Callable[..., Server], settings: Callable[..., Settings], engine: EchoRunner) -> Server:
     return serve(settings(), engine)
 
 
@@ -137,7 +137,7 @@ def test_a_request_has_one_name_in_the_answer_and_in_nginxs_log(
 
 @pytest.mark.parametrize("path", ["/chat/stream", "/v1/chat/completions", "/runs/RUN_ID/events"])
 def test_events_arrive_one_by_one(
-    nginx: Nginx, client: requests.Session, server: Server, engine: EchoEngine, path: str
+    nginx: Nginx, client: requests.Session, server: Server, engine: EchoRunner, path: str
 ) -> None:
     engine.let_go.clear()  # so that the last event cannot be there before we let it
     body: dict[str, object] = {"prompt": "Hello"}

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.echo_engine import EchoEngine
+from support.echo_runner import EchoRunner
 from support.waiting import join, until
 
 from demo_api.config import Settings
@@ -24,7 +24,7 @@ from demo_api.errors import BadRequest, DeviceFailed, LedgerUnavailable, NoSuchR
 from demo_api.messages import Request, Run
 from demo_api.queue import Ledger, new_id
 
-Make = Callable[..., tuple[DemoEngine, EchoEngine]]
+Make = Callable[..., tuple[DemoEngine, EchoRunner]]
 
 
 def ask(prompt: str, **fields: object) -> Request:
@@ -36,9 +36,9 @@ def make(settings: Callable[..., Settings]) -> Iterator[Make]:
     """Makes dispatchers that are closed when the test ends; not started."""
     made = []
 
-    def start(*engines: EchoEngine, paused: bool = False, **flags: object) -> tuple[DemoEngine, EchoEngine]:
+    def start(*engines: EchoRunner, paused: bool = False, **flags: object) -> tuple[DemoEngine, EchoRunner]:
         chosen = settings(**flags)
-        used = engines or (EchoEngine(paused=paused),)
+        used = engines or (EchoRunner(paused=paused),)
         dispatcher = DemoEngine(Ledger(chosen), used[0], used, chosen)
         made.append(dispatcher)
         return dispatcher, used[0]
@@ -49,10 +49,10 @@ def make(settings: Callable[..., Settings]) -> Iterator[Make]:
 
 
 @pytest.fixture
-def loop(settings: Callable[..., Settings]) -> tuple[DeviceLoop, EchoEngine, Ledger]:
+def loop(settings: Callable[..., Settings]) -> tuple[DeviceLoop, EchoRunner, Ledger]:
     """A loop whose body the test calls."""
     chosen = settings()
-    ledger, engine = Ledger(chosen), EchoEngine()
+    ledger, engine = Ledger(chosen), EchoRunner()
     return DeviceLoop(ledger, devices_of(chosen)[0], engine, chosen, changed=lambda: None), engine, ledger
 
 
@@ -86,7 +86,7 @@ def test_what_waits_when_the_device_falls_free_goes_together(make: Make) -> None
     assert engine.seen == [["first"], ["cold 0", "cold 1", "cold 2"], ["hot 0", "hot 1"]]
 
 
-def test_the_loops_body_runs_without_a_thread(loop: tuple[DeviceLoop, EchoEngine, Ledger]) -> None:
+def test_the_loops_body_runs_without_a_thread(loop: tuple[DeviceLoop, EchoRunner, Ledger]) -> None:
     body, engine, ledger = loop
     assert not body.has_work()
     assert body.turn() is False
@@ -116,7 +116,7 @@ def test_the_loop_outlives_a_run_that_cannot_be_run(make: Make, prompt: str) -> 
 
 
 def test_the_loop_outlives_a_batch_that_it_cannot_claim(make: Make) -> None:
-    class FullOnce(EchoEngine):
+    class FullOnce(EchoRunner):
         """The disk is full when a batch is chosen, the first time."""
 
         is_full = True
@@ -172,7 +172,7 @@ def test_close_keeps_those_who_wait_and_puts_the_one_that_runs_back(
 
 
 def test_a_batch_that_is_claimed_while_the_server_requeues_is_requeued_too(settings: Callable[..., Settings]) -> None:
-    class Overtaken(EchoEngine):
+    class Overtaken(EchoRunner):
         """The server stops while a batch is chosen."""
 
         def choose(self, runs: Sequence[Run]) -> list[Run]:
@@ -273,7 +273,7 @@ def test_what_is_not_there_or_has_ended_cannot_be_cancelled(make: Make) -> None:
 
 
 def test_two_devices_run_two_batches_at_once(make: Make) -> None:
-    engines = [EchoEngine(paused=True), EchoEngine(paused=True)]
+    engines = [EchoRunner(paused=True), EchoRunner(paused=True)]
     dispatcher, _ = make(*engines, devices="one; other", max_batch=1)
     dispatcher.start()
     runs = dispatcher.submit([ask("a"), ask("b")])
@@ -300,7 +300,7 @@ def test_two_servers_on_one_device_never_run_at_once(make: Make) -> None:
 RESET_OK, RESET_BAD = f"{sys.executable} -c 0", f"{sys.executable} -c 'raise SystemExit(3)'"
 
 
-def suspect(dispatcher: DemoEngine, engine: EchoEngine) -> None:
+def suspect(dispatcher: DemoEngine, engine: EchoRunner) -> None:
     engine.suspect = "A child was killed."
     dispatcher.wait(dispatcher.submit([ask("fail")])[0].run_id)
 
@@ -374,7 +374,7 @@ def test_a_killed_child_found_on_the_device_makes_it_suspect(make: Make, setting
     assert not left.prompts.exists()
 
 
-def test_a_batch_of_a_server_that_is_gone_is_run_again_at_once(loop: tuple[DeviceLoop, EchoEngine, Ledger]) -> None:
+def test_a_batch_of_a_server_that_is_gone_is_run_again_at_once(loop: tuple[DeviceLoop, EchoRunner, Ledger]) -> None:
     body, engine, ledger = loop
     run = ledger.queue.submit([ask("a")], {})[0]
     ledger.queue.claim("device", lambda runs: list(runs))
@@ -384,7 +384,7 @@ def test_a_batch_of_a_server_that_is_gone_is_run_again_at_once(loop: tuple[Devic
     assert engine.seen == [["a"]]
 
 
-def test_a_run_is_alone_on_its_last_attempt(loop: tuple[DeviceLoop, EchoEngine, Ledger]) -> None:
+def test_a_run_is_alone_on_its_last_attempt(loop: tuple[DeviceLoop, EchoRunner, Ledger]) -> None:
     body, engine, ledger = loop
     ledger.queue.submit([ask("a"), ask("b")], {})
     for _ in range(2):  # two servers that went down with both
@@ -395,7 +395,7 @@ def test_a_run_is_alone_on_its_last_attempt(loop: tuple[DeviceLoop, EchoEngine, 
     assert engine.seen == [["a"], ["b"], ["c", "d"]]
 
 
-def test_a_batch_of_a_server_that_lives_is_left_alone(loop: tuple[DeviceLoop, EchoEngine, Ledger]) -> None:
+def test_a_batch_of_a_server_that_lives_is_left_alone(loop: tuple[DeviceLoop, EchoRunner, Ledger]) -> None:
     body, engine, ledger = loop
     ledger.queue.submit([ask("a")], {})
     with body.device.try_lock() as holding:  # type: ignore[union-attr]
@@ -550,7 +550,7 @@ def test_a_device_is_not_given_up_for_the_time_in_which_nobody_wanted_it(
 
 def test_a_batch_that_is_told_to_a_waiting_child_at_this_moment_is_not_lost(settings: Callable[..., Settings]) -> None:
     chosen = settings()
-    ledger, engine = Ledger(chosen), EchoEngine()
+    ledger, engine = Ledger(chosen), EchoRunner()
     theirs = Device("device", chosen.state_dir)
     shares = []
 

@@ -18,10 +18,11 @@ from demo_api.config import Settings
 from demo_api.demo import home
 from demo_api.devices.lock import devices_of
 from demo_api.direct import Model, make_model
-from demo_api.direct.model import MAX_SEQ_LEN, Completion, Question, Turn
+from demo_api.direct.model import MAX_SEQ_LEN, Completion
 from demo_api.direct.tt_metal import TtMetal
 from demo_api.errors import BadRequest, RunFailed, SetupError
-from demo_api.messages import Request, check_request
+from demo_api.messages import Question, Request, Turn
+from demo_api.web.parse import check_request
 
 STANDINS = Path(__file__).parents[1] / "standins"
 SITE = STANDINS / "site"

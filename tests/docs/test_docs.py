@@ -11,7 +11,7 @@ from typing import Any
 import click
 import requests
 from support.doc_pages import PAGES, README, REFERENCE, code_words, error_family, table
-from support.echo_engine import EchoEngine
+from support.echo_runner import EchoRunner
 from support.serving import Server
 
 from demo_api import cli, create_app, errors
@@ -102,7 +102,7 @@ def test_the_readmes_answer_has_the_fields_that_an_answer_has(
 def test_the_fields_and_the_statuses_of_a_run_are_those_that_a_run_has(
     serve: Callable[..., Server], settings: Callable[..., Settings]
 ) -> None:
-    engine = EchoEngine(settings().state_dir, paused=True)
+    engine = EchoRunner(paused=True)
     server = serve(settings(), engine)
     run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10).json()["run_id"]
     record = server.get(f"/runs/{run_id}").json()
@@ -122,8 +122,10 @@ def test_the_states_of_a_device_are_there_in_their_order() -> None:
 
 def _commands(group: click.Group, prefix: str = "demo-api") -> dict[str, click.Command]:
     commands: dict[str, click.Command] = {}
-    for name, command in group.commands.items():
-        below = f"{prefix} {name}"
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command, below = group.get_command(context, name), f"{prefix} {name}"
+        assert command is not None
         commands |= _commands(command, below) if isinstance(command, click.Group) else {below: command}
     return commands
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 from support.doc_pages import PAGES
-from support.echo_engine import EchoEngine
+from support.echo_runner import EchoRunner
 from support.serving import Server
 
 from demo_api.config import Settings
@@ -31,7 +31,7 @@ def test_an_example_prints_the_answer(
     language, code = example
     if language == "javascript" and NODE is None:
         pytest.skip("there is no node")
-    server = serve(settings(), EchoEngine(settings().state_dir))
+    server = serve(settings(), EchoRunner())
     code = code.replace("http://127.0.0.1:8080", server.url)
     command = [sys.executable, "-c", code] if language == "python" else [NODE, "--input-type=module", "-e", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

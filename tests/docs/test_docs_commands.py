@@ -101,7 +101,7 @@ class Session:
 
     def __init__(self, folder: Path, server: Server) -> None:
         folder.mkdir()
-        for name in ("prompts", "deploy"):
+        for name in ("prompts", "deploy", "tests"):
             (folder / name).symlink_to(ROOT / name)
         self._folder = folder
         self._server = server

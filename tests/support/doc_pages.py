@@ -12,10 +12,11 @@ from typing import Any
 from demo_api import errors
 
 ROOT = Path(__file__).parents[2]
-PATHS = {path.name: path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+_FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PATHS = {path.name: path for path in _FILES}
 PAGES = {name: path.read_text(encoding="utf-8") for name, path in PATHS.items()}
 README = PAGES["README.md"]
-REFERENCE = "README.md"
+REFERENCE = "reference.md"
 """The page with the tables of routes, fields, commands, exit codes and settings."""
 
 _FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)

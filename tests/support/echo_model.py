@@ -6,8 +6,9 @@ import threading
 
 from support.waiting import wait_for
 
-from demo_api.direct.model import Completion, OnText, Question
+from demo_api.direct.model import Completion, OnText
 from demo_api.errors import BadRequest, SetupError
+from demo_api.messages import Question
 
 
 class EchoModel:

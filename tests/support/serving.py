@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import requests
 from flask import Flask
-from support.echo_engine import EchoEngine
+from support.echo_runner import EchoRunner
 from support.waiting import join
 
 from demo_api import create_app
@@ -50,7 +50,7 @@ class Server:
         return survivors("DEMO_API_RUN", [folder.name for folder in self.batches()])
 
 
-def application(settings: Settings, engine: EchoEngine | DirectEngine | None = None) -> Flask:
+def application(settings: Settings, engine: EchoRunner | DirectEngine | None = None) -> Flask:
     """The WSGI application around an engine; a hand-written runner is given a queue of its own."""
     if engine is None or isinstance(engine, DirectEngine):
         return create_app(settings, engine)
@@ -62,7 +62,7 @@ def serving() -> Iterator[Callable[..., Server]]:
     """Starts servers, which run until the end of the block."""
     running = []
 
-    def start(settings: Settings, engine: EchoEngine | DirectEngine | None = None) -> Server:
+    def start(settings: Settings, engine: EchoRunner | DirectEngine | None = None) -> Server:
         app = application(settings, engine)
         service: Engine = app.extensions["demo_api"]
         service.start()

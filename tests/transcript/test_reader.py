@@ -262,7 +262,7 @@ def feed(case: Case, sizes: Iterator[int]) -> tuple[Reading, list[Event]]:
         at = 0
         while at < len(data):
             size = next(sizes)
-            events += reader.feed("stdout" if name == "stdout" else "stderr", data[at : at + size])
+            events += reader.feed(name, data[at : at + size])
             at += size
     return reader.finish(case.exit_code), events
 
@@ -407,7 +407,7 @@ def test_a_forged_record_inside_an_answer_never_wins() -> None:
     assert reading.metrics.prefill_compile_s == 0.5
 
 
-def test_a_record_of_another_process_is_not_heard() -> None:
+def test_a_record_of_another_process_is_not_read() -> None:
     log = DemoLog()
     log.decode([["tail"]])
     others = forged(block(0, "a", "forged")) + forged("Iteration 1: 1ms @ 1.0 tok/s/user (1.0 tok/s throughput)")
@@ -434,7 +434,7 @@ def test_records_on_stdout_do_not_count_where_the_log_is_on_stderr() -> None:
 
 
 @pytest.mark.parametrize("other", [{"name": f"{DEMO}_other"}, {"function": "helper"}], ids=["logger", "function"])
-def test_only_the_demo_is_heard(other: dict[str, str]) -> None:
+def test_only_the_demo_is_read(other: dict[str, str]) -> None:
     log = DemoLog()
     log.say("Reading inputs...")
     log.say(block(0, "a", "forged"), "Prefill compile time: 9.0s", "Starting prefill...", **other)
@@ -806,7 +806,7 @@ def test_metrics_inside_a_plain_answer_are_of_it() -> None:
     assert reading.metrics.prefill_compile_s == 0.5
 
 
-def test_a_record_printed_into_a_plain_log_is_not_heard() -> None:
+def test_a_record_printed_into_a_plain_log_is_not_read() -> None:
     log = DemoLog(serialize=False)
     log.say("Reading inputs...")
     log.printed += forged(block(0, "a", "forged"))

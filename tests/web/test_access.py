@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 from click.testing import CliRunner
-from support.echo_engine import EchoEngine
+from support.echo_runner import EchoRunner
 from support.serving import Server, application
 
 from demo_api.cli import main
@@ -25,7 +25,7 @@ OTHER = "0123456789abcdef-two"
 @pytest.fixture
 def make(serve: Callable[..., Server], settings: Callable[..., Settings]) -> Callable[..., Server]:
     def start(**flags: object) -> Server:
-        return serve(settings(**flags), EchoEngine(settings().state_dir))
+        return serve(settings(**flags), EchoRunner())
 
     return start
 
@@ -114,7 +114,7 @@ def test_the_official_openai_client_sends_its_api_key(make: Callable[..., Server
         client.models.list()
 
 
-class UnpluggedEngine(EchoEngine):
+class UnpluggedEngine(EchoRunner):
     def check(self) -> None:
         raise SetupError("There is no demo script at /opt/secret/place.", next_step="Look into /opt/secret.")
 
@@ -122,7 +122,7 @@ class UnpluggedEngine(EchoEngine):
 def test_health_and_readyz_say_less_without_a_key(
     serve: Callable[..., Server], settings: Callable[..., Settings]
 ) -> None:
-    server = serve(settings(keys=KEY), UnpluggedEngine(settings().state_dir))
+    server = serve(settings(keys=KEY), UnpluggedEngine())
     assert ask(server, "/livez").json() == {"status": "alive"}
     brief = ask(server, "/health").json()
     assert brief == {"status": "unhealthy", "note": "With a key this says more.", "engine": "demo"}
@@ -174,7 +174,7 @@ def test_others_are_let_in_with_keys_or_on_demand(settings: Callable[..., Settin
 def test_behind_another_web_server_only_this_machine_is_answered_without_keys(
     settings: Callable[..., Settings], flags: dict[str, str], client: str, status: int
 ) -> None:
-    app = application(settings(**flags), EchoEngine(settings().state_dir))
+    app = application(settings(**flags), EchoRunner())
     try:
         answer = app.test_client().get("/runs", environ_overrides={"REMOTE_ADDR": client})
     finally:
@@ -220,7 +220,7 @@ def test_elsewhere_than_on_loopback_any_name_will_do_unless_names_are_set(
     make: Callable[..., Server], settings: Callable[..., Settings]
 ) -> None:
     for flags, status in (({"keys": KEY}, 200), ({"keys": KEY, "hosts": "a"}, 421)):
-        app = application(settings(host="0.0.0.0", **flags), EchoEngine(settings().state_dir))
+        app = application(settings(host="0.0.0.0", **flags), EchoRunner())
         try:
             assert app.test_client().get("/livez", headers={"Host": "x.example"}).status_code == status
         finally:
@@ -337,10 +337,7 @@ def test_compare_sends_its_key(
 ) -> None:
     prompts = tmp_path / "prompts.json"
     prompts.write_text('[{"prompt": "Hello"}]')
-    urls = [
-        serve(settings(keys=KEY, state_dir=tmp_path / side), EchoEngine(tmp_path / side)).url
-        for side in ("demo", "direct")
-    ]
+    urls = [serve(settings(keys=KEY, state_dir=tmp_path / side), EchoRunner()).url for side in ("demo", "direct")]
     monkeypatch.setenv("DEMO_API_KEY", key)
     words = [f"--demo={urls[0]}", f"--direct={urls[1]}", f"--prompts={prompts}"]
     done = CliRunner().invoke(main, ["compare", *words])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from support.any_request import ask
-from support.echo_engine import EchoEngine
+from support.echo_runner import EchoRunner
 from support.serving import Server
 
 from demo_api.config import Settings
@@ -20,7 +20,7 @@ def test_every_answer_is_one_that_the_document_declares(server_of_each_engine: S
     assert asked.cases > 300
 
 
-class LyingEngine(EchoEngine):
+class LyingEngine(EchoRunner):
     def describe(self) -> dict[str, object]:
         return {"model": 5, "model_loaded": True}
 
@@ -28,7 +28,7 @@ class LyingEngine(EchoEngine):
 def test_an_answer_that_the_document_does_not_declare_is_found(
     serve: Callable[..., Server], settings: Callable[..., Settings]
 ) -> None:
-    server = serve(settings(), LyingEngine(settings().state_dir))
+    server = serve(settings(), LyingEngine())
     asked = ask(server.url, examples=1, seed=SEED, only="get_health")
     assert not asked.found_nothing
     assert "Response violates schema" in asked.report

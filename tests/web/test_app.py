@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import requests
-from support.echo_engine import EchoEngine
+from support.echo_runner import EchoRunner
 from support.serving import Server
 from support.waiting import join, until, wait_for
 
@@ -23,7 +23,7 @@ FIELDS = {
 
 @pytest.fixture
 def server(serve: Callable[..., Server], settings: Callable[..., Settings]) -> Server:
-    return serve(settings(), EchoEngine(settings().state_dir))
+    return serve(settings(), EchoRunner())
 
 
 def test_chat_answers_with_every_field(server: Server) -> None:
@@ -85,7 +85,7 @@ def test_a_request_id_that_is_none_is_replaced(server: Server, given: str) -> No
 def test_health_answers_while_every_place_in_the_line_is_taken(
     serve: Callable[..., Server], settings: Callable[..., Settings]
 ) -> None:
-    engine = EchoEngine(settings().state_dir, paused=True)
+    engine = EchoRunner(paused=True)
     server = serve(settings(max_queue=3), engine)
     statuses: list[int] = []
     threads = [threading.Thread(target=lambda: statuses.append(server.chat("x").status_code)) for _ in range(4)]
@@ -106,7 +106,7 @@ def test_health_answers_while_every_place_in_the_line_is_taken(
     until(lambda: server.get("/health").json()["device"]["state"] == "free")
 
 
-class UnpluggedEngine(EchoEngine):
+class UnpluggedEngine(EchoRunner):
     def check(self) -> None:
         raise SetupError("The model is gone.", next_step="Bring it back.")
 
@@ -114,7 +114,7 @@ class UnpluggedEngine(EchoEngine):
 def test_a_server_that_lost_its_model_is_unhealthy_and_refuses(
     serve: Callable[..., Server], settings: Callable[..., Settings]
 ) -> None:
-    server = serve(settings(), UnpluggedEngine(settings().state_dir))
+    server = serve(settings(), UnpluggedEngine())
     health = server.get("/health").json()
     assert (health["status"], health["note"]) == ("unhealthy", "The model is gone. Bring it back.")
     answer = server.chat()
@@ -125,13 +125,13 @@ def test_a_server_that_lost_its_model_is_unhealthy_and_refuses(
     )
 
 
-class BrokenEngine(EchoEngine):
+class BrokenEngine(EchoRunner):
     def describe(self) -> dict[str, object]:
         raise RuntimeError("a secret of the server")
 
 
 def test_no_traceback_reaches_a_client(serve: Callable[..., Server], settings: Callable[..., Settings]) -> None:
-    answer = serve(settings(), BrokenEngine(settings().state_dir)).get("/health")
+    answer = serve(settings(), BrokenEngine()).get("/health")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert "secret" not in answer.text
     assert "Traceback" not in answer.text

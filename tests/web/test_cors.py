@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import requests
-from support.echo_engine import EchoEngine
+from support.echo_runner import EchoRunner
 from support.serving import Server
 
 from demo_api.config import Settings
@@ -20,7 +20,7 @@ PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-He
 @pytest.fixture
 def server(serve: Callable[..., Server], settings: Callable[..., Settings]) -> Server:
     made = settings(cors_origins=f"{FRIEND}, {IPV6_FRIEND},https://example.org")
-    return serve(made, EchoEngine(made.state_dir))
+    return serve(made, EchoRunner())
 
 
 ASKED = {
@@ -68,7 +68,7 @@ def test_a_stranger_may_not(server: Server) -> None:
 
 
 def test_nobody_may_unless_somebody_was_named(serve: Callable[..., Server], settings: Callable[..., Settings]) -> None:
-    server = serve(settings(), EchoEngine(settings().state_dir))
+    server = serve(settings(), EchoRunner())
     for answer in (
         requests.get(f"{server.url}/health", headers={"Origin": FRIEND}, timeout=10),
         requests.options(f"{server.url}/runs", headers={"Origin": FRIEND, **PREFLIGHT}, timeout=10),

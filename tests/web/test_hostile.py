@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 import requests
-from support.echo_engine import EchoEngine
+from support.echo_runner import EchoRunner
 from support.serving import Server, clean_environ, serving
 
 from demo_api.config import Settings
@@ -26,7 +26,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ser
         def make(**flags: object) -> Server:
             folder = tmp_path_factory.mktemp("state")
             settings = Settings.load({"state_dir": folder, "port": 0, "drain": 0} | flags, clean_environ())
-            return start(settings, EchoEngine(folder))
+            return start(settings, EchoRunner())
 
         yield make
 

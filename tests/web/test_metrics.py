@@ -17,8 +17,8 @@ import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from support.doc_pages import PAGES, ROOT
-from support.echo_engine import EchoEngine
 from support.echo_model import EchoModel
+from support.echo_runner import EchoRunner
 from support.real_server import GUNICORN, RealServer, Site, locked
 from support.serving import Server
 from support.waiting import at_once, until
@@ -59,12 +59,12 @@ def runs(samples: Samples) -> dict[str, float]:
 
 
 @pytest.fixture
-def engine(settings: Callable[..., Settings]) -> EchoEngine:
-    return EchoEngine(settings().state_dir)
+def engine(settings: Callable[..., Settings]) -> EchoRunner:
+    return EchoRunner()
 
 
 @pytest.fixture
-def server(serve: Callable[..., Server], settings: Callable[..., Settings], engine: EchoEngine) -> Server:
+def server(serve: Callable[..., Server], settings: Callable[..., Settings], engine: EchoRunner) -> Server:
     return serve(settings(max_batch=1), engine)
 
 
@@ -84,7 +84,7 @@ def test_everything_is_there_from_the_start(server: Server) -> None:
     assert value(samples, "demo_api_info", engine="demo", version="0.1.0") == 1
 
 
-def test_what_happens_is_counted(server: Server, engine: EchoEngine) -> None:
+def test_what_happens_is_counted(server: Server, engine: EchoRunner) -> None:
     for prompt, status in (("one", 200), ("two", 200), ("fail", 500), ("unplug", 503), ("break", 507)):
         assert server.chat(prompt).status_code == status
     engine.let_go.clear()
@@ -221,7 +221,7 @@ def test_a_file_that_somebody_else_holds_delays_no_request_and_loses_nothing(ser
 
 
 def test_a_damaged_file_is_told_and_everything_else_goes_on(
-    serve: Callable[..., Server], settings: Callable[..., Settings], engine: EchoEngine
+    serve: Callable[..., Server], settings: Callable[..., Settings], engine: EchoRunner
 ) -> None:
     settings().state_dir.mkdir(parents=True, exist_ok=True)
     file = settings().state_dir / "metrics.db"

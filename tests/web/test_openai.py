@@ -10,8 +10,8 @@ from typing import Any
 import openai
 import pytest
 import requests
-from support.echo_engine import EchoEngine
 from support.echo_model import EchoModel
+from support.echo_runner import EchoRunner
 from support.serving import Server
 
 from demo_api.config import Settings
@@ -24,7 +24,7 @@ USER = {"role": "user", "content": "one two three"}
 def server(request: pytest.FixtureRequest, serve: Callable[..., Server], settings: Callable[..., Settings]) -> Server:
     """A server of each engine, with a hand-written model that echoes."""
     if request.param == "demo":
-        return serve(settings(), EchoEngine(settings().state_dir))
+        return serve(settings(), EchoRunner())
     chosen = settings(engine="direct")
     direct = DirectEngine(EchoModel(), chosen)
     direct.start()

@@ -15,9 +15,10 @@ import pytest
 import requests
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from support.doc_pages import README, error_family
-from support.echo_engine import EchoEngine
+from support.doc_pages import PAGES as DOCS
+from support.doc_pages import REFERENCE, error_family
 from support.echo_model import EchoModel
+from support.echo_runner import EchoRunner
 from support.serving import Server, application
 from support.sse import events
 
@@ -33,9 +34,7 @@ PAGES = {"GET /", "GET /docs"}
 
 def _app(settings: Callable[..., Settings], engine: str) -> Any:
     chosen = settings(engine=engine)
-    return application(
-        chosen, DirectEngine(EchoModel(), chosen) if engine == "direct" else EchoEngine(chosen.state_dir)
-    )
+    return application(chosen, DirectEngine(EchoModel(), chosen) if engine == "direct" else EchoRunner())
 
 
 @pytest.fixture(params=ENGINES)
@@ -47,7 +46,7 @@ def described(request: pytest.FixtureRequest, settings: Callable[..., Settings])
 
 @pytest.fixture
 def server(serve: Callable[..., Server], settings: Callable[..., Settings]) -> Server:
-    return serve(settings(), EchoEngine(settings().state_dir))
+    return serve(settings(), EchoRunner())
 
 
 def _operations(described: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -114,8 +113,8 @@ def test_every_route_is_described_and_every_description_has_a_route(
     assert any("/runs" in name for name in names) is (engine == "demo")
 
 
-def test_the_readme_has_no_route_that_is_not_there(settings: Callable[..., Settings]) -> None:
-    rows = re.findall(r"^\| `((?:GET|POST|PUT|DELETE) [^`]+)` \|", README, re.M)
+def test_the_reference_has_no_route_that_is_not_there(settings: Callable[..., Settings]) -> None:
+    rows = re.findall(r"^\| `((?:GET|POST|PUT|DELETE) [^`]+)` \|", DOCS[REFERENCE], re.M)
     assert sorted(rows) == endpoints(_app(settings, "demo"))
 
 
@@ -229,7 +228,7 @@ def test_every_command_of_the_page_runs(
         server = serve(chosen, direct)
         run_id = ""
     else:
-        server = serve(chosen, EchoEngine(chosen.state_dir))
+        server = serve(chosen, EchoRunner())
         run_id = server.chat("Hello").json()["run_id"]
     commands = _commands(server.get("/docs").text)
     assert len(commands) == len(list(_operations(server.get("/openapi.json").json())))
@@ -264,7 +263,7 @@ HOSTILE_HOST = 'a"><script>alert(1)</script>;id;'
 
 
 def test_a_hostile_host_is_text_on_the_page_where_every_host_will_do(settings: Callable[..., Settings]) -> None:
-    app = application(settings(host="0.0.0.0", insecure=True), EchoEngine(settings().state_dir))
+    app = application(settings(host="0.0.0.0", insecure=True), EchoRunner())
     answer = app.test_client().get("/docs", headers={"Host": HOSTILE_HOST})
     assert answer.status_code == 200
     assert "<script" not in answer.text

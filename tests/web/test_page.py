@@ -17,8 +17,8 @@ from playwright.sync_api import Browser, expect
 from support.browser import Tab, browser
 from support.cutting_proxy import CuttingProxy
 from support.doc_pages import PAGES
-from support.echo_engine import EchoEngine
 from support.echo_model import EchoModel
+from support.echo_runner import EchoRunner
 from support.serving import Server
 from support.waiting import until, wait_for
 
@@ -38,7 +38,7 @@ WEB = Path(__file__).parents[2] / "demo_api" / "web"
 REFUSED = "Failed to load resource"  # what a browser says of every answer that is an error
 
 
-class TellingEngine(EchoEngine):
+class TellingEngine(EchoRunner):
     """Tells what a test has it tell, and answers what the test wants, when it wants that."""
 
     response: str | None = None
@@ -87,12 +87,12 @@ def open_tab(browser: Browser) -> Iterator[Open]:
 
 @pytest.fixture
 def engine(settings: Make) -> TellingEngine:
-    return TellingEngine(settings().state_dir)
+    return TellingEngine()
 
 
 @pytest.fixture
 def slow(settings: Make) -> TellingEngine:
-    return TellingEngine(settings().state_dir, paused=True)
+    return TellingEngine(paused=True)
 
 
 @pytest.fixture
@@ -299,7 +299,7 @@ def test_the_history_is_filtered_opened_and_run_again(server: Server, engine: Te
 
 
 def test_older_runs_are_read_when_asked_for(serve: Serve, settings: Make, open_tab: Open) -> None:
-    server = serve(settings(max_queue=50), EchoEngine(settings().state_dir))
+    server = serve(settings(max_queue=50), EchoRunner())
     ids = []
     for part in range(2):
         body = {"prompts": [f"prompt {part}-{number}" for number in range(15)]}

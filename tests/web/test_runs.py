@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import requests
-from support.echo_engine import EchoEngine
+from support.echo_runner import EchoRunner
 from support.serving import Server
 from support.sse import events
 from support.waiting import pause, until, wait_for
@@ -24,7 +24,7 @@ class PausedServer:
     """A server whose engine keeps every batch until it is let go."""
 
     server: Server
-    engine: EchoEngine
+    engine: EchoRunner
 
     def post(self, path: str, body: object = None, **headers: str) -> requests.Response:
         return requests.post(f"{self.server.url}{path}", json=body, headers=headers, timeout=30)
@@ -44,7 +44,7 @@ class PausedServer:
 
 @pytest.fixture
 def paused(serve: Callable[..., Server], settings: Callable[..., Settings]) -> PausedServer:
-    engine = EchoEngine(settings().state_dir, paused=True)
+    engine = EchoRunner(paused=True)
     return PausedServer(serve(settings(max_queue=4), engine), engine)
 
 
@@ -197,6 +197,33 @@ def test_events_are_replayed_from_any_number(paused: PausedServer) -> None:
     assert (refused.status_code, refused.json()["code"]) == (400, "bad_request")
 
 
+ENDS = {
+    "answered": ("a", "succeeded", {"success": True, "response": "a"}),
+    "failed": ("fail", "failed", {"success": False, "code": "demo_failed"}),
+    "cancelled": (None, "cancelled", {"success": False, "code": "cancelled"}),
+}
+
+
+@pytest.mark.parametrize(("prompt", "status", "known"), ENDS.values(), ids=ENDS)
+def test_the_last_event_says_how_the_run_ended_as_the_run_itself_does(
+    paused: PausedServer, prompt: str | None, status: str, known: dict[str, object]
+) -> None:
+    run_id = paused.submit(prompt=prompt or "waits")
+    if prompt is None:
+        paused.post(f"/runs/{run_id}/cancel")
+    paused.engine.let_go.set()
+    _, kind, data = list(events(f"{paused.server.url}/runs/{run_id}/events"))[-1]
+    record = paused.server.get(f"/runs/{run_id}").json()
+    assert (kind, data["status"]) == ("done", status)
+    assert data.items() >= known.items()
+    assert data.pop("at")
+    assert data == {name: record[name] for name in data}
+    assert record.keys() - data.keys() == {
+        "position", "prompt", "max_tokens", "temperature", "top_p", "seed", "attempts", "accepted_at", "started_at",
+        "finished_at", "engine",
+    }  # fmt: skip
+
+
 def test_a_hundred_follow_one_run(paused: PausedServer) -> None:
     run_id = paused.submit()
     wait_for(paused.engine.entered)
@@ -310,7 +337,7 @@ def test_the_run_of_a_client_that_hangs_up_goes_on_and_is_found(paused: PausedSe
 
 @pytest.fixture
 def cancelling(serve: Callable[..., Server], settings: Callable[..., Settings]) -> Server:
-    return serve(settings(cancel_on_disconnect=True), EchoEngine(settings().state_dir, paused=True))
+    return serve(settings(cancel_on_disconnect=True), EchoRunner(paused=True))
 
 
 def test_the_run_of_a_client_that_hangs_up_is_cancelled_if_that_is_set(cancelling: Server) -> None:
@@ -353,7 +380,7 @@ def test_livez_and_readyz(paused: PausedServer) -> None:
 def test_a_device_that_has_failed_is_told_everywhere(
     serve: Callable[..., Server], settings: Callable[..., Settings]
 ) -> None:
-    engine = EchoEngine(settings().state_dir)
+    engine = EchoRunner()
     engine.suspect = "A child was killed."
     server = serve(settings(reset_command="false", max_queue=4), engine)
     server.chat("fail")

@@ -1,4 +1,4 @@
-"""Compares the demo engine with the direct engine."""
+"""``demo-api compare``: compares the demo engine with the direct engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from demo_api.client import Client
 from demo_api.config import Settings, flag, flag_names
 from demo_api.demo.prompt_files import BUNDLED, read_prompts
 from demo_api.errors import DemoApiError
-from demo_api.messages import check_request
+from demo_api.web.parse import check_request
 
 _EXIT_NOT_COMPARED, _EXIT_INTERRUPTED = 2, 130
 _SERVER_SETTINGS = [name for name in flag_names() if name not in OWN_SETTINGS]

@@ -1,1 +1,1 @@
-"""Looks for what a user cannot see before minutes are lost on it. Nothing is changed, and no device is opened."""
+"""Finds hidden problems before they cost minutes. Changes nothing, and opens no device unless asked to."""

@@ -14,8 +14,8 @@ from demo_api.config import Settings
 from demo_api.demo import command, home
 from demo_api.devices.lock import DeviceLock, devices_of
 from demo_api.devices.warm import end_waiting_child
-from demo_api.messages import check_request
 from demo_api.process.output import printable
+from demo_api.web.parse import check_request
 
 COLLECT_SECONDS = 120.0
 """How long collecting may take: with ttnn the imports alone take many seconds."""

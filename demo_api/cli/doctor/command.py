@@ -1,4 +1,4 @@
-"""Looks for what a user cannot see before minutes are lost on it."""
+"""``demo-api doctor``: finds hidden problems before they cost minutes."""
 
 from __future__ import annotations
 

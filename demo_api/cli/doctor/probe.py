@@ -1,4 +1,4 @@
-"""What is examined, and short-lived processes that are started as the child is, to ask its interpreter."""
+"""Starts short-lived processes as the demo's child is started, to learn what its interpreter has."""
 
 from __future__ import annotations
 

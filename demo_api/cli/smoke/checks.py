@@ -1,4 +1,4 @@
-"""The smoke test of the demo: reads the prompt file, and judges what became of each prompt."""
+"""The smoke test of the demo: reads the prompt file, and checks each answer against what it expects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests the demo with a few prompts, for CI."""
+"""``demo-api smoke``: tests the demo with a few prompts, for CI."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ from demo_api.cli.visible import shortened, visible
 from demo_api.config import Settings, flag, flag_names
 from demo_api.devices.local_run import LocalRun
 from demo_api.errors import BadRequest, DemoApiError
-from demo_api.messages import Event, Request, check_request
+from demo_api.messages import Event, Request
 from demo_api.web import server
+from demo_api.web.parse import check_request
 
 logger = logging.getLogger(__name__)
 

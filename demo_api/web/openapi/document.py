@@ -10,10 +10,9 @@ from typing import Any
 from flask import Flask
 from werkzeug.routing import Rule
 
-from demo_api.error_shapes import ErrorBody
-from demo_api.web import openai_api
+from demo_api.errors import ErrorBody
 from demo_api.web.access import PUBLIC
-from demo_api.web.openai_types import OpenAIError
+from demo_api.web.openai.answers import OpenAIError, openai_error
 from demo_api.web.openapi import examples
 from demo_api.web.openapi.operation import JSON, STREAM, Content, Operation
 from demo_api.web.openapi.refusals import ANY, KEY, Refusal
@@ -175,7 +174,7 @@ def _error_examples() -> JsonObject:
     for code, error in examples.ERRORS.items():
         body: ErrorBody = {**error.body(), "request_id": "19bc6972e494868f"}
         shown[code] = {"value": body}
-        shown[f"openai_{code}"] = {"value": openai_api.error(body, error.status_code)}
+        shown[f"openai_{code}"] = {"value": openai_error(body, error.status_code)}
     return shown
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from demo_api import bodies, errors
+from demo_api import errors
 from demo_api.errors import DemoApiError, RunFailed
-from demo_api.messages import Answer, Event, Failure, Result, Run, Timing, check_request
+from demo_api.messages import Answer, Event, Failure, Result, Run, Timing
 from demo_api.web.event_stream import Encoder
+from demo_api.web.parse import check_request
 
 MODEL = "SmolLM2-135M-Instruct.Q4_1"
 RUN_ID = "20261125-082212-6620bb51"
@@ -101,7 +102,7 @@ def _events(engine: str) -> Iterator[Event]:
         yield Event("phase", _ACCEPTED_AT + 0.385, {"phase": "decode"})
         yield Event("progress", _ACCEPTED_AT + 0.385, progress)
     yield Event("text", _ACCEPTED_AT + 0.55, {"added": _RESPONSE, **({"best_effort": True} if is_demo else {})})
-    yield Event("done", _ACCEPTED_AT + 0.649, bodies.done(succeeded(engine)))
+    yield Event("done", _ACCEPTED_AT + 0.649)
 
 
 _ERRORS: list[DemoApiError] = [

@@ -1,4 +1,4 @@
-"""The names that the code has, and no answers beside the runs."""
+"""Renames columns and tables to the code's names, and empties the final events, whose bodies are made when read."""
 
 import sqlalchemy as sa
 from alembic import op

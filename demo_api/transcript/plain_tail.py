@@ -1,8 +1,8 @@
-"""The fallback: a log of plain loguru lines, in which nothing marks where a message of several lines ends.
+"""The end of a plain loguru log, with the answers: nothing in it marks where a message of several lines ends.
 
 Before the answers every message of the demo is one line, and what a model wrote stands in it behind ``[User n]``. What
-comes after is kept whole and read at the end, by what is known: the order of users, their prompts, the place in the
-source that a kind of line comes from, and that the demo strips answers. A model that prints an exact copy of the lines
+comes after is kept whole and read at the end, by what is known: the order of users, their prompts, the source line
+that a kind of message comes from, and that the demo strips answers. A model that prints an exact copy of the lines
 that follow its answer can mislead this; it cannot mislead serialised records.
 """
 
@@ -12,49 +12,33 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from demo_api.transcript.demo_log import answer_header
-
-DEMO = "simple_text_demo"
-
-_STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}"
-LINE = re.compile(rf"{_STAMP} \| ([A-Z]+) *\| (([^ |:]+):([^:|]*):\d+) - (.*)".encode(), re.DOTALL)
+from demo_api.transcript.records import DEMO, PLAIN_RECORD, STAMP, TEST_FUNCTION, plain_record
 
 # What a batch and a test begin with, and how a second one does.
 FIRST_LINES = {"Processing batch 0": "Processing batch 1", "Reading inputs...": "Reading inputs..."}
 
-_FUNCTION = "test_demo_text"
-_PLACE = rf"(?:[^ |:]*\.)?{DEMO}:{_FUNCTION}:\d+"
-_INFO = rf"{_STAMP} \| INFO +\| "
-_METRICS = re.compile(rf"{_INFO}{_PLACE} - \n{_INFO}{_PLACE} - === Performance metrics ===\n")
+_SOURCE = rf"(?:[^ |:]*\.)?{DEMO}:{TEST_FUNCTION}:\d+"
+_INFO = rf"{STAMP} \| INFO +\| "
+_METRICS = re.compile(rf"{_INFO}{_SOURCE} - \n{_INFO}{_SOURCE} - === Performance metrics ===\n")
 # What can stand between an answer and the demo's next line: tt-metal's C++ lines, and one line where stop_at_eos is 0.
-_BETWEEN = re.compile(rf"{_STAMP} \| [a-z]+ *\| .*|{_INFO}{_PLACE} - Please note that 'stop_at_eos' is disabled\..*")
-_NEXT = rf"{_STAMP} \| |Fatal Python error: "
+_BETWEEN = re.compile(rf"{STAMP} \| [a-z]+ *\| .*|{_INFO}{_SOURCE} - Please note that 'stop_at_eos' is disabled\..*")
+_NEXT = rf"{STAMP} \| |Fatal Python error: "
 _NEXT_MERGED = rf"{_NEXT}|(?:PASSED|FAILED|ERROR)\b|=+ .+ =+\n|-+ Captured .+ -+\n"
 
 
-class Record:
-    """One line of the log, from a match of LINE; its message is the first line of the whole message."""
-
-    def __init__(self, match: re.Match[bytes]) -> None:
-        texts = [group.decode("utf-8", "replace") for group in match.groups()]
-        self.level, self.place, self.name, self.function, self.message = texts
-
-
-def is_demo(name: str, function: str) -> bool:
-    """Whether a logger's name and function are the demo's; how the module is called depends on pytest's import mode."""
-    return name.rpartition(".")[2] == DEMO and function == _FUNCTION
-
-
-def read_tail(prompts: Sequence[str], text: str, places: Mapping[str, str], ended: bool, merged: bool) -> Iterator[str]:
-    """What the demo said from the end of decoding on, message by message.
+def read_tail(
+    prompts: Sequence[str], text: str, sources: Mapping[str, str], ended: bool, merged: bool
+) -> Iterator[str]:
+    """The demo's messages from the end of decoding on.
 
     Args:
         text: the log from there on; bytes that are no UTF-8 as lone surrogates.
-        places: message -> the place in the source that it came from, for the messages before.
+        sources: message -> the source line that it came from, for the messages before.
         ended: nothing is missing at the end of the text.
         merged: pytest's report is in it too.
     """
-    text, another_test = _until_again(text, "Reading inputs...", places)
-    first_batch, another_batch = _until_again(text, "Processing batch 0", places)
+    text, another_test = _until_again(text, "Reading inputs...", sources)
+    first_batch, another_batch = _until_again(text, "Processing batch 0", sources)
     last: int | None = None
     for header, begin, end in _blocks(prompts, first_batch, ended or another_batch or another_test, merged):
         last = end
@@ -66,20 +50,19 @@ def read_tail(prompts: Sequence[str], text: str, places: Mapping[str, str], ende
 def _messages(text: str, begin: int | None) -> Iterator[str]:
     """The demo's messages of one line from there on."""
     for line in text[begin:].split("\n")[:-1] if begin is not None else ():
-        match = LINE.search(line.encode("utf-8", "replace"))
-        record = Record(match) if match else None
-        if record and is_demo(record.name, record.function):
+        match = PLAIN_RECORD.search(line.encode("utf-8", "replace"))
+        if match and (record := plain_record(match)).is_demo:
             yield record.message
 
 
-def _until_again(text: str, first: str, places: Mapping[str, str]) -> tuple[str, bool]:
+def _until_again(text: str, first: str, sources: Mapping[str, str]) -> tuple[str, bool]:
     """The part before a second test or batch begins, and whether one does.
 
-    It begins with a line that is known from the first one, so it must come from the same place in the source.
+    It begins with a line that is known from the first one, so it must come from the same source line.
     """
-    if first not in places:
+    if first not in sources:
         return text, False
-    match = re.search(rf"{_INFO}{re.escape(places[first])} - {re.escape(FIRST_LINES[first])}\n", text)
+    match = re.search(rf"{_INFO}{re.escape(sources[first])} - {re.escape(FIRST_LINES[first])}\n", text)
     # From the start of the line: something else may be glued before it.
     return (text[: text.rfind("\n", 0, match.start()) + 1], True) if match else (text, False)
 
@@ -87,7 +70,7 @@ def _until_again(text: str, first: str, places: Mapping[str, str]) -> tuple[str,
 def _blocks(prompts: Sequence[str], text: str, ended: bool, merged: bool) -> Iterator[tuple[str, int, int | None]]:
     """Header, begin and end of the answers of users 0, 1, ...; the end is None where the text does not show it."""
     headers = [answer_header(user, prompt) for user, prompt in enumerate(prompts)]
-    found = _find_header(headers[0], text, 0, _PLACE) if headers else None
+    found = _find_header(headers[0], text, 0, _SOURCE) if headers else None
     for user, header in enumerate(headers):
         if not found:
             return
@@ -101,10 +84,10 @@ def _blocks(prompts: Sequence[str], text: str, ended: bool, merged: bool) -> Ite
         yield header, begin, end
 
 
-def _find_header(header: str, text: str, begin: int, place: str) -> re.Match[str] | None:
+def _find_header(header: str, text: str, begin: int, source: str) -> re.Match[str] | None:
     # loguru writes to stderr, which prints a lone surrogate as an escape.
     shown = header.encode("utf-8", "backslashreplace").decode()
-    return re.compile(rf"{_INFO}({place}) - {re.escape(shown)}").search(text, begin)
+    return re.compile(rf"{_INFO}({source}) - {re.escape(shown)}").search(text, begin)
 
 
 def _end_before(text: str, begin: int, position: int) -> int | None:

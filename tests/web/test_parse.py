@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from demo_api.errors import BadRequest
-from demo_api.messages import parse_request
+from demo_api.web.parse import parse_request
 
 ACCEPTED = {
     "only a prompt": {},

@@ -6,14 +6,13 @@ import time
 
 from flask import Flask, Response, jsonify
 
-from demo_api import bodies
 from demo_api.config import Settings
 from demo_api.errors import ModelNotFound, SetupError
-from demo_api.web import event_stream, openai_api
+from demo_api.web import event_stream
 from demo_api.web.chat import begin_with_slot, event_response
 from demo_api.web.engine import Engine
-from demo_api.web.openai_api import ChatCompletions, Completions, TextCompletions
-from demo_api.web.openai_types import (
+from demo_api.web.openai import answers
+from demo_api.web.openai.answers import (
     BrokenOff,
     ChatChunk,
     ChatCompletion,
@@ -22,8 +21,10 @@ from demo_api.web.openai_types import (
     TextChunk,
     TextCompletion,
 )
+from demo_api.web.openai.requests import ChatCompletions, Completions, TextCompletions, check_model
 from demo_api.web.openapi import examples, refusals
 from demo_api.web.openapi.operation import JSON, STREAM, Content, Operation
+from demo_api.web.parse import parse_body
 from demo_api.web.request import WaitSlots, client_is_gone, json_body
 from demo_api.web.request_log import note_run
 
@@ -44,18 +45,18 @@ def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots)
     example = examples.succeeded(name)
 
     def streamed(asked: Completions) -> str:
-        return examples.stream(name, openai_api.Chunks(asked, example.run_id, example.accepted_at))
+        return examples.stream(name, answers.Chunks(asked, example.run_id, example.accepted_at, lambda: example))
 
     @app.get("/v1/models")
     @Operation(
         "openai",
         "The model",
         "For OpenAI clients: the one model that is served.",
-        answers={JSON: Content(Models, openai_api.models(examples.MODEL, examples.QUEUED.accepted_at))},
+        answers={JSON: Content(Models, answers.models(examples.MODEL, examples.QUEUED.accepted_at))},
         refusals=(*refusals.of(SetupError), *(refusals.LEDGER if is_demo else ())),
     )
     def list_models() -> Response:
-        return jsonify(openai_api.models(engine.describe()["model"], created))
+        return jsonify(answers.models(engine.describe()["model"], created))
 
     @app.post("/v1/chat/completions")
     @Operation(
@@ -65,13 +66,13 @@ def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots)
         + (" This engine takes one message of a user." if is_demo else ""),
         body=Content(ChatCompletions, _CHAT_BODY),
         answers={
-            JSON: Content(ChatCompletion, openai_api.completion(_CHAT, example)),
+            JSON: Content(ChatCompletion, answers.completion(_CHAT, example, seconds=0.651)),
             STREAM: Content([ChatChunk, ChatUsageChunk, BrokenOff], streamed(_CHAT)),
         },
         refusals=answered,
     )
     def create_chat_completion() -> Response:
-        return complete(openai_api.parse_chat(json_body()))
+        return complete(parse_body(ChatCompletions, json_body()))
 
     @app.post("/v1/completions")
     @Operation(
@@ -87,25 +88,24 @@ def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots)
         answers={}
         if is_demo
         else {
-            JSON: Content(TextCompletion, openai_api.completion(_TEXT, example)),
+            JSON: Content(TextCompletion, answers.completion(_TEXT, example, seconds=0.651)),
             STREAM: Content([TextChunk, TextCompletion, BrokenOff], streamed(_TEXT)),
         },
         refusals=refused if is_demo else answered,
     )
     def create_completion() -> Response:
-        return complete(openai_api.parse_text(json_body()))
+        return complete(parse_body(TextCompletions, json_body()))
 
     def complete(asked: Completions) -> Response:
         engine.check()
-        openai_api.check_model(asked, engine.describe()["model"])
+        check_model(asked, engine.describe()["model"])
         started, question = time.time(), asked.question()
         if asked.stream:
             pending = begin_with_slot(engine, slots, question)
-            chunks = openai_api.Chunks(asked, pending.run_id, started)
+            chunks = answers.Chunks(asked, pending.run_id, started, pending.run)
             return event_response(event_stream.stream(chunks, pending.events, pending.leave), slots.leave)
         with slots.taken():
             pending = engine.begin(question)
             note_run(pending.run_id, question.request.prompt)
             run = pending.wait(client_is_gone(settings))
-        bodies.check(run, seconds=time.time() - started)
-        return jsonify(openai_api.completion(asked, run))
+        return jsonify(answers.completion(asked, run, seconds=time.time() - started))

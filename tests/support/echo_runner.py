@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 from support.waiting import wait_for
 
@@ -12,16 +11,15 @@ from demo_api.demo.progress import Listener
 from demo_api.demo.warm_child import WarmChild
 from demo_api.devices.lock import DeviceLock
 from demo_api.errors import SetupError
-from demo_api.messages import Answer, Batch, Event, Failure, Outcome, Request, Result, Run
-from demo_api.shapes import ModelHealth
+from demo_api.messages import Answer, Batch, Event, Failure, ModelHealth, Outcome, Request, Result, Run
 
 
-class EchoEngine:
+class EchoRunner:
     """Answers with the prompt; with ``paused``, each batch waits until it is let go, or cancelled."""
 
     name = "demo"
 
-    def __init__(self, folder: Path | None = None, *, paused: bool = False) -> None:
+    def __init__(self, *, paused: bool = False) -> None:
         self.let_go = threading.Event()
         self.entered = threading.Event()
         self.seen: list[list[str]] = []

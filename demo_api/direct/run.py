@@ -1,4 +1,4 @@
-"""One question of the direct engine on its way."""
+"""One question that the direct engine answers, from its arrival to its end."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 
-from demo_api import bodies
-from demo_api.direct.model import Completion, Model, Question
+from demo_api.direct.model import Completion, Model
 from demo_api.errors import BadRequest, DemoApiError, ShuttingDown
-from demo_api.messages import Answer, Event, Failure, Result, Run, Timing
+from demo_api.messages import Answer, Event, Failure, Question, Result, Run, Timing
 from demo_api.queue import new_id
 
 logger = logging.getLogger(__name__)
@@ -22,8 +21,8 @@ _LOOK_UP_SECONDS = 0.5
 """How often those who wait look whether their client is still there."""
 
 
-class Answering:
-    """Used by the slot that answers it and by the thread of its client.
+class DirectRun:
+    """One question, from its arrival to its end; used by the slot that answers it and by its client's thread.
 
     Args:
         timeout_s: how long the answer may take from its start.
@@ -36,37 +35,31 @@ class Answering:
         self._accepted = time.monotonic()
         self._timeout_s = timeout_s
         self._deadline = math.inf
-        self._told: SimpleQueue[Event] = SimpleQueue()
+        self._events: SimpleQueue[Event] = SimpleQueue()
         self._stop_reason: str | None = None
         self._refusal: BadRequest | None = None
         self._ended = threading.Event()
-        self._tell("queued")
+        self._emit("queued")
 
     def answer_with(self, model: Model) -> None:
         """Has the model answer, in the calling thread. Whatever happens, the run ends."""
-        begun = time.monotonic()
-        self._deadline = begun + self._timeout_s
-        waited = round(begun - self._accepted, 3)
+        started = time.monotonic()
+        self._deadline = started + self._timeout_s
+        waited = round(started - self._accepted, 3)
         self._run = replace(self._run, status="running", started_at=time.time(), waited_seconds=waited, attempts=1)
-        self._tell("started", attempt=1, batch_size=1, device=model.device)
+        self._emit("started", attempt=1, batch_size=1, device=model.device)
         self._end(self._result(model))
 
-    @property
     def run(self) -> Run:
         """The run as it is now."""
         return self._run
 
     def stop(self, reason: str) -> None:
-        """Ends it within one token, or before it begins; the first reason counts. Returns at once."""
+        """Ends it within one token, or before it starts; the first reason counts. Returns at once."""
         self._stop_reason = self._stop_reason or reason
 
     def wait(self, is_gone: Callable[[], bool]) -> Run:
-        """Waits for the run's end; a client that is gone cancels it.
-
-        Raises:
-            BadRequest: the model cannot answer this, which only it could know.
-            ShuttingDown: it was broken off because the server stops.
-        """
+        """Waits for the run's end; a client that is gone cancels it: nobody else can get the answer."""
         while not self._ended.wait(_LOOK_UP_SECONDS):
             if is_gone():
                 self.stop("cancelled")
@@ -77,11 +70,11 @@ class Answering:
         return self._run
 
     def events(self) -> Generator[tuple[int, Event] | None]:
-        """The run's events with their numbers, as they come; None while none comes."""
+        """Yields the run's events; to one client, once."""
         number = 0
         while True:
             try:
-                event = self._told.get(timeout=_LOOK_UP_SECONDS)
+                event = self._events.get(timeout=_LOOK_UP_SECONDS)
             except Empty:
                 yield None
                 continue
@@ -91,26 +84,26 @@ class Answering:
                 return
 
     def leave(self) -> None:
-        """The client has hung up: nobody else can get the answer, so it is cancelled."""
+        """Cancels the run: nobody else can get the answer."""
         self.stop("cancelled")
 
     def output(self, run: Run) -> str | None:
-        """Nothing prints here."""
+        """None: nothing prints here."""
         return None
 
-    def _hear(self, text: str) -> bool:
+    def _on_text(self, text: str) -> bool:
         if text:
-            self._tell("text", added=text)
+            self._emit("text", added=text)
         if time.monotonic() > self._deadline:
             self.stop("timed_out")
         return self._stop_reason is not None
 
-    def _tell(self, kind: str, **data: object) -> None:
-        self._told.put(Event(kind, time.time(), data))
+    def _emit(self, kind: str, **data: object) -> None:
+        self._events.put(Event(kind, time.time(), data))
 
     def _result(self, model: Model) -> Result:
         try:
-            completion = None if self._stop_reason else model.complete(self._question, self._hear)
+            completion = None if self._stop_reason else model.complete(self._question, self._on_text)
         except DemoApiError as error:
             self._refusal = error if isinstance(error, BadRequest) else None
             return Result(self.run_id, failure=Failure(error.code, str(error), error.next_step))
@@ -155,5 +148,5 @@ class Answering:
         seconds = round(time.monotonic() - self._accepted, 3)
         ended = replace(self._run, status=status, finished_at=time.time(), time_seconds=seconds, result=result)
         self._run = ended
-        self._tell("done", **bodies.done(ended))
+        self._emit("done")
         self._ended.set()

@@ -1,0 +1,135 @@
+"""The reader of one stream's log records, serialised or plain: it gives the demo's own to a DemoLog."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from demo_api.messages import Event
+from demo_api.transcript.demo_log import DECODING_OVER, DemoLog
+from demo_api.transcript.plain_tail import FIRST_LINES, read_tail
+from demo_api.transcript.records import (
+    DEMO,
+    PLAIN_RECORD,
+    SERIALISED_RECORD,
+    Record,
+    plain_record,
+    serialised_records,
+)
+
+# Our pytest plugin writes records of the same shape: "waiting" for a batch, and "collected" before the test.
+PLUGIN = "demo_api_child"
+
+_PROCESS = b'"process": {"id": '  # stands near a serialised record's end
+# Records without any of these say nothing that is wanted here, and are most of the log while a model is loaded.
+_WANTED = (DEMO.encode(), PLUGIN.encode(), b'"name": "ERROR"', b'"name": "CRITICAL"')
+_LONGEST_TAIL = 8 * 2**20  # all answers of a batch of 32 with 2,048 tokens each are less than 1 MiB of usual text
+
+
+class RecordReader:
+    """Reads one stream line by line.
+
+    Either every record is serialised or none is: the first record decides, and what looks like the other kind after it
+    was printed by a model.
+
+    Attributes:
+        demo_log: what the demo's records have said.
+        has_records: whether there was a record. Our plugin's does not count: it is on stderr even where the log is not.
+        last_error: the last message of level ERROR or CRITICAL, of any module.
+    """
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        self.demo_log = DemoLog(prompts)
+        self.has_records = False
+        self.last_error: str | None = None
+        self._prompts = prompts
+        self._process: float | None = None
+        self._sources: dict[str, str] = {}
+        self._tail: bytearray | None = None  # plain text only: everything from the end of decoding on
+        self._tail_size = 0
+
+    def feed(self, line: bytes) -> list[Event]:
+        """Takes in the next line, without its newline.
+
+        Returns:
+            the events that it tells of.
+        """
+        if self._tail is not None:
+            self._add_to_tail(line + b"\n")
+            return []
+        if self.demo_log.serialised:
+            return self._feed_serialised(line)
+        at, match = line.find(SERIALISED_RECORD), PLAIN_RECORD.search(line) if b" | " in line else None
+        if at >= 0 and (not match or at < match.start()):
+            return self._feed_serialised(line)
+        is_piece = not self.has_records and _PROCESS in line  # the end of a record whose beginning was cut off
+        return self._feed_plain(line, match) if match and not is_piece else []
+
+    def finish(self, rest: bytes, ended: bool, merged: bool) -> None:
+        """Reads what only the end of the stream makes readable.
+
+        Args:
+            rest: a last line without a newline.
+            ended: the child came to an orderly end, so that nothing of the log is missing at its end.
+            merged: the stream has pytest's report too.
+        """
+        if self._tail is None:
+            if self.demo_log.serialised:
+                self._feed_serialised(rest)
+            return
+        self._add_to_tail(rest)
+        text = self._tail.decode("utf-8", "surrogateescape")
+        ended = ended and self._tail_size <= _LONGEST_TAIL
+        for message in read_tail(self._prompts, text, self._sources, ended, merged):
+            self.demo_log.feed(message, None)
+
+    def _feed_serialised(self, line: bytes) -> list[Event]:
+        if SERIALISED_RECORD not in line:
+            # The rest of a record that something else was printed into.
+            self.demo_log.damaged = self.demo_log.damaged or _PROCESS in line
+            return []
+        if self.has_records and not any(word in line for word in _WANTED):
+            return []
+        events: list[Event] = []
+        for record in serialised_records(line):
+            if record is None:
+                self.demo_log.damaged = True
+            elif record.name == PLUGIN:
+                events += self._read_plugin(record)
+            # Else it is not loguru's, or printed by a model into a log of plain lines.
+            elif record.process is not None and (self.demo_log.serialised or not self.has_records):
+                self.demo_log.serialised = True
+                events += self._read(record)
+        return events
+
+    def _feed_plain(self, line: bytes, match: re.Match[bytes]) -> list[Event]:
+        record = plain_record(match)
+        if record.is_demo:
+            if record.message in ("", DECODING_OVER):
+                self._tail = bytearray()
+            if not record.message:  # the first line of an answer's message
+                self._add_to_tail(line[match.start() :] + b"\n")
+            if record.message in FIRST_LINES:
+                self._sources.setdefault(record.message, record.source)
+        return self._read(record)
+
+    def _read_plugin(self, record: Record) -> list[Event]:
+        if record.message == "waiting":
+            self.demo_log.waiting_at = record.at
+        return self.demo_log.begin_phase("load", record.at) if record.message == "collected" else []
+
+    def _read(self, record: Record) -> list[Event]:
+        self.has_records = True
+        if record.level in ("ERROR", "CRITICAL"):
+            self.last_error = record.message
+        if not record.is_demo:
+            return []
+        self._process = self._process or record.process
+        if record.process != self._process:
+            return []  # a process that the demo started repeats what it has inherited
+        return self.demo_log.feed(record.message, record.at, traced=record.level == "TRACE")
+
+    def _add_to_tail(self, piece: bytes) -> None:
+        self._tail_size += len(piece)
+        if self._tail is not None and self._tail_size <= _LONGEST_TAIL:
+            self._tail += piece
