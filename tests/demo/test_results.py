@@ -10,9 +10,10 @@ import pytest
 
 from demo_api.config import Settings
 from demo_api.demo.results import Timestamp, results_of
-from demo_api.messages import Answer, Batch, Failure, Metrics, Outcome, Result, Run, Timing, check_request
+from demo_api.messages import Answer, Batch, Failure, Metrics, Outcome, Result, Run, Timing
 from demo_api.process.child import Ended
 from demo_api.transcript import Phase, Reading, parse
+from demo_api.web.parse import check_request
 
 TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
 MAX_TOKENS = 8

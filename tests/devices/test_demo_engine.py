@@ -454,7 +454,7 @@ def test_who_waits_in_another_process_is_told(make: Make) -> None:
 def test_a_follower_gets_the_last_event_although_the_ledger_could_not_be_read_for_a_while(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dispatcher, engine = make(hold=True)
+    dispatcher, engine = make(paused=True)
     dispatcher.start()
     run = dispatcher.submit([ask("a")])[0]
     following = dispatcher.follow(run.run_id, 0)

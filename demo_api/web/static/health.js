@@ -4,8 +4,8 @@ import { el, problem, say, visible } from "./elements.js";
 
 // The words of docs/devices.md: a test compares them.
 const DEVICE = {
-  free: ["nobody holds it", "the next run takes it"],
-  busy: ["a child holds it", "wait for the run that runs, or cancel it"],
+  free: ["nobody has its lock", "the next run takes it"],
+  busy: ["a child runs on it", "wait for the run that runs, or cancel it"],
   suspect: [
     "the last child may not have closed it: it had to be terminated or killed, it crashed, or something it had started outlived it",
     "it is reset, if there is a command for that; otherwise the next run tries it, and a run that succeeds makes it free. By hand: demo-api device reset; or demo-api device clear, if you know that it is well",
@@ -13,7 +13,7 @@ const DEVICE = {
   resetting: ["the reset command runs", "wait until it is over"],
   failed: [
     "the reset did not help",
-    "runs in the line wait, new ones are refused with 503 device_failed, until somebody resets or clears it. Look at the device (on Tenstorrent: tt-smi), then: demo-api device reset; or demo-api device clear, when it is well",
+    "runs in the queue wait, new ones are refused with 503 device_failed, until somebody resets or clears it. Look at the device (on Tenstorrent: tt-smi), then: demo-api device reset; or demo-api device clear, when it is well",
   ],
 };
 
