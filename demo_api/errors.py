@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -157,6 +158,13 @@ class StorageFull(LedgerUnavailable):
     status_code = 507
     code = "storage_full"
     next_step = "Make room on the disk of the state folder and send the request again."
+
+    @classmethod
+    def of(cls, error: Exception) -> StorageFull | None:
+        """The same for an error of the operating system; None where that has another reason than a full disk."""
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return cls(f"There is no room left on the disk of the state folder: {error.strerror}.")
+        return None
 
 
 class DeviceFailed(DemoApiError):

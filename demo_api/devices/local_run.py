@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -80,7 +79,10 @@ class LocalRun:
                     for run, result in zip(chosen, outcome.results, strict=True):
                         yield replace(run, result=result, time_seconds=seconds)
         except OSError as error:
-            raise _not_started(error) from None
+            raise StorageFull.of(error) or SetupError(
+                f"The run could not be started: {error}.",
+                next_step="Look for permission in the state folder (--state-dir).",
+            ) from None
 
     def stop(self, reason: str = "cancelled") -> None:
         """Ends the child in order, and keeps others from being started; ``reason`` becomes their failures' code."""
@@ -116,11 +118,3 @@ class LocalRun:
             seconds = round(time.monotonic() - started, 1)
             sentence = f"Another process held the device for {seconds:g} s, so the run did not start."
             raise RunFailed(sentence, code="timed_out") from None
-
-
-def _not_started(error: OSError) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(f"There is no room left on the disk of the state folder: {error.strerror}.")
-    return SetupError(
-        f"The run could not be started: {error}.", next_step="Look for permission in the state folder (--state-dir)."
-    )

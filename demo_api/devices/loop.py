@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
 import time
@@ -292,8 +291,8 @@ def _all_failed(batch: Batch, failure: Failure) -> Outcome:
 
 
 def _failure(error: Exception) -> Failure:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        full = StorageFull(f"There is no room left on the disk of the state folder: {error.strerror}.")
+    full = StorageFull.of(error)
+    if full is not None:
         return Failure(full.code, str(full), full.next_step)
     sentence = f"The server could not run it: {type(error).__name__}: {error}."
     return Failure("internal_error", sentence, "Look at the server's log, and for permission in its state folder.")
