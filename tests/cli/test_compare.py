@@ -267,11 +267,11 @@ def test_what_is_no_prompt_file_is_told(tmp_path: Path, content: str, told: str)
 # The command
 
 
-class SayingEngine(EchoRunner):
+class SayingRunner(EchoRunner):
     """Says something else than the prompt, and remembers what it was asked."""
 
-    def __init__(self, folder: Path, says: Callable[[str], str]) -> None:
-        super().__init__(folder)
+    def __init__(self, says: Callable[[str], str]) -> None:
+        super().__init__()
         self.asked: list[messages.Request] = []
         self._says = says
 
@@ -293,7 +293,7 @@ class SayingEngine(EchoRunner):
         return replace(outcome, results=results)
 
 
-StartTwo = Callable[..., tuple[list[str], SayingEngine, SayingEngine]]
+StartTwo = Callable[..., tuple[list[str], SayingRunner, SayingRunner]]
 
 
 @pytest.fixture
@@ -302,8 +302,8 @@ def two(serve: Callable[..., Server], settings: Callable[..., Settings], tmp_pat
 
     def start(
         demo: Callable[[str], str] = str.upper, direct: Callable[[str], str] = str.upper
-    ) -> tuple[list[str], SayingEngine, SayingEngine]:
-        engines = [SayingEngine(says) for side, says in (("demo", demo), ("direct", direct))]
+    ) -> tuple[list[str], SayingRunner, SayingRunner]:
+        engines = [SayingRunner(says) for side, says in (("demo", demo), ("direct", direct))]
         servers = [
             serve(settings(state_dir=tmp_path / side), engine)
             for side, engine in zip(("demo", "direct"), engines, strict=True)
