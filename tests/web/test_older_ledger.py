@@ -37,8 +37,12 @@ ENDS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_older_ledger(path: Path, status: str) -> None:
-    """What the first version of the tables had after one run."""
+def make_older_ledger(path: Path, status: str, *, damaged: str | None = None) -> None:
+    """What the first version of the tables had after one run.
+
+    Args:
+        damaged: what stands in the place of the run's result.
+    """
     at, result = time.time(), {**COMMON, **ENDS[status]}
     run = {
         "run_id": RUN_ID,
@@ -55,7 +59,7 @@ def make_older_ledger(path: Path, status: str) -> None:
         "attempts": 1,
         "batch_id": "20261126-130810-a8d55a49",
         "last_event": 2,
-        "result": json.dumps(result),
+        "result": json.dumps(result) if damaged is None else damaged,
     }
     told = [
         {"number": 1, "kind": "queued", "at": at, "data": json.dumps({"position": 1})},
@@ -94,3 +98,11 @@ def test_the_events_of_an_older_ledger_end_with_all_that_the_run_says(
         ending = {"error", "code", "next_step", "exit_code"}
     assert set(data) == {"run_id", "status", "time_seconds", "success", "model", "device", "timing"} | ending
     assert server.chat("next").json()["response"] == "next"
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "[]", '{"timing": null}', '{"timing": {"held": []}}'])
+def test_a_damaged_result_does_not_keep_an_older_ledger_from_being_opened(
+    serve: Callable[..., Server], settings: Callable[..., Settings], damaged: str
+) -> None:
+    make_older_ledger(settings().state_dir / "ledger.db", "succeeded", damaged=damaged)
+    assert serve(settings(), EchoRunner()).chat("next").json()["response"] == "next"

@@ -1,5 +1,8 @@
 """Renames columns and tables to the code's names, and empties the final events, whose bodies are made when read."""
 
+import json
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -20,11 +23,22 @@ def upgrade() -> None:
     op.create_index("runs_queue", "runs", ["status", "number"])
     runs = sa.table("runs", sa.column("number", sa.Integer), sa.column("result", sa.JSON))
     connection = op.get_bind()
-    for number, result in connection.execute(sa.select(runs.c.number, runs.c.result)).all():
-        if result:
-            timing = result.get("timing", {})
-            if "held" in timing:
-                timing["warm"] = _WARM.get(timing.pop("held"))
-                connection.execute(runs.update().where(runs.c.number == number).values(result=result))
+    for number, text in connection.execute(sa.select(runs.c.number, sa.cast(runs.c.result, sa.Text))).all():
+        result = _renamed(text)
+        if result is not None:
+            connection.execute(runs.update().where(runs.c.number == number).values(result=result))
     events = sa.table("events", sa.column("kind", sa.Text), sa.column("data", sa.JSON))
     connection.execute(events.update().where(events.c.kind == "done").values(data={}))
+
+
+def _renamed(text: str | None) -> dict[str, Any] | None:
+    """The result with ``timing.warm``; None where nothing is to be renamed. A damaged one must not stop the others."""
+    try:
+        result = json.loads(text or "null")
+    except ValueError:
+        return None
+    timing = result.get("timing") if isinstance(result, dict) else None
+    if not isinstance(timing, dict) or not isinstance(timing.get("held"), bool):
+        return None
+    timing["warm"] = _WARM[timing.pop("held")]
+    return dict(result)
