@@ -76,10 +76,12 @@ class _Run(TypedDict):
     position: Annotated[
         int | None, Field(description="Its place in the line, 1 for the next; null when it does not wait.")
     ]
-    prompt: Annotated[str, Field(description="What was asked; so are the next four.")]
-    max_tokens: int
+    prompt: Annotated[
+        str | None, Field(description="What was asked; so are the next four. Null where the ledger is damaged.")
+    ]
+    max_tokens: int | None
     temperature: Annotated[float | None, Field(description="Null is the demo's default, 0.7.")]
-    top_p: float
+    top_p: float | None
     seed: int | None
     attempts: Annotated[int, Field(description="How often it was given to a child.")]
     accepted_at: When

@@ -175,6 +175,14 @@ class DeviceFailed(DemoApiError):
     next_step = "Look at the device, then run `demo-api device reset`, or `demo-api device clear` when it is well."
 
 
+class DeviceUnavailable(DemoApiError):
+    """The server cannot use a device, for a reason that is not the device's: a file, a disk, the database."""
+
+    status_code = 503
+    code = "device_unavailable"
+    next_step = "Mend what the error names; the server goes on trying, and its log has more."
+
+
 class IdempotencyConflict(DemoApiError):
     """The Idempotency-Key was used before for something else."""
 
@@ -247,6 +255,7 @@ RUN_CODES = {
     "timed_out": "Raise DEMO_API_RUN_TIMEOUT if the run needs longer, or end what else holds the device.",
     "cancelled": "Send the request again.",
     "child_lost": "Look at the server's log: its servers, or the machine, went down while they ran it. Send it again.",
+    "damaged": "Send the request again, and look at the disk of the state folder, or at the last backup's age.",
     "output_too_large": "Raise DEMO_API_MAX_OUTPUT if the demo may print so much.",
 }
 """The codes of a failed run, and what to do about each."""

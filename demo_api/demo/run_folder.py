@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -13,13 +14,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from demo_api.errors import SetupError
+from demo_api.errors import SetupError, StorageFull
 
-_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")  # a batch's id: see ledger/rows.py
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")  # a batch's id: see queue/rows.py
 
 SECONDS_A_DAY = 86_400
 JUST_ENDED_SECONDS = 60
 """A run and its log are not removed so soon, however few are to be kept: a client may be about to read them."""
+
+_ROOM_BYTES = 2**20
 
 READABLE_LIMIT = 2**20
 """Bytes of each stream that an answer's ``output`` shows; the files have the rest."""
@@ -70,10 +75,10 @@ class RunFolder:
 
     @property
     def changed_at(self) -> float:
-        """Unix seconds; 0 for one that another server has removed meanwhile."""
+        """Unix seconds; 0 for one that cannot be read: another server may have removed it meanwhile."""
         try:
             return self.path.stat().st_mtime
-        except FileNotFoundError:
+        except OSError:
             return 0.0
 
     def write(self, prompts: list[str], config: dict[str, object]) -> None:
@@ -100,17 +105,28 @@ class RunFolder:
         self.write_prompts(prompts)
 
     def is_cut_off(self, device: str) -> bool:
-        """Whether a run on this device was cut off and left it behind; the caller has the device's lock."""
+        """Whether a run on this device was cut off and left it behind; the caller has the device's lock.
+
+        A damaged file, as a power cut leaves it, does not name its device: the run is taken to be this one's.
+        """
         try:
             config = json.loads(self.plugin_config.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except (OSError, ValueError, RecursionError):
+            config = None
+        if not isinstance(config, dict):
+            logger.error("%s is damaged: its run counts as cut off", self.plugin_config)
+            return True
         return bool(config.get("device", device) == device)
 
     def forget_prompts(self) -> None:
-        """Removes what was only there for the child."""
-        self.prompts.unlink(missing_ok=True)
-        self.plugin_config.unlink(missing_ok=True)
+        """Removes what was only there for the child. What cannot be removed is set aside, or counts as removed."""
+        for path in (self.prompts, self.plugin_config):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:
+                set_aside(path)
 
     def remove(self) -> None:
         """Removes all of it, for a child that was never told a batch."""
@@ -147,17 +163,56 @@ def check_state_folder(path: Path) -> None:
     except OSError as error:
         reason = error.strerror
     if reason:
-        raise SetupError(
-            f"The state folder {path} cannot be used: {reason}.",
-            next_step="Set --state-dir (DEMO_API_STATE_DIR) to a folder that can be written into.",
-        )
+        raise _unusable(path, reason)
+
+
+def _unusable(path: Path, reason: str | None) -> SetupError:
+    return SetupError(
+        f"The state folder {path} cannot be used: {reason}.",
+        next_step="Set --state-dir (DEMO_API_STATE_DIR) to a folder that can be written into.",
+    )
+
+
+def check_room(path: Path) -> None:
+    """Raises StorageFull if there is hardly room for a run's files, SetupError if the state folder is gone."""
+    try:
+        disk = os.statvfs(path)
+    except OSError as error:
+        raise _unusable(path, error.strerror) from None
+    if disk.f_bavail * disk.f_frsize < _ROOM_BYTES:
+        raise StorageFull(f"Less than {_ROOM_BYTES // 2**20} MiB is left on the disk of the state folder {path}.")
+
+
+def set_aside(path: Path) -> None:
+    """Renames what is not as this program left it, so that it is in nobody's way."""
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+    try:
+        path.rename(aside)
+    except FileNotFoundError:  # somebody else has removed it
+        return
+    except OSError as error:
+        logger.error("%s is not what it should be, and cannot be renamed: %s", path, error.strerror)
+        return
+    logger.error("%s is not what it should be; it was renamed to %s", path, aside.name)
 
 
 def existing(runs: Path) -> list[RunFolder]:
     """The folders of runs, the newest first. What else somebody keeps there is not ours."""
-    if not runs.exists():
+    try:
+        with os.scandir(runs) as entries:
+            named = [entry for entry in entries if _NAME.fullmatch(entry.name)]
+    except FileNotFoundError:
         return []
-    ours = [RunFolder(entry) for entry in runs.iterdir() if _NAME.fullmatch(entry.name)]
+    except NotADirectoryError:
+        set_aside(runs)
+        return []
+    ours = []
+    for entry in named:
+        path = Path(entry.path)
+        if entry.is_dir(follow_symlinks=False) and os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            ours.append(RunFolder(path))
+        else:
+            set_aside(path)
     return sorted(ours, key=lambda folder: folder.changed_at, reverse=True)
 
 
@@ -180,7 +235,7 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _readable(path: Path) -> Iterator[str]:
-    if not path.exists():
+    if not path.is_file():
         return
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size

@@ -10,6 +10,7 @@ from demo_api.config import Settings
 from demo_api.devices.batch_runner import BatchRunner
 from demo_api.devices.lock import devices_of
 from demo_api.devices.loop import DeviceLoop
+from demo_api.errors import DeviceUnavailable
 from demo_api.messages import DeviceHealth, Request, Run
 from demo_api.queue import Ledger
 from demo_api.queue.door import Demo, Door
@@ -75,6 +76,12 @@ class DemoEngine(Door):
         self._hurried.set()
         for loop in self._loops:
             loop.hurry()
+
+    def _check_devices(self) -> None:
+        super()._check_devices()
+        problems = [loop.problem() for loop in self._loops]
+        if all(problems):
+            raise DeviceUnavailable(f"No device can be used now: {problems[0]}")
 
     def _check_kept(self, run_id: str) -> None:
         for loop in self._loops:

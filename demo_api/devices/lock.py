@@ -12,6 +12,7 @@ from threading import Event
 from types import TracebackType
 
 from demo_api.config import Settings
+from demo_api.demo.run_folder import set_aside
 
 _RETRY_SECONDS = 0.1
 
@@ -128,6 +129,8 @@ class Device:
             OSError: the file cannot be written.
         """
         new = self._waiting.with_suffix(".new")
+        if new.is_dir():
+            set_aside(new)
         new.write_text(batch_id, encoding="ascii")
         new.replace(self._waiting)  # it is there whole or not at all
 
@@ -143,6 +146,9 @@ class Device:
         try:
             self._waiting.unlink()
         except FileNotFoundError:
+            return False
+        except OSError:  # a folder, for instance
+            set_aside(self._waiting)
             return False
         return True
 
@@ -205,6 +211,8 @@ def _shared(path: Path) -> int:
 
 
 def _open(path: Path) -> int:
+    if path.is_dir():
+        set_aside(path)
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 

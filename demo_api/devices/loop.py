@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,9 @@ BLOCKED_SECONDS = 0.1
 """How often a device is checked that another process has taken."""
 
 RETRY_SECONDS = 1.0
+
+FAILING_SECONDS = 3.0
+"""After how long a loop that meets one error after another is reported as unable to work."""
 
 
 class DeviceLoop:
@@ -56,6 +60,7 @@ class DeviceLoop:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._batch_id: str | None = None  # what runs
+        self._failing: tuple[float, str] | None = None  # since when, and the latest reason
 
     def start(self) -> None:
         """Starts the thread, once."""
@@ -93,6 +98,11 @@ class DeviceLoop:
         if self._thread is not None:
             self._thread.join(seconds)
         return self._thread is None or not self._thread.is_alive()
+
+    def problem(self) -> str | None:
+        """Why the loop has not been able to work for some seconds; None while it works."""
+        since, reason = self._failing or (math.inf, "")
+        return reason if time.monotonic() - since >= FAILING_SECONDS else None
 
     def has_work(self) -> bool:
         """Whether a run waits, a batch was left on this device, or the device is to be reset."""
@@ -146,13 +156,20 @@ class DeviceLoop:
                 else:
                     self._blocked_since = None  # of the next run, not of one that was cancelled or ended elsewhere
                     self.start_warm_child()
-            except LedgerUnavailable as error:
-                logger.warning("device %s: %s", self.device.name, error)
+                self._failing = None
             except Exception as error:  # the loop must outlive whatever goes wrong, a full disk included
-                logger.error("device %s: %s", self.device.name, error, exc_info=not isinstance(error, OSError))
+                self._note(error)
             self._woken.wait(self._warm.pause(pause))
         with suppress(LedgerUnavailable):
             self._suspect(self._warm.end())
+
+    def _note(self, error: Exception) -> None:
+        """Remembers why the loop cannot work now, and logs each reason once."""
+        since, logged = self._failing or (time.monotonic(), "")
+        self._failing = since, str(error) or type(error).__name__
+        if self._failing[1] != logged:
+            is_ours = not isinstance(error, OSError | DemoApiError)
+            logger.error("device %s: %s", self.device.name, self._failing[1], exc_info=is_ours)
 
     def _is_free(self) -> bool:
         return self._ledger.devices.get(self.device.name).state == "free"

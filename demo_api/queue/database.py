@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -42,6 +43,7 @@ class Database:
         # SQLite's own waiting for its lock is unfair and wakes up late; so the writers of one process wait here.
         self._writing = threading.Lock()
         options: dict[str, Any] = {"pool_size": _CONNECTIONS, "max_overflow": 0, "pool_timeout": BUSY_SECONDS}
+        options["json_deserializer"] = _from_json
         if self._is_sqlite:
             options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
         else:
@@ -52,8 +54,10 @@ class Database:
             event.listen(self._engine, "begin", _begin_sqlite)
         else:
             event.listen(self._engine, "connect", _prepare_postgresql)
+        self._file: tuple[int, int] | None = None  # what SQLite has open
         try:
             self._open()
+            self._file = self._file_now()
         except BaseException:
             self.close()
             raise
@@ -67,6 +71,7 @@ class Database:
         Raises:
             LedgerUnavailable: the database cannot be read now.
         """
+        self._check_file()
         with _translated_errors(), self._engine.connect() as connection:
             if not self._is_sqlite:
                 connection.execution_options(isolation_level="REPEATABLE READ")
@@ -82,6 +87,7 @@ class Database:
             StorageFull: there is no room on the disk; nothing was written.
             LedgerUnavailable: the database cannot be written now; nothing was written.
         """
+        self._check_file()
         with _translated_errors():
             if not self._is_sqlite:
                 with self._engine.begin() as connection:
@@ -118,6 +124,23 @@ class Database:
     def close(self) -> None:
         """Closes the connections."""
         self._engine.dispose()
+
+    def _check_file(self) -> None:
+        # What is written into a file that was removed is gone when the last process closes it.
+        if self._file is not None and self._file_now() != self._file:
+            raise LedgerUnavailable(
+                f"The ledger {self._url.database} was removed or replaced while the server had it open.",
+                next_step="Put it back where it was, or restart the server, which then makes a new one.",
+            )
+
+    def _file_now(self) -> tuple[int, int] | None:
+        if not self._is_sqlite:
+            return None
+        try:
+            found = Path(str(self._url.database)).stat()
+        except OSError:
+            return 0, 0
+        return found.st_dev, found.st_ino
 
     def _forget_connections(self) -> None:
         self._writing = threading.Lock()
@@ -191,10 +214,19 @@ def _make_private(url: URL) -> None:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.text_factory = lambda text: text.decode("utf-8", "replace")
     connection.isolation_level = None  # the sqlite3 module begins no transactions of its own: _begin_sqlite does
     _choose_wal(connection)
     for pragma in ("synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _from_json(text: str) -> object:
+    """None for what does not parse, so that one damaged row does not hide those beside it."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _choose_wal(connection: Any) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
-from demo_api.messages import Outcome
+from demo_api.messages import DEVICE_STATES, Outcome
 from demo_api.queue.database import Database
 from demo_api.queue.schema import devices
 
@@ -68,4 +68,8 @@ class DeviceStates:
 
 def _state(connection: Connection, name: str) -> DeviceState:
     row = connection.execute(select(devices).where(devices.c.name == name)).mappings().first()
-    return DeviceState(row["state"], row["reason"], row["since"]) if row else DeviceState()
+    if row is None:
+        return DeviceState()
+    if row["state"] not in DEVICE_STATES:
+        return DeviceState("suspect", f"The ledger has no known state of it, but {row['state']!r}.", row["since"])
+    return DeviceState(row["state"], row["reason"], row["since"])

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from demo_api.config import Settings
-from demo_api.demo.run_folder import RunFolder, ended_log
+from demo_api.demo.run_folder import RunFolder, check_room, ended_log
 from demo_api.errors import BadRequest, DeviceFailed, NoLog, RunEnded, ShuttingDown
 from demo_api.messages import DEVICE_STATES, DeviceHealth, EngineHealth, Event, ModelHealth, Question, Request, Run
 from demo_api.queue import Ledger
@@ -61,8 +61,9 @@ class Door:
         self.ledger.queue.on_end = on_end
 
     def check(self) -> None:
-        """Raises what keeps ``submit`` from accepting anything now, a full queue excepted."""
+        """Raises what keeps ``submit`` from accepting anything now, a full queue excepted, or will do so soon."""
         self._check_open()
+        check_room(self._settings.state_dir)
         self._demo.check()
         self._check_devices()
 

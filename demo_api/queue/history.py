@@ -82,7 +82,12 @@ class History:
         own = select(events).join(runs).where(rows.named(run_id), events.c.number > after)
         with self._database.read() as connection:
             found = connection.execute(own.order_by(events.c.number)).mappings()
-            return [(row["number"], Event(row["kind"], row["at"], row["data"])) for row in found]
+            # Of a damaged event nothing can be shown, but that it is the last one.
+            readable = [row for row in found if isinstance(row["data"], dict) or row["kind"] == "done"]
+            return [
+                (row["number"], Event(row["kind"], row["at"], {} if row["kind"] == "done" else row["data"]))
+                for row in readable
+            ]
 
     def progress(self, run_ids: Sequence[str]) -> dict[str, RunProgress]:
         """How far these runs are; those that are not there are missing."""

@@ -8,13 +8,17 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import ColumnElement, Connection, RowMapping, false, func, select, update
 
-from demo_api.messages import Event, Request, Result, Run
+from demo_api.messages import Event, Failure, Request, Result, Run
 from demo_api.queue.schema import events, runs
 
+DAMAGED = "damaged"
+"""The failure of a run whose row cannot be read."""
+
 _RESULT = TypeAdapter(Result)
+_WITH_RESULT = ("succeeded", "failed", "timed_out")  # as a run has that was cancelled, unless it still waited
 
 
 def new_id() -> str:
@@ -33,13 +37,17 @@ def batch_key(request: Request, demo: Mapping[str, str | None]) -> str:
 
 
 def to_run(row: RowMapping, position: int | None = None) -> Run:
-    """A run from its row."""
+    """A run from its row. One that a disk or a hand has damaged has failed, whatever its status; see ``is_damaged``."""
+    request, result, damage = _readable(row)
+    if damage is not None:
+        sentence = f"The ledger's row of this run is damaged, so it cannot be run or shown: {damage}."
+        result = Result(row["run_id"], failure=Failure(DAMAGED, sentence))
     return Run(
         run_id=row["run_id"],
-        request=Request(**row["request"]),
-        demo=row["demo"],
-        status=row["status"],
-        position=position,
+        request=request,
+        demo=row["demo"] or {},
+        status="failed" if damage else row["status"],
+        position=None if damage else position,
         accepted_at=row["accepted_at"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],
@@ -47,9 +55,39 @@ def to_run(row: RowMapping, position: int | None = None) -> Run:
         time_seconds=row["time_seconds"],
         attempts=row["attempts"],
         batch_id=row["batch_id"],
-        result=_RESULT.validate_python(row["result"]) if row["result"] else None,
+        result=result,
         last_event=row["last_event"],
     )
+
+
+def is_damaged(run: Run) -> bool:
+    """Whether its row could not be read as a run."""
+    return run.result is not None and run.result.failure is not None and run.result.failure.code == DAMAGED
+
+
+def _readable(row: RowMapping) -> tuple[Request, Result | None, str | None]:
+    """The row's request and result, and what is wrong with them. What cannot be read of a request is None."""
+    # JSON that does not parse comes as None: see Database.
+    fields = row["request"] if isinstance(row["request"], dict) else {}
+    try:
+        request = Request(**fields)
+        if not isinstance(row["demo"], dict):
+            raise ValueError("demo is no object")
+        ended = row["status"] in _WITH_RESULT or row["result"] is not None
+        result = _RESULT.validate_python(row["result"]) if ended else None
+    except ValueError as error:
+        unread: dict[str, Any] = dict.fromkeys(Request.model_fields)
+        if isinstance(fields.get("prompt"), str):
+            unread["prompt"] = fields["prompt"]
+        return Request.model_construct(**unread), None, _sentence(error)
+    return request, result, None
+
+
+def _sentence(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'its JSON'}: {first['msg'][:1].lower()}{first['msg'][1:]}"
 
 
 def from_result(result: Result) -> dict[str, Any]:

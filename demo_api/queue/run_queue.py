@@ -80,22 +80,20 @@ class RunQueue:
         Args:
             batch_id: of the batch, where a child waits for it already; default: a new one.
         """
-        waiting = select(runs).where(runs.c.status == "queued").order_by(runs.c.number)
+        damaged: list[Run] = []
         with self._database.write() as connection:
-            head = connection.execute(waiting.limit(1).with_for_update(skip_locked=True)).mappings().first()
-            if head is None:
-                return None
-            alike = waiting.where(runs.c.batch_key == head["batch_key"])
-            # On its last attempt a run is alone: if it is the one that brings its servers down, it takes none with it.
-            if head["attempts"] == MAX_ATTEMPTS - 1:
-                alike = alike.where(runs.c.number == head["number"])
-            else:
-                alike = alike.where(runs.c.attempts < MAX_ATTEMPTS - 1).limit(self._max_batch)
-            found = connection.execute(alike.with_for_update(skip_locked=True)).mappings().all()
-            by_id = {row["run_id"]: row for row in found}
-            chosen = choose([rows.to_run(row) for row in found])
-            claimed = [by_id[run.run_id] for run in chosen]
-            return self._start(connection, device, claimed, batch_id or rows.new_id())
+            batch = None
+            while batch is None and (found := self._waiting_alike(connection)):
+                by_id = {row["run_id"]: row for row in found}
+                waiting = [rows.to_run(row) for row in found]
+                for run in filter(rows.is_damaged, waiting):
+                    damaged.append(self._end_damaged(connection, by_id[run.run_id], run))
+                readable = [run for run in waiting if not rows.is_damaged(run)]
+                if readable:
+                    claimed = [by_id[run.run_id] for run in choose(readable)]
+                    batch = self._start(connection, device, claimed, batch_id or rows.new_id())
+        self._report(damaged)
+        return batch
 
     def beat(self, batch_id: str) -> bool:
         """Renews the lease. False: the batch is no longer the caller's, and its results will count for nothing."""
@@ -247,6 +245,26 @@ class RunQueue:
             rows.to_run(row, rows.position(connection, row["number"]) if row["status"] == "queued" else None)
             for row in connection.execute(earlier).mappings()
         ]
+
+    def _waiting_alike(self, connection: Connection) -> Sequence[RowMapping]:
+        """The oldest waiting run, and those like it; none where nobody waits."""
+        waiting = select(runs).where(runs.c.status == "queued").order_by(runs.c.number)
+        head = connection.execute(waiting.limit(1).with_for_update(skip_locked=True)).mappings().first()
+        if head is None:
+            return []
+        alike = waiting.where(runs.c.batch_key == head["batch_key"])
+        # On its last attempt a run is alone: if it is the one that brings its servers down, it takes none with it.
+        if head["attempts"] == MAX_ATTEMPTS - 1:
+            alike = alike.where(runs.c.number == head["number"])
+        else:
+            alike = alike.where(runs.c.attempts < MAX_ATTEMPTS - 1).limit(self._max_batch)
+        return connection.execute(alike.with_for_update(skip_locked=True)).mappings().all()
+
+    def _end_damaged(self, connection: Connection, row: RowMapping, run: Run) -> Run:
+        """Ends a waiting run whose row cannot be read, so that those behind it are served."""
+        result = run.result or Result(run.run_id)
+        logger.error("run %s: %s", run.run_id, result.failure and result.failure.message)
+        return transitions.end(connection, row, result, self._wall_clock(), self._database.clock(connection))
 
     def _start(self, connection: Connection, device: str, claimed: Sequence[RowMapping], batch_id: str) -> Batch:
         at, clock = self._wall_clock(), self._database.clock(connection)

@@ -86,10 +86,10 @@ def test_who_took_over_from_one_that_was_suspended_is_seen_when_that_one_leaves(
 
 def test_the_device_is_given_back_when_the_servers_lock_cannot_be_made(device: Device) -> None:
     in_the_way = device.folder / "device.server.lock"
-    in_the_way.mkdir()
-    with pytest.raises(IsADirectoryError):
+    in_the_way.symlink_to(device.folder / "nowhere" / "lock")
+    with pytest.raises(FileNotFoundError):
         device.try_lock()
-    in_the_way.rmdir()
+    in_the_way.unlink()
     with hold(device):
         pass
 

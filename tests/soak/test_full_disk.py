@@ -71,6 +71,9 @@ def test_what_cannot_be_accepted_is_refused(site: Site, small_disk: Path) -> Non
                 assert (answer.status_code, answer.json()["code"]) == (507, "storage_full"), answer.text
                 assert "Make room" in answer.json()["next_step"]
         assert refused > 40
+        unready = server.get("/readyz")
+        assert (unready.status_code, unready.json()["code"]) == (507, "storage_full")
+        assert server.get("/health").json()["status"] == "unhealthy"
         health = server.get("/health", seconds=5)
         assert health.status_code == 200
         answer = server.chat("Hello")

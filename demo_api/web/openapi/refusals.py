@@ -41,7 +41,7 @@ WAITING = of(errors.TooManyWaiting)
 
 # By engine: what its check() raises, what its begin() raises, and how a run ends that has no answer.
 READY = {
-    "demo": (*of(errors.SetupError, errors.DeviceFailed, errors.ShuttingDown), *LEDGER),
+    "demo": (*of(errors.SetupError, errors.DeviceFailed, errors.DeviceUnavailable, errors.ShuttingDown), *LEDGER),
     "direct": of(errors.SetupError, errors.Starting, errors.ShuttingDown),
 }
 ACCEPTED = {engine: (*ready, *of(errors.QueueFull)) for engine, ready in READY.items()}

@@ -105,7 +105,7 @@ export class RunsView {
     const needle = this.text.value.toLowerCase();
     const wanted = this.#order.map((runId) => this.#records.get(runId))
       .filter((record) => !this.status.value || record.status === this.status.value)
-      .filter((record) => `${record.prompt}\n${record.response ?? ""}`.toLowerCase().includes(needle));
+      .filter((record) => `${record.prompt ?? ""}\n${record.response ?? ""}`.toLowerCase().includes(needle));
     const items = wanted.map((record) => this.#item(record));
     items.forEach((item, place) => {
       if (this.list.children[place] !== item) this.list.insertBefore(item, this.list.children[place] ?? null);
@@ -142,10 +142,10 @@ export class RunsView {
     const when = new Date(record.accepted_at);
     return el("li", {},
       el("span", { class: "status" }),
-      el("a", { class: "prompt", href: `#runs/${record.run_id}` }, visible(record.prompt.slice(0, 300))),
+      el("a", { class: "prompt", href: `#runs/${record.run_id}` }, visible(record.prompt?.slice(0, 300) ?? "")),
       el("span", { class: "facts" }),
       el("time", { datetime: record.accepted_at, title: record.accepted_at }, when.toLocaleString()),
-      el("button", { type: "button", class: "small", "aria-label": `Run again: ${visible(record.prompt.slice(0, 60))}`, on: { click: () => this.onAgain(record) } }, "Run again"));
+      el("button", { type: "button", class: "small", "aria-label": `Run again: ${visible(record.prompt?.slice(0, 60) ?? "")}`, on: { click: () => this.onAgain(record) } }, "Run again"));
   }
 }
 
