@@ -104,6 +104,14 @@ class WrongHost(DemoApiError):
     next_step = "Use http://127.0.0.1, or add the name to DEMO_API_HOSTS of the server."
 
 
+class CrossSite(DemoApiError):
+    """A browser sends this for a page of another site, which the server does not allow."""
+
+    status_code = 403
+    code = "cross_site"
+    next_step = "Use this server's own page, or add the page's origin to DEMO_API_CORS_ORIGINS of the server."
+
+
 class RateLimited(DemoApiError):
     """The client has sent as many requests as it may in a minute."""
 

@@ -55,6 +55,7 @@ class DemoRunner:
         self._child: Child | None = None
         self._batch_id: str | None = None
         self._cancelled: tuple[str, str] | None = None
+        self._slowest_startup: float | None = None  # seconds, of the children that have run a batch
 
     def choose(self, runs: Sequence[Run]) -> list[Run]:
         """Those that fit into the page cache of one child; the first always."""
@@ -78,7 +79,9 @@ class DemoRunner:
             config = {**command.plugin_config(self._device.name), "waits": True, "prompts": str(folder.prompts)}
             folder.write([], config)
             spec = command.launch_spec(home.resolve(settings), self._device.environment, folder, {})
-            child = WarmChild(batch_id, self._spawn(spec, folder, lock, waits=True), folder, spec, settings)
+            child = WarmChild(
+                batch_id, self._spawn(spec, folder, lock, waits=True), folder, spec, settings, self._ready_within()
+            )
         except BaseException:
             folder.remove()
             raise
@@ -183,7 +186,7 @@ class DemoRunner:
     def _outcome(
         self, demo: ResolvedDemo, progress: BatchProgress, ended: Ended, folder: RunFolder, *, spawned: Timestamp
     ) -> Outcome:
-        return results_of(
+        outcome = results_of(
             progress.batch,
             progress.reader.finish(ended.exit_code),
             ended,
@@ -193,6 +196,16 @@ class DemoRunner:
             model=demo.model_name,
             folder=folder.path,
         )
+        timing = outcome.results[0].timing
+        if timing.startup_seconds is not None:
+            startup = timing.startup_seconds + (timing.startup_ahead_seconds or 0.0)
+            self._slowest_startup = max(startup, self._slowest_startup or 0.0)
+        return outcome
+
+    def _ready_within(self) -> float:
+        """Seconds that a child may take to get ready: a run that waits for it would sooner have one of its own."""
+        limit = self._settings.run_timeout / 2
+        return limit if self._slowest_startup is None else min(limit, 2 * self._slowest_startup + _START_SECONDS)
 
     def _spawn(self, spec: LaunchSpec, folder: RunFolder, lock: Lock, *, waits: bool = False) -> Child:
         return Child(

@@ -27,6 +27,7 @@ class WarmChild:
     Attributes:
         batch_id: of the batch that it will take.
         spec: how it was started, to compare with how a child would be started now.
+        ready_within: seconds from the spawn in which it should get ready.
         is_used: whether a batch was sent to it, or it was ended.
     """
 
@@ -35,6 +36,7 @@ class WarmChild:
     folder: RunFolder
     spec: LaunchSpec
     settings: Settings
+    ready_within: float
     spawned: Timestamp = field(default_factory=Timestamp)
     is_used: bool = False
 
@@ -50,7 +52,7 @@ class WarmChild:
     @property
     def seconds_left(self) -> float:
         """How long it may still take to get ready."""
-        return max(0.0, self.spawned.monotonic + self.settings.run_timeout / 2 - time.monotonic())
+        return max(0.0, self.spawned.monotonic + self.ready_within - time.monotonic())
 
     def problem(self) -> str | None:
         """Why it is of no use any more, as the rest of a sentence about it; None if it is of use."""
@@ -58,8 +60,10 @@ class WarmChild:
             return "printed too much"
         if self.child.has_ended:
             return "ended before it was given a batch"
+        if self.child.is_suspended:
+            return "is suspended"
         if not self.is_ready and not self.seconds_left:
-            return f"had not collected the tests after {self.settings.run_timeout / 2:g} s"
+            return f"had not collected the tests after {self.ready_within:.0f} s"
         return None
 
     def send(self, config: Mapping[str, object]) -> None:

@@ -138,6 +138,11 @@ class Child:
         """Whether the child itself has ended; others of its tree may live."""
         return self._ended_at is not None
 
+    @property
+    def is_suspended(self) -> bool:
+        """Whether a signal has stopped the child itself, so that it does nothing until it is continued."""
+        return self._tree.leader_is_suspended()
+
     def send_line(self, line: bytes) -> None:
         """Writes the line that the child waits for, and ends its input. A child that is gone does not mind."""
         assert self._process.stdin is not None

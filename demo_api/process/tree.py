@@ -34,6 +34,12 @@ class ProcessTree:
             self._seen = {process for process in self._seen if _runs(process)}
             self._seen.update(self._leader.children(recursive=True))
 
+    def leader_is_suspended(self) -> bool:
+        """Whether the leader is stopped by a signal."""
+        with suppress(psutil.Error):
+            return self._leader.status() == psutil.STATUS_STOPPED
+        return False
+
     def living(self) -> set[psutil.Process]:
         """Those that live now, without the leader."""
         self.snapshot()

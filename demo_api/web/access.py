@@ -12,7 +12,7 @@ from flask import Flask, Response, g, request
 from flask_limiter import Limiter, RequestLimit
 
 from demo_api.config import Settings
-from demo_api.errors import KeysNeeded, RateLimited, SetupError, Unauthorized, WrongHost
+from demo_api.errors import CrossSite, KeysNeeded, RateLimited, SetupError, Unauthorized, WrongHost
 from demo_api.web.keys import Keys
 
 PUBLIC = {"/", "/livez", "/readyz", "/health", "/openapi.json", "/docs"}
@@ -24,6 +24,7 @@ PUBLIC_BELOW = ("/static/",)
 UNCOUNTED = {"/livez", "/readyz", "/health", "/metrics"}
 """Routes that the limit of requests does not count, wrong keys excepted: programs ask for them again and again."""
 
+_SAFE = ("GET", "HEAD", "OPTIONS")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 
 
@@ -74,6 +75,11 @@ def add_access(app: Flask, settings: Settings) -> None:
             raise WrongHost(f"This server is not {host[:100]!r}.")
 
     @app.before_request
+    def check_origin() -> None:
+        if request.method not in _SAFE and _is_from_elsewhere(settings.cors_origins):
+            raise CrossSite("A page of another site may not change anything here.")
+
+    @app.before_request
     def check_client() -> None:
         # `serve` would not have started. Here it is another web server, which has its own address.
         client = request.remote_addr
@@ -101,6 +107,19 @@ def add_access(app: Flask, settings: Settings) -> None:
         if response.status_code == Unauthorized.status_code:
             response.headers["WWW-Authenticate"] = "Bearer"
         return response
+
+
+def _is_from_elsewhere(allowed: Collection[str]) -> bool:
+    """Whether another site's page sends this, by way of a browser that did not have to ask for leave."""
+    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    if origin in allowed:
+        return False
+    if site is not None:
+        return site not in ("same-origin", "none")
+    # Older browsers, and any browser without TLS, send Origin alone; behind a proxy it need not be the Host's. Before
+    # JSON or a key a browser asks for leave (CORS).
+    asked = request.is_json or "Authorization" in request.headers
+    return origin is not None and not asked and origin.partition("://")[2] != request.host
 
 
 def _is_public() -> bool:

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SHOWN_CHARACTERS = 60
+_SHOWN_PATH = 200
+_SHOWN_METHOD = 20
 _OPTIONAL = (("run", "run_id"), ("key", "key"), ("prompt", "prompt"))
 
 
@@ -42,8 +44,9 @@ def add_request_log(app: Flask, settings: Settings) -> None:
             "request_id": g.request_id,
             "run_id": g.get("run_id"),
             "key": g.get("key"),
-            "method": quote(request.method),
-            "path": quote(request.path),  # it may hold line ends and escape sequences; the query may hold secrets
+            "method": quote(request.method[:_SHOWN_METHOD]),
+            # It may hold line ends and escape sequences; the query may hold secrets.
+            "path": quote(_cut(request.path, _SHOWN_PATH)),
             "status": response.status_code,
             "seconds": round(time.monotonic() - g.started, 3),
             "prompt": _shortened(g.get("prompt")) if settings.log_prompts else None,
@@ -58,4 +61,8 @@ def _shortened(prompt: str | None) -> str | None:
     """How a prompt begins, in quotes, as JSON writes it: it cannot end the line."""
     if prompt is None:
         return None
-    return json.dumps(prompt if len(prompt) <= _SHOWN_CHARACTERS else f"{prompt[: _SHOWN_CHARACTERS - 3]}...")
+    return json.dumps(_cut(prompt, _SHOWN_CHARACTERS))
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -20,6 +20,7 @@ import requests
 from support.demo_homes import CHILDREN, SCRIPT
 from support.real_server import Site
 from support.serving import Server
+from support.sse import events
 from support.waiting import pause, until
 
 from demo_api import runner
@@ -48,6 +49,14 @@ def wait_for_child(state_dir: Path) -> psutil.Process:
     assert folder is not None
     (process,) = survivors("DEMO_API_RUN", {folder.name})
     return process
+
+
+def waiting_process(server: Server) -> psutil.Process:
+    """The child that gets ready, or waits."""
+    batch_id = devices_of(server.settings)[0].waiting()
+    assert batch_id is not None
+    until(lambda: survivors("DEMO_API_RUN", {batch_id}) != [])
+    return survivors("DEMO_API_RUN", {batch_id})[0]
 
 
 def is_warm(server: Server) -> bool:
@@ -271,6 +280,30 @@ def test_a_run_that_waits_for_a_child_that_hangs_is_run_cold(serve: Serve, child
     assert body["timing"]["warm"] == "off"  # type: ignore[index]
     assert answer(server.chat("again"))["response"] == "ok: again"
     assert server.leftovers() == []
+
+
+@pytest.mark.parametrize("demo", ["passes", "hangs_at_collection_if_warm"], ids=["ready", "not ready"])
+def test_a_suspended_child_is_given_no_run(serve: Serve, child_settings: ChildSettings, demo: str) -> None:
+    server = serve(child_settings(demo, warm="imports"))
+    until(lambda: is_warm(server))
+    child = wait_for_child(server.settings.state_dir) if demo == "passes" else waiting_process(server)
+    child.suspend()
+    assert answer(server.chat())["response"] == "ok: Hello"
+    assert not child.is_running()
+    run_id = server.get("/runs").json()["runs"][0]["run_id"]
+    assert [kind for _, kind, _ in events(f"{server.url}/runs/{run_id}/events")].count("started") == 1
+
+
+def test_a_child_that_hangs_is_not_waited_for_much_longer_than_others_took_to_start(
+    serve: Serve, child_settings: ChildSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_START_SECONDS", 0.5)
+    server = serve(child_settings("hangs_at_collection_if_warm", warm="imports", run_timeout=900))
+    until(lambda: is_warm(server))
+    waiting_process(server).suspend()
+    server.chat("it tells how long a start takes")
+    until(lambda: is_warm(server))
+    assert answer(server.chat())["response"] == "ok: Hello"  # otherwise it takes 450 s
 
 
 def test_a_child_that_hangs_while_nobody_asks_is_ended(serve: Serve, child_settings: ChildSettings) -> None:

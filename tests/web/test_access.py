@@ -297,6 +297,34 @@ def test_the_limits_log_names_no_key(make: Callable[..., Server], caplog: pytest
 # Commands that ask a server
 
 
+ELSEWHERE = "http://elsewhere.example"
+SENDERS = {
+    "a program": ({}, 200),
+    "our own page": ({"Sec-Fetch-Site": "same-origin", "Origin": "OWN"}, 200),
+    "our own page, in a browser that says less": ({"Origin": "OWN"}, 200),
+    "our own page, behind a proxy": ({"Origin": ELSEWHERE, "Content-Type": "application/json"}, 200),
+    "an allowed page": ({"Sec-Fetch-Site": "cross-site", "Origin": "http://friend.example"}, 200),
+    "a page elsewhere": ({"Sec-Fetch-Site": "cross-site", "Origin": ELSEWHERE}, 403),
+    "a page of another port": ({"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:1"}, 403),
+    "a page elsewhere, in a browser that says less": ({"Origin": ELSEWHERE}, 403),
+    "a page without an origin": ({"Origin": "null"}, 403),
+    "a form elsewhere": ({"Origin": ELSEWHERE, "Content-Type": "text/plain"}, 403),
+}
+
+
+@pytest.mark.parametrize(("headers", "status"), SENDERS.values(), ids=SENDERS)
+def test_a_page_of_another_site_cannot_cancel_a_run(
+    serve: Callable[..., Server], settings: Callable[..., Settings], headers: dict[str, str], status: int
+) -> None:
+    server = serve(settings(cors_origins="http://friend.example"), EchoRunner(paused=True))
+    run_id = requests.post(f"{server.url}/runs", json={"prompt": "hang"}, timeout=10).json()["run_id"]
+    given = {name: server.url if value == "OWN" else value for name, value in headers.items()}
+    done = requests.post(f"{server.url}/runs/{run_id}/cancel", headers=given, timeout=10)
+    assert done.status_code == status, done.text
+    assert status == 200 or done.json()["code"] == "cross_site"
+    assert (server.get(f"/runs/{run_id}").json()["status"] == "cancelled") == (status == 200)
+
+
 @pytest.mark.parametrize(("key", "code", "told"), [(KEY, 0, "1 passed"), (None, 2, "unauthorized: The key is missing")])
 def test_smoke_sends_its_key(
     make: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None, code: int, told: str

@@ -13,7 +13,9 @@ import pytest
 import requests
 from support.echo_runner import EchoRunner
 from support.serving import Server, clean_environ, serving
+from support.waiting import until
 
+from demo_api.cli.logs import Lines
 from demo_api.config import Settings
 
 KEY = "0123456789abcdef-key"
@@ -51,6 +53,22 @@ def send(server: Server, *lines: bytes, body: bytes = b"") -> tuple[int, dict[st
         with closing(http.client.HTTPResponse(connection)) as answer:
             answer.begin()
             return answer.status, dict(answer.getheaders()), answer.read()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"GET /" + b"a" * 200_000, b"GET /" + b"%0a" * 60_000, b"A" * 200_000 + b" /"],
+    ids=["path", "quoted path", "method"],
+)
+def test_a_line_of_the_log_shows_the_beginning_only(
+    server: Server, caplog: pytest.LogCaptureFixture, line: bytes
+) -> None:
+    caplog.set_level("INFO")
+    status, _, body = send(server, line + b" HTTP/1.1", HOST)
+    assert status in (400, 404, 405)
+    assert len(body) < 10_000
+    until(lambda: status == 400 or any(str(status) in record.getMessage() for record in caplog.records))
+    assert all(len(Lines().format(record)) < 2000 for record in caplog.records)
 
 
 HOST = b"Host: 127.0.0.1"

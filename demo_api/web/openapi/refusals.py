@@ -30,7 +30,7 @@ def _run_failure(code: str) -> Refusal:
 # What any route may answer. KEY: any route that needs one.
 ANY = (
     Refusal(500, DemoApiError.code, "The server failed to answer; its log has the reason."),
-    *of(errors.KeysNeeded, errors.WrongHost, errors.RateLimited),
+    *of(errors.KeysNeeded, errors.CrossSite, errors.WrongHost, errors.RateLimited),
 )
 KEY = of(errors.Unauthorized)
 

@@ -94,7 +94,8 @@ export class Server {
 
   /** Sends a body of JSON. */
   post(path, body, { headers, signal } = {}) {
-    const kind = body === undefined ? {} : { "Content-Type": "application/json" };
+    // Also without a body: no other site's page can send this without asking.
+    const kind = { "Content-Type": "application/json" };
     const text = body === undefined ? undefined : JSON.stringify(body);
     return this.fetch(path, { method: "POST", headers: { ...kind, ...headers }, body: text, signal });
   }
