@@ -11,6 +11,7 @@ from loguru import logger
 
 if json.loads(Path(os.environ["DEMO_API_CHILD"]).read_text()).get("waits"):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Path("deaf").touch()
     time.sleep(float(os.environ.get("CHILD_PAUSE", "600")))
 
 

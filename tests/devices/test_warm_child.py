@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -341,11 +340,9 @@ def test_a_child_that_was_ready_and_does_not_begin_is_not_waited_for_as_if_it_we
     serve: Serve, child_settings: ChildSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "_START_SECONDS", 1.0)
-    server = serve(child_settings("passes", warm="imports", run_timeout=60))
-    wait_for_child(server.settings.state_dir).suspend()
-    begun = time.monotonic()
-    assert timing(server.chat())["warm"] == "off"
-    assert time.monotonic() - begun < 15
+    server = serve(child_settings("never_gets_its_batch_if_warm", warm="imports", run_timeout=600))
+    wait_for_child(server.settings.state_dir)
+    assert timing(server.chat())["warm"] == "off"  # otherwise after 300 s
 
 
 def test_a_child_that_begins_when_it_is_given_up_is_not_the_run_s_affair(
@@ -354,8 +351,7 @@ def test_a_child_that_begins_when_it_is_given_up_is_not_the_run_s_affair(
     monkeypatch.setenv("CHILD_PAUSE", "3")
     monkeypatch.setattr(runner, "_START_SECONDS", 1.0)
     server = serve(child_settings("deaf_if_warm", warm="imports", run_timeout=4, stop_grace=10))
-    until(lambda: is_warm(server))
-    pause(0.7)  # it is deaf by now
+    until((server.settings.demo_home / "deaf").exists)
     assert answer(server.chat())["response"] == "ok: Hello"
 
 
@@ -363,8 +359,7 @@ def test_a_run_that_could_not_be_told_leaves_the_doubt_about_its_child(
     serve: Serve, child_settings: ChildSettings
 ) -> None:
     server = serve(child_settings("deaf_if_warm", warm="imports", stop_grace=0.5))
-    until(lambda: is_warm(server))
-    pause(1.5)  # it is deaf by now
+    until((server.settings.demo_home / "deaf").exists)
     (folder,) = server.settings.runs_dir.iterdir()
     shutil.rmtree(folder)
     assert server.chat().json()["code"] == "internal_error"
@@ -495,8 +490,7 @@ def test_a_child_that_is_killed_together_with_its_server_leaves_the_device_in_do
 def test_a_child_of_a_killed_server_that_has_to_be_killed_too_leaves_the_device_in_doubt(tmp_path: Path) -> None:
     site = Site(tmp_path, "deaf_if_warm")
     with site.serving(warm="imports") as server:
-        until(lambda: len(site.processes()) == 1)
-        pause(1.5)  # it is deaf by now
+        until((site.home / "deaf").exists)
         server.kill()
         with site.serving(warm="off", stop_grace=1) as other:
             assert answer(other.chat("Hello"))["success"]

@@ -9,10 +9,12 @@ CHILDREN = Path(__file__).parents[1] / "children"
 SCRIPT = Path("models/tt_transformers/demo/simple_text_demo.py")
 MODEL_CONFIG = Path("models/tt_transformers/tt/model_config.py")
 
-# As in tt-metal: the same report file whatever is run, and a test file outside any package.
+# As in tt-metal: the same report file whatever is run, and a test file outside any package. The plugins of this
+# project's own tests cost each child a second, and no tt-metal has them.
 PYTEST_INI = """\
 [pytest]
 addopts = --import-mode=importlib -vvs -rA --durations=0 --junitxml=generated/test_reports/most_recent_tests.xml
+    -p no:anyio -p no:hypothesispytest -p no:platformdirs -p no:pytest_cov -p no:xdist -p no:xdist.looponfail
 """
 # How a checkout of each generation asks for its model.
 READS_MODEL = {

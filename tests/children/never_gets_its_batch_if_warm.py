@@ -1,0 +1,18 @@
+"""Answers as it should; but a child that was started ahead says that it waits, and never reads what it is sent."""
+
+import json
+import os
+from pathlib import Path
+
+import demo_lines
+from loguru import logger
+
+if json.loads(Path(os.environ["DEMO_API_CHILD"]).read_text()).get("waits"):
+    nothing, writer = os.pipe()
+    os.dup2(nothing, 0)
+
+
+@demo_lines.cases
+def test_demo_text(request, batch_size):
+    for level, message in demo_lines.run(request, batch_size, lambda prompt: f"ok: {prompt}"):
+        logger.log(level, message)
