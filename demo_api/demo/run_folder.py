@@ -158,7 +158,7 @@ def check_state_folder(path: Path) -> None:
         SetupError: it cannot be made or written into.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds prompts
         reason = None if os.access(path, os.W_OK | os.X_OK) else "Permission denied"
     except OSError as error:
         reason = error.strerror

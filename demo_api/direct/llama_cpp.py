@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from demo_api.config import Settings
 from demo_api.cpu_demo.models.tt_transformers.tt.common import check_sampling
 from demo_api.demo import home
@@ -210,11 +212,18 @@ def _params(xllamacpp: Any, path: Path, slots: int, context: int, folder: Path) 
 
 
 def _private_folder() -> Path:
-    """A new folder for the listener's socket, which nobody else can enter, with a path that is short enough."""
+    """A new folder for the listener's socket, which nobody else can enter, with a path that is short enough.
+
+    Those of processes that were killed are removed: their names have the processes' numbers.
+    """
     parent = tempfile.gettempdir()
     if len(os.fsencode(parent)) > LONGEST_PARENT_PATH:
         parent = "/tmp"  # noqa: S108 (mkdtemp makes a folder of our own in it) # nosec B108
-    return Path(tempfile.mkdtemp(prefix="demo-api-direct-", dir=parent))
+    for left in Path(parent).glob("demo-api-direct-*-*"):
+        number = left.name.split("-")[3]
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(left, ignore_errors=True)  # of another user: it stays
+    return Path(tempfile.mkdtemp(prefix=f"demo-api-direct-{os.getpid()}-", dir=parent))
 
 
 def usable_cpus() -> int:

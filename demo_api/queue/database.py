@@ -204,7 +204,7 @@ def _make_private(url: URL) -> None:
     # It holds prompts. SQLite gives the files that it puts beside this one the same permissions.
     path = Path(str(url.database))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise SetupError(
@@ -309,12 +309,23 @@ def _translated_errors() -> Iterator[None]:
     except DBAPIError as error:
         if _is_full(error):
             raise StorageFull("There is no room left on the disk of the ledger.") from error
+        if _lacks_something(error):
+            raise LedgerUnavailable(
+                f"The ledger is damaged: {_reason(error)}.",
+                next_step="Stop the servers, and restore the ledger from a backup, or move it away to begin a new one.",
+            ) from error
         raise LedgerUnavailable(f"The ledger cannot be used now: {_reason(error)}.") from error
 
 
 def _is_full(error: DBAPIError) -> bool:
     # 53100: PostgreSQL's disk_full. SQLite's own code is there from Python 3.11 on only.
     return getattr(error.orig, "sqlstate", None) == "53100" or "disk is full" in str(error.orig)
+
+
+def _lacks_something(error: DBAPIError) -> bool:
+    # Class 42 of PostgreSQL's codes: an undefined table or column.
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return state.startswith("42") or "no such table" in str(error.orig) or "no such column" in str(error.orig)
 
 
 def _reason(error: SQLAlchemyError) -> str:

@@ -118,7 +118,7 @@ class Counters:
         return connection
 
     def _open(self, file: Path) -> sqlite3.Connection:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=_READ_SECONDS)
         try:

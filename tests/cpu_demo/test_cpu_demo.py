@@ -12,6 +12,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -726,3 +727,14 @@ def test_nothing_but_pytest_writes_to_stdout(demo: Demo) -> None:
     known = ("platform ", "cachedir: ", "rootdir: ", "configfile: ", "plugins: ", "collecting ", "PASSED")
     assert [line for line in lines if not line.startswith(known) and "test_demo_text" not in line] == []
     assert list(demo.temporary.iterdir()) == []
+
+
+def test_what_a_killed_demo_left_in_the_temporary_folder_is_removed_by_the_next(demo: Demo) -> None:
+    with tempfile.TemporaryDirectory(prefix="t-") as temporary:  # a socket's path must be short
+        child = demo.spawn(["Count from one to a thousand."], "--max_generated_tokens", 500, TMPDIR=temporary)
+        demo.wait_for("Starting decode loop...", child)
+        child.kill()
+        child.wait(10)
+        assert list(Path(temporary).glob("cpu-demo-*"))
+        demo.run(["Say hi."], "--max_generated_tokens", 1, TMPDIR=temporary)
+        assert list(Path(temporary).glob("cpu-demo-*")) == []

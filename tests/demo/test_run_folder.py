@@ -113,6 +113,15 @@ def test_a_folder_with_an_order_is_what_a_killed_server_left_on_its_device(
     assert folder.is_cut_off("a") == cut_off
 
 
+def test_nobody_else_may_look_into_a_new_state_folder(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        run_folder.check_state_folder(tmp_path / "state")
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_line_that_nests_too_deep_is_shown_as_it_is(folder: RunFolder) -> None:
     line = '{"text": ' + "[" * 100_000 + "\n"
     folder.stdout.write_text(line)

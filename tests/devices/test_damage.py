@@ -19,7 +19,7 @@ from support.waiting import until
 
 from demo_api.config import Settings
 from demo_api.messages import Request, Run
-from demo_api.queue import Ledger
+from demo_api.queue import Database, Ledger
 
 Serve = Callable[..., Server]
 MakeSettings = Callable[..., Settings]
@@ -229,3 +229,18 @@ def test_a_ledger_that_was_removed_accepts_nothing_until_it_is_back(
     elsewhere.rename(state)
     assert server.get(f"/runs/{run_id}").json()["response"] == "Hello"
     assert server.chat("again").json()["response"] == "again"
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
+def test_a_ledger_without_a_table_is_reported_as_damaged(
+    serve: Serve, settings: MakeSettings, url: str, database: Database
+) -> None:
+    settings().state_dir.mkdir(exist_ok=True)
+    server = serve(settings(database_url=url), EchoRunner())
+    server.chat("Hello")
+    with database.write() as connection:
+        connection.exec_driver_sql("DROP TABLE events")
+    refused = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10)
+    assert refused.status_code == 503
+    assert "The ledger is damaged" in refused.json()["error"]
+    assert "restore" in refused.json()["next_step"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -294,6 +295,21 @@ def test_a_long_temporary_path_does_not_matter(model_dir: Path, tmp_path: Path) 
     flags = ["--engine", "direct", "--llama-dir", str(model_dir), "--state-dir", str(tmp_path / "state")]
     with serving(*flags, environ=clean_environ() | {"TMPDIR": str(longer)}) as server:
         until(lambda: requests.get(f"{server.url}/readyz", timeout=10).status_code == 200)
+
+
+def test_what_a_killed_server_left_in_the_temporary_folder_is_removed_by_the_next(model_dir: Path) -> None:
+    flags = ["--engine", "direct", "--llama-dir", str(model_dir)]
+    with tempfile.TemporaryDirectory(prefix="t-") as temporary:
+        environ = clean_environ() | {"TMPDIR": temporary, "DEMO_API_STATE_DIR": f"{temporary}/state"}
+        names = []
+        for _ in range(2):
+            with serving(*flags, environ=environ) as server:
+                until(lambda: requests.get(f"{server.url}/readyz", timeout=10).status_code == 200)
+                (folder,) = Path(temporary).glob("demo-api-direct-*")
+                names.append(folder.name)
+                server.process.kill()
+                server.process.wait(10)
+        assert len(set(names)) == 2
 
 
 def test_a_process_that_served_ends_without_being_told_to_close(tmp_path: Path) -> None:

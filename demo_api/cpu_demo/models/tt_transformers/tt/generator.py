@@ -245,8 +245,25 @@ def _usable_cpus():
 
 
 def _private_directory():
-    """A new folder for the socket, which nobody else can enter, with a path that is short enough."""
+    """A new folder for the socket, which nobody else can enter, with a path that is short enough.
+
+    Those of processes that were killed are removed: their names have the processes' numbers.
+    """
     parent = tempfile.gettempdir()
     if len(os.fsencode(parent)) > LONGEST_PARENT_PATH:
         parent = "/tmp"  # noqa: S108 (mkdtemp makes a folder of our own in it)
-    return Path(tempfile.mkdtemp(prefix="cpu-demo-", dir=parent))
+    for left in Path(parent).glob("cpu-demo-*-*"):
+        number = left.name.split("-")[2]
+        if number.isdecimal() and not _runs(int(number)):
+            shutil.rmtree(left, ignore_errors=True)  # of another user: it stays
+    return Path(tempfile.mkdtemp(prefix=f"cpu-demo-{os.getpid()}-", dir=parent))
+
+
+def _runs(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
