@@ -58,13 +58,19 @@ def is_ours(header: str, names: Collection[str]) -> bool:
     return found is not None and (is_loopback(found[1]) or found[1].lower() in names)
 
 
+def bearer(header: str) -> str:
+    """The key in a header ``Authorization``; empty, which is nobody's, where it has none."""
+    scheme, _, key = header.partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
 def add_access(app: Flask, settings: Settings) -> None:
     """Refuses requests of clients that may not ask. Each check sees only what the one before it has let through.
 
     Raises:
         SetupError: the file of keys cannot be used.
     """
-    keys = Keys(settings.keys, settings.keys_file)
+    keys = app.extensions["demo_api_keys"] = Keys(settings.keys, settings.keys_file)
     # On loopback a browser is the only way in for others: a page elsewhere whose name is made to mean 127.0.0.1.
     checks_host = is_loopback(settings.host) or bool(settings.hosts)
 
@@ -88,8 +94,7 @@ def add_access(app: Flask, settings: Settings) -> None:
 
     @app.before_request
     def name_key() -> None:
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        g.key = keys.name(key.strip()) if keys.are_needed and scheme.lower() == "bearer" else None
+        g.key = keys.name(bearer(request.headers.get("Authorization", ""))) if keys.are_needed else None
         g.knows_all = g.key is not None or not keys.are_needed
         g.key_is_wrong = not g.knows_all and "Authorization" in request.headers
 

@@ -13,19 +13,19 @@ from collections.abc import Callable
 from functools import partial
 from itertools import chain, repeat
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import waitress
+from flask import Flask
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
+from waitress.server import BaseWSGIServer
 from waitress.trigger import trigger
 
 from demo_api.config import Settings
 from demo_api.errors import SetupError
 from demo_api.web.access import check_exposure
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+from demo_api.web.channel import channel_class
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +41,15 @@ class HttpServer:
     """An application on a port.
 
     Args:
-        app: the WSGI application.
-        settings: ``host``, ``port`` and ``max_waiting`` are used.
+        app: the application.
+        settings: ``host``, ``port``, ``max_body`` and ``max_waiting`` are used.
 
     Raises:
         SetupError: the address cannot be used, or others could reach it and nothing keeps them out. The port is bound
             by then, but nothing is answered before ``run``.
     """
 
-    def __init__(self, app: WSGIApplication, settings: Settings) -> None:
+    def __init__(self, app: Flask, settings: Settings) -> None:
         check_exposure(settings)
         threads = settings.max_waiting + _SPARE_THREADS  # the others answer /health
         self._sockets: dict[int, Any] = {}  # waitress keeps all that its loop looks at in here
@@ -75,6 +75,9 @@ class HttpServer:
                 f"The address {settings.host}:{settings.port} cannot be used: {reason}.",
                 next_step="Stop the program that uses it, or choose another with --host and --port.",
             ) from None
+
+        for listener in [each for each in self._sockets.values() if isinstance(each, BaseWSGIServer)]:
+            listener.channel_class = channel_class(app, settings.max_body)
 
     @property
     def url(self) -> str:

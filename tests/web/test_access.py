@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 from click.testing import CliRunner
+from flask import Flask
 from support.echo_runner import EchoRunner
 from support.serving import Server, application
 
@@ -147,7 +148,7 @@ def test_health_without_a_key_is_healthy_when_it_is(make: Callable[..., Server])
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "some-name", ""])
 def test_others_are_not_let_in_without_keys(settings: Callable[..., Settings], host: str) -> None:
     with pytest.raises(SetupError, match="no keys are set") as caught:
-        HttpServer(lambda environ, start: [], settings(host=host))  # before it listens
+        HttpServer(Flask("any"), settings(host=host))  # before it listens
     assert "--insecure" in caught.value.next_step
 
 

@@ -7,7 +7,8 @@ import json
 import re
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 import requests
@@ -237,6 +238,59 @@ def test_a_length_that_is_a_lie_is_refused(server: Server) -> None:
         status, _, _ = send(server, b"POST /chat HTTP/1.1", HOST, JSON, *lines, body=b"{}\r\n")
         assert status in (400, 411, 501), lines
     assert is_well(server)
+
+
+def kept() -> int:
+    """Bytes of the bodies that are being read: waitress puts them into files that have no name any more."""
+    sizes = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if str(link.readlink()).endswith("(deleted)"):
+                sizes.append(link.stat().st_size)
+    return sum(sizes)
+
+
+MEGABYTE = 2**20
+HEADERS_OF_BODIES = {
+    "welcome": ("/chat", f"Authorization: Bearer {KEY}", "Content-Length: 1048576", 400),
+    "without a key": ("/chat", "X: none", "Content-Length: 1048576", 401),
+    "with a wrong key": ("/chat", "Authorization: Bearer 0123456789abcdef", "Content-Length: 15728640", 401),
+    "too long": ("/chat", f"Authorization: Bearer {KEY}", "Content-Length: 15728640", 413),
+    "for no path": ("/nowhere", f"Authorization: Bearer {KEY}", "Content-Length: 1048576", 404),
+    "for another method": ("/health", f"Authorization: Bearer {KEY}", "Content-Length: 1048576", 405),
+    "chunked, without a key": ("/chat", "X: none", "Transfer-Encoding: chunked", 401),
+    "chunked, too long": ("/chat", f"Authorization: Bearer {KEY}", "Transfer-Encoding: chunked", 413),
+}
+
+
+@pytest.mark.parametrize(("path", "key", "length", "status"), HEADERS_OF_BODIES.values(), ids=HEADERS_OF_BODIES)
+def test_the_body_of_a_request_that_will_be_refused_is_not_kept(
+    locked: Server, path: str, key: str, length: str, status: int
+) -> None:
+    host, port = locked.url.removeprefix("http://").split(":")
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{key}\r\n{length}\r\n\r\n"
+    is_chunked = "chunked" in length
+    size = 2 * MEGABYTE if is_chunked else int(length.split()[1])
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(head.encode() + (b"%x\r\n" % size if is_chunked else b""))
+        connection.sendall(b" " * (size - 1))
+        if status == 400:
+            until(lambda: kept() > MEGABYTE // 2)
+        else:
+            assert locked.get("/livez").status_code == 200  # it has read what was sent before
+            assert kept() == 0
+        connection.sendall(b" \r\n0\r\n\r\n" if is_chunked else b" ")
+        with closing(http.client.HTTPResponse(connection)) as answer:
+            answer.begin()
+            assert (answer.status, json.loads(answer.read())["success"]) == (status, False)
+
+
+def test_a_client_that_asks_for_leave_to_send_too_much_is_refused_at_once(server: Server) -> None:
+    status, headers, body = send(
+        server, b"POST /chat HTTP/1.1", HOST, JSON, b"Expect: 100-continue", b"Content-Length: 2000000"
+    )
+    assert (status, json.loads(body)["code"]) == (413, "payload_too_large")
+    assert headers["Connection"] == "close"
 
 
 def test_a_body_without_end_is_refused_before_it_fills_the_memory(server: Server) -> None:
