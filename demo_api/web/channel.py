@@ -1,7 +1,8 @@
-"""How waitress reads a client's connection: the body of a request that will be refused is not kept."""
+"""Clients' connections, as waitress has them: which make room for others, and which bodies are not kept."""
 
 from __future__ import annotations
 
+from collections import Counter
 from io import BytesIO
 from typing import Any
 
@@ -14,7 +15,7 @@ from demo_api.web.access import bearer
 from demo_api.web.keys import Keys
 
 
-def channel_class(app: Flask, max_body: int) -> type[HTTPChannel]:
+def channel_class(app: Flask, *, max_body: int, most: int) -> type[HTTPChannel]:
     """The class of the connections to an application.
 
     Waitress reads a body before the application sees the request, and keeps it in memory or in a temporary file.
@@ -22,6 +23,7 @@ def channel_class(app: Flask, max_body: int) -> type[HTTPChannel]:
     Args:
         max_body: bytes of the longest body that is kept. What comes after them is read, so that the client gets its
             answer, and forgotten.
+        most: connections. One that comes beyond them takes the place of another.
     """
     keys: Keys = app.extensions["demo_api_keys"]
     routes = app.url_map.bind("localhost")
@@ -71,7 +73,22 @@ def channel_class(app: Flask, max_body: int) -> type[HTTPChannel]:
 
         parser_class = Parser
 
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            _make_room([each for each in self._map.values() if isinstance(each, HTTPChannel)], most)
+
     return Channel
+
+
+def _make_room(channels: list[HTTPChannel], most: int) -> None:
+    """Closes a connection if there are too many: of the address that has most of them, the one that is idle longest."""
+    staying = [channel for channel in channels if not channel.will_close]
+    # What waits for an answer, or is being sent one, stays. Its number is bounded by the threads.
+    idle = [channel for channel in staying if not channel.requests and not channel.total_outbufs_len]
+    if len(staying) > most and idle:
+        of_address = Counter(channel.addr[0] for channel in staying)
+        loser = max(idle, key=lambda channel: (of_address[channel.addr[0]], -channel.last_activity))
+        loser.will_close = True  # in the loop's next turn: in this one its number could become another's
 
 
 class _Forgotten:

@@ -34,6 +34,9 @@ _SPARE_CONNECTIONS = 1000
 _MAX_BODY = 16 * 2**20
 """Of all that is read; DEMO_API_MAX_BODY may be as much."""
 
+_IDLE_SECONDS = 60
+"""How long a connection may send nothing, and wait for nothing."""
+
 _FLUSH_SECONDS = 2.0
 
 
@@ -60,7 +63,9 @@ class HttpServer:
                 host=settings.host,
                 port=settings.port,
                 threads=threads,
-                connection_limit=threads + _SPARE_CONNECTIONS,
+                connection_limit=threads + 2 * _SPARE_CONNECTIONS,  # our channels keep below it
+                channel_timeout=_IDLE_SECONDS,
+                cleanup_interval=_IDLE_SECONDS // 4,
                 max_request_body_size=_MAX_BODY,  # a longer one is refused unread, and not by the application
                 asyncore_use_poll=True,  # select() knows no descriptor over 1023
                 ident=None,
@@ -77,7 +82,7 @@ class HttpServer:
             ) from None
 
         for listener in [each for each in self._sockets.values() if isinstance(each, BaseWSGIServer)]:
-            listener.channel_class = channel_class(app, settings.max_body)
+            listener.channel_class = channel_class(app, max_body=settings.max_body, most=threads + _SPARE_CONNECTIONS)
 
     @property
     def url(self) -> str:

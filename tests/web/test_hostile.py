@@ -7,7 +7,8 @@ import json
 import re
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -238,6 +239,40 @@ def test_a_length_that_is_a_lie_is_refused(server: Server) -> None:
         status, _, _ = send(server, b"POST /chat HTTP/1.1", HOST, JSON, *lines, body=b"{}\r\n")
         assert status in (400, 411, 501), lines
     assert is_well(server)
+
+
+def idle_client(server: Server, address: str = "127.0.0.1") -> socket.socket:
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=20, source_address=(address, 0))
+
+
+def is_open(client: socket.socket) -> bool:
+    client.settimeout(0.01)
+    try:
+        return client.recv(1) != b""
+    except TimeoutError:
+        return True
+    except ConnectionError:
+        return False
+
+
+def test_idle_connections_of_one_address_keep_nobody_out(
+    serve: Callable[..., Server], settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demo_api.web.server._SPARE_CONNECTIONS", 20)
+    engine = EchoRunner(paused=True)
+    server = serve(settings(max_queue=4), engine)
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        waiting = pool.submit(server.chat, "waits from the beginning")
+        engine.entered.wait(20)
+        stranger = stack.enter_context(closing(idle_client(server, "127.0.0.2")))
+        crowd = [stack.enter_context(closing(idle_client(server))) for _ in range(200)]
+        assert server.get("/livez").status_code == 200
+        until(lambda: sum(map(is_open, crowd)) <= server.settings.max_waiting + 8 + 20)
+        assert is_open(stranger)
+        engine.let_go.set()
+        assert waiting.result(20).json()["response"] == "waits from the beginning"
 
 
 def kept() -> int:
