@@ -74,7 +74,7 @@ class _Sampling(BaseModel):
     top_p: float = Field(
         0.9, gt=0.0, le=1.0, allow_inf_nan=False, description="Share of the probability to sample from."
     )
-    seed: Seed | None = Field(None, description="Repeats a sampled answer; with the CPU edition's model only.")
+    seed: Seed | None = Field(None, description="Repeats a sampled answer, where the demo takes one.")
 
 
 class Request(_Sampling):

@@ -260,11 +260,25 @@ def test_each_user_of_a_batch_is_sampled_alike(
     assert seen["samplers"] == samplers
 
 
+@pytest.mark.parametrize("generation", ["2025", "2026"])
 def test_a_seed_is_refused_by_a_demo_that_takes_none(
-    serve: Callable[..., Server], child_settings: Callable[..., Settings]
+    serve: Callable[..., Server], child_settings: Callable[..., Settings], generation: str
 ) -> None:
-    answer = serve(child_settings("passes")).chat(seed=1)
+    answer = serve(child_settings("passes", generation)).chat(seed=1)
     assert (answer.status_code, answer.json()["field"]) == (400, "seed")
+
+
+@both_ways
+@pytest.mark.parametrize("seed", [7, None])
+def test_a_seed_reaches_each_user_of_a_demo_that_takes_one(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings], seed: int | None, warm: str
+) -> None:
+    server = serve(child_settings("shows_environment", "2026_02", warm=warm))
+    body = {"prompts": ["one", "two", "three"], "seed": seed}
+    (first, *_) = requests.post(f"{server.url}/runs", json=body, timeout=10).json()["runs"]
+    until(lambda: server.get(f"/runs/{first['run_id']}").json()["status"] not in ("queued", "running"))
+    seen = json.loads(server.get(f"/runs/{first['run_id']}").json()["response"])
+    assert [user["seed"] for user in seen["samplers"]["device"]] == [seed] * 4
 
 
 @both_ways

@@ -54,9 +54,9 @@ class Capabilities:
 
 
 def _check_seed(demo: ResolvedDemo, request: Request) -> None:
-    if request.seed is not None and not demo.is_cpu_demo:
+    if request.seed is not None and not demo.takes_seed:
         raise BadRequest(
-            "The field 'seed' cannot be used: tt-metal's demo takes no seed.",
+            "The field 'seed' cannot be used: this checkout's demo takes no seed.",
             next_step="Leave it out, or set 'temperature' to 0 for answers that repeat.",
             field="seed",
         )

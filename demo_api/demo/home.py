@@ -28,6 +28,9 @@ _ASKS_FOR_LLAMA_DIR = re.compile(r"""(getenv|environ)[^\n]*["']LLAMA_DIR["']""")
 # A demo whose device samples takes lists, and asks whether it was given one; an earlier one compares the value with 0.
 _ASKS_FOR_A_LIST = re.compile(r"isinstance\([^\n]*temperature[^\n]*\b[Ll]ist\b")
 
+# A demo of February 2026 or later hands a seed on to the device, if its sampling parameters have one.
+_READS_A_SEED = re.compile(r"""sampling_params(\[|\.get\()["']seed["']""")
+
 _SET_MODEL = "Set it to the model's folder."
 _SET_GGUF = "Unset it to use the small model, or set it to a folder with one GGUF file, or to the file."
 
@@ -44,6 +47,7 @@ class ResolvedDemo:
         context_length: tokens of the longest sequence that the model was made for; None where its files do not say.
         is_cpu_demo: whether it is the CPU edition.
         takes_lists: whether its sampling parameters are lists with a value for each user; else one value is for all.
+        takes_seed: whether it does something with a seed.
         inherited: the environment that the child's is built from.
     """
 
@@ -54,6 +58,7 @@ class ResolvedDemo:
     context_length: int | None
     is_cpu_demo: bool
     takes_lists: bool
+    takes_seed: bool
     inherited: Mapping[str, str]
 
     @property
@@ -79,6 +84,7 @@ def resolve(settings: Settings) -> ResolvedDemo:
         context_length=context_length(model),
         is_cpu_demo=settings.is_cpu_demo,
         takes_lists=takes_lists(settings),
+        takes_seed=takes_seed(settings),
         inherited=settings.inherited,
     )
 
@@ -134,7 +140,7 @@ def model_variable(settings: Settings) -> tuple[str, str]:
     """
     if settings.is_cpu_demo:
         return _cpu_model(settings)
-    if settings.llama_dir is not None and _reads_llama_dir(settings):
+    if settings.llama_dir is not None and reads_llama_dir(settings):
         if not settings.llama_dir.exists():
             raise SetupError(f"LLAMA_DIR is {settings.llama_dir}, which does not exist.", next_step=_SET_MODEL)
         return "LLAMA_DIR", str(settings.llama_dir)
@@ -142,7 +148,7 @@ def model_variable(settings: Settings) -> tuple[str, str]:
         return "HF_MODEL", _expanded(settings.hf_model)
     if settings.llama_dir is not None:
         return "HF_MODEL", str(_hugging_face_folder(settings.llama_dir))
-    either = "LLAMA_DIR (--llama-dir) or " if _reads_llama_dir(settings) else ""
+    either = "LLAMA_DIR (--llama-dir) or " if reads_llama_dir(settings) else ""
     raise SetupError("No model is set for this demo home.", next_step=f"Set {either}HF_MODEL (--hf-model).")
 
 
@@ -181,11 +187,16 @@ def context_length(model: str) -> int | None:
 
 def takes_lists(settings: Settings) -> bool:
     """Whether this demo home's script takes lists as sampling parameters, with a value for each user of a batch."""
-    text = _read(settings.demo_home / SCRIPT)
-    return text is not None and bool(_ASKS_FOR_A_LIST.search(text))
+    return bool(_ASKS_FOR_A_LIST.search(_read(settings.demo_home / SCRIPT) or ""))
 
 
-def _reads_llama_dir(settings: Settings) -> bool:
+def takes_seed(settings: Settings) -> bool:
+    """Whether a seed is of use: to the CPU edition, and to a script that reads it."""
+    return settings.is_cpu_demo or bool(_READS_A_SEED.search(_read(settings.demo_home / SCRIPT) or ""))
+
+
+def reads_llama_dir(settings: Settings) -> bool:
+    """Whether this demo home asks for LLAMA_DIR, as those of before 25 November 2025 do."""
     text = _read(settings.demo_home / MODEL_CONFIG)
     # Without the file it is not a known layout: both generations' users may have set LLAMA_DIR.
     return text is None or bool(_ASKS_FOR_LLAMA_DIR.search(text))

@@ -573,6 +573,27 @@ def test_a_conftest_that_refuses_sampling_parameters_is_told(setup_of: Callable[
     assert "--sampling_params has type=str" in found(setup_of(), "options").sentence
 
 
+@pytest.mark.parametrize(
+    ("generation", "time", "used"),
+    [
+        ("2025", "before 25 November 2025", "one value for all prompts, a seed is refused"),
+        ("2026", "December 2025 or January 2026", "a list with a value for each prompt, a seed is refused"),
+        ("2026_02", "February 2026 or later", "a list with a value for each prompt, a seed is passed on"),
+    ],
+)
+def test_the_checkout_s_generation_and_what_is_used_of_it_are_shown(
+    setup_of: Callable[..., Setup], tmp_path: Path, generation: str, time: str, used: str
+) -> None:
+    setup = setup_of(generation=generation)
+    sentence = found(setup, "generation").sentence
+    assert time in sentence
+    assert used in sentence
+    assert "--use_prefetcher" not in sentence
+    conftest = tmp_path / "home/conftest.py"
+    conftest.write_text(f"{conftest.read_text()}\n\ndef more(parser):\n    parser.addoption('--use_prefetcher')\n")
+    assert "It has --use_prefetcher too" in found(setup, "generation").sentence
+
+
 @pytest.mark.parametrize("text", ["", "def pytest_addoption(parser:"], ids=["empty", "no Python"])
 def test_a_conftest_without_the_options_is_told(setup_of: Callable[..., Setup], tmp_path: Path, text: str) -> None:
     setup = setup_of()

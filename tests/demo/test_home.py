@@ -59,6 +59,22 @@ def test_a_demo_that_asks_for_a_list_takes_lists(tmp_path: Path, line: str, take
     assert not home.takes_lists(settings)
 
 
+@pytest.mark.parametrize(
+    ("line", "takes_seed"),
+    [
+        ('seed=sampling_params["seed"] if "seed" in sampling_params else None,', True),
+        ("seed = sampling_params.get('seed')", True),
+        ("torch.manual_seed(0)  # reset_seeds", False),
+    ],
+)
+def test_a_demo_that_reads_a_seed_takes_one(tmp_path: Path, line: str, takes_seed: bool) -> None:
+    settings = Settings.load({"demo_home": make_home(tmp_path / "home", "passes")}, {})
+    script = home.script(settings)
+    assert not home.takes_seed(settings)
+    script.write_text(f"{script.read_text()}# {line}\n")
+    assert home.takes_seed(settings) is takes_seed
+
+
 def test_the_cpu_edition_takes_one_value_for_all_users() -> None:
     assert not home.takes_lists(Settings.load({}, {}))
 

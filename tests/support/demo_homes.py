@@ -21,14 +21,15 @@ READS_MODEL = {
     "2025": 'import os\n\nLLAMA_DIR = os.getenv("LLAMA_DIR")\nHF_MODEL = os.getenv("HF_MODEL")\n',
     "2026": 'import os\n\nHF_MODEL = os.getenv("HF_MODEL")\n',
 }
+READS_MODEL["2026_02"] = READS_MODEL["2026"]
 
 
 def make_home(path: Path, child: str, *, generation: str = "2025") -> Path:
     """Lays out a demo home whose demo is ``tests/children/<child>.py``.
 
     Args:
-        generation: "2025" reads LLAMA_DIR or HF_MODEL, "2026" HF_MODEL only. What each makes of its sampling
-            parameters is in ``tests/children/samplers_<generation>.py``, with which the demo ends.
+        generation: "2025" reads LLAMA_DIR or HF_MODEL, "2026" and "2026_02" (February) HF_MODEL only. What each makes
+            of its sampling parameters is in ``tests/children/samplers_<generation>.py``, with which the demo ends.
     """
     # One child is a conftest.py, not a demo.
     demo, conftest = ("passes", child) if child == "conftest_breaks" else (child, "home_conftest")

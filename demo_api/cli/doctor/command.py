@@ -28,6 +28,7 @@ CHECKS: dict[str, Check] = {
     "packages": child_checks.packages,
     "import": child_checks.models_import,
     "numpy": child_checks.numpy,
+    "generation": demo_checks.generation,
     "options": demo_checks.options,
     "collection": child_checks.collection,
     "ci": demo_checks.ci,
@@ -40,7 +41,7 @@ CHECKS: dict[str, Check] = {
 }
 """The checks by their subjects. One raises SetupError where what it needs is not there."""
 
-OF_TT_METAL = ("numpy", "options", "device_files", "hugepages", "tt_smi")
+OF_TT_METAL = ("numpy", "generation", "options", "device_files", "hugepages", "tt_smi")
 """The checks that make no sense for the CPU edition."""
 
 SUBJECTS = ("settings", *CHECKS)

@@ -15,6 +15,9 @@ from demo_api.demo import home
 NEEDED_OPTIONS = ("--input_prompts", "--max_seq_len", "--max_generated_tokens", "--batch_size", "--instruct")
 """What the server's command line gives the demo."""
 
+LATER_OPTIONS = ("--use_prefetcher", "--disable_trace", "--skip_perf_report", "--use_hf_rope")
+"""Options that came during 2026. No request needs them."""
+
 # Folders in these are the demo's or its libraries'. Other variables are nobody's business here.
 _DEMO_PREFIXES = ("TT_", "HF_", "LLAMA_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH_", "XDG_")
 
@@ -47,7 +50,7 @@ def model(setup: Setup) -> Finding:
     if settings.is_cpu_demo:
         return ok(gets)
     both = settings.llama_dir is not None and settings.hf_model is not None
-    if not _reads_llama_dir(settings):
+    if not home.reads_llama_dir(settings):
         unread = " LLAMA_DIR is set too, and is not read." if both else ""
         return ok(f"This checkout reads HF_MODEL only. {gets}{unread}")
     if both:
@@ -56,6 +59,26 @@ def model(setup: Setup) -> Finding:
             "Unset the one that you do not mean.",
         )
     return ok(f"This checkout reads LLAMA_DIR or HF_MODEL. {gets}")
+
+
+def generation(setup: Setup) -> Finding:
+    """Of which time the checkout is, as far as its demo differs from those of other times, and what is used of that."""
+    settings = setup.settings
+    home.script(settings)  # a demo home without it is none
+    lists, seed = home.takes_lists(settings), home.takes_seed(settings)
+    if home.reads_llama_dir(settings):
+        time = "before 25 November 2025"
+    elif seed:
+        time = "February 2026 or later"
+    else:
+        time = "December 2025 or January 2026" if lists else "the end of November 2025"
+    given = "a list with a value for each prompt" if lists else "one value for all prompts"
+    declared = source.declared_options(settings.demo_home)
+    unused = ", ".join(name for name in LATER_OPTIONS if name in declared)
+    return ok(
+        f"This demo looks like one of {time}: temperature and top_p are passed as {given}, a seed is "
+        f"{'passed on' if seed else 'refused'}." + (f" It has {unused} too, which stay as they are." if unused else "")
+    )
 
 
 def options(setup: Setup) -> Finding:
@@ -100,12 +123,6 @@ def _skips(variables: Mapping[str, str]) -> str | None:
     if variables.get("CI") == "true":
         return "CI=true"
     return f"TT_GH_CI_INFRA={variables['TT_GH_CI_INFRA']}" if "TT_GH_CI_INFRA" in variables else None
-
-
-def _reads_llama_dir(settings: Settings) -> bool:
-    # Given both, home answers with the one that this checkout reads.
-    both = settings.model_copy(update={"llama_dir": Path("/"), "hf_model": "none"})
-    return home.model_variable(both)[0] == "LLAMA_DIR"
 
 
 def _expanded(value: str) -> str:

@@ -195,5 +195,6 @@ def demo_of(settings: Settings, folder: RunFolder) -> ResolvedDemo:
         context_length=home.context_length(model),
         is_cpu_demo=settings.is_cpu_demo,
         takes_lists=home.takes_lists(settings),
+        takes_seed=home.takes_seed(settings),
         inherited=settings.inherited,
     )
