@@ -13,6 +13,9 @@ from demo_api.config import Settings
 _FIELDS = ("request_id", "run_id", "key", "method", "path", "status", "seconds", "prompt")
 """What records may know beside their message; ``key`` is the name of a key."""
 
+_LONGEST = 4000
+"""Characters of a message: a client, a model or a library may have made it as long as it likes."""
+
 _Error = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
@@ -35,11 +38,11 @@ class Lines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The record without its traceback."""
-        return visible(super().formatMessage(record))
+        return _bounded(visible(super().formatMessage(record)))
 
     def formatException(self, ei: _Error) -> str:
         """A traceback."""
-        return "\n".join(f"    {visible(line)}" for line in super().formatException(ei).split("\n"))
+        return "\n".join(f"    {_bounded(visible(line))}" for line in super().formatException(ei).split("\n"))
 
 
 class JsonLines(logging.Formatter):
@@ -51,9 +54,13 @@ class JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _bounded(record.getMessage()),
         }
         fields |= {name: getattr(record, name) for name in _FIELDS if getattr(record, name, None) is not None}
         if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
+            fields["exception"] = _bounded(self.formatException(record.exc_info), 10 * _LONGEST)
         return json.dumps(fields, default=str)
+
+
+def _bounded(text: str, most: int = _LONGEST) -> str:
+    return text if len(text) <= most else f"{text[:most]}... ({len(text) - most} characters are left out)"

@@ -104,6 +104,13 @@ def test_a_value_cannot_end_the_line_or_move_the_cursor(value: str) -> None:
     assert JsonLines().format(_record("told %s", value)).isascii()
 
 
+@pytest.mark.parametrize("formatter", [Lines(), JsonLines()], ids=["lines", "json"])
+def test_a_message_of_any_length_makes_a_line_of_a_few_thousand_characters(formatter: logging.Formatter) -> None:
+    line = formatter.format(_record("said: %s", "x" * 1_000_000))
+    assert len(line) < 5000
+    assert re.search(r"9960\d\d characters are left out", line)
+
+
 def test_a_traceback_is_indented_and_in_json_it_is_a_field() -> None:
     first, *others = Lines().format(_record("it broke", error=True)).split("\n")
     assert LINE.fullmatch(first)
