@@ -11,7 +11,8 @@ from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from demo_api.direct.model import Completion, Model
-from demo_api.errors import BadRequest, DemoApiError, ShuttingDown
+from demo_api.direct.stop_sequences import StopSequences
+from demo_api.errors import DemoApiError, ShuttingDown
 from demo_api.messages import Answer, Event, Failure, Question, Result, Run, Timing
 from demo_api.queue import new_id
 
@@ -35,9 +36,9 @@ class DirectRun:
         self._accepted = time.monotonic()
         self._timeout_s = timeout_s
         self._deadline = math.inf
+        self._stops = StopSequences(question.stop)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._stop_reason: str | None = None
-        self._refusal: BadRequest | None = None
         self._ended = threading.Event()
         self._emit("queued")
 
@@ -63,8 +64,6 @@ class DirectRun:
         while not self._ended.wait(_LOOK_UP_SECONDS):
             if is_gone():
                 self.stop("cancelled")
-        if self._refusal is not None:
-            raise self._refusal
         if self._run.result and self._run.result.failure and self._run.result.failure.code == "shutting_down":
             raise ShuttingDown("The server is stopping; the answer was broken off.", run_id=self.run_id)
         return self._run
@@ -92,11 +91,14 @@ class DirectRun:
         return None
 
     def _on_text(self, text: str) -> bool:
-        if text:
-            self._emit("text", added=text)
+        self._say(self._stops.add(text))
         if time.monotonic() > self._deadline:
             self.stop("timed_out")
-        return self._stop_reason is not None
+        return self._stop_reason is not None or self._stops.found
+
+    def _say(self, text: str) -> None:
+        if text:
+            self._emit("text", added=text)
 
     def _emit(self, kind: str, **data: object) -> None:
         self._events.put(Event(kind, time.time(), data))
@@ -105,16 +107,24 @@ class DirectRun:
         try:
             completion = None if self._stop_reason else model.complete(self._question, self._on_text)
         except DemoApiError as error:
-            self._refusal = error if isinstance(error, BadRequest) else None
             return Result(self.run_id, failure=Failure(error.code, str(error), error.next_step))
         except Exception as error:
             logger.exception("run %s failed", self.run_id, extra={"run_id": self.run_id})
             sentence = f"The engine failed: {type(error).__name__}: {error}."
             return Result(self.run_id, failure=Failure("internal_error", sentence, "Look at the server's log."))
+        if completion is not None and self._stops.found:
+            return self._answered(self._cut(completion), model)
         if completion is None or completion.finish_reason == "cancelled":
             reason = self._stop_reason or "cancelled"
             return Result(self.run_id, failure=Failure(reason, self._sentence(reason)), model=model.name)
+        self._say(self._stops.rest())
         return self._answered(completion, model)
+
+    def _cut(self, completion: Completion) -> Completion:
+        """The completion without the stop sequence; the tokens that made it are counted."""
+        said = self._stops.said
+        response = said.strip() if self._question.turns else said
+        return replace(completion, response=response, finish_reason="stop")
 
     def _answered(self, completion: Completion, model: Model) -> Result:
         timing = Timing(

@@ -105,7 +105,7 @@ def test_as_many_as_there_are_slots_are_answered_at_once_and_the_others_wait(mak
 
 REFUSED = {
     "what the model refuses at once": ("refuse this", 400, "bad_request"),
-    "what does not fit": ("too long", 400, "bad_request"),
+    "what does not fit": ("a " * 3000, 400, "bad_request"),
     "what breaks the engine": ("break", 500, "internal_error"),
 }
 
