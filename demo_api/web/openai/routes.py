@@ -21,7 +21,13 @@ from demo_api.web.openai.answers import (
     TextChunk,
     TextCompletion,
 )
-from demo_api.web.openai.requests import ChatCompletions, Completions, TextCompletions, check_model
+from demo_api.web.openai.requests import (
+    ChatCompletions,
+    Completions,
+    TextCompletions,
+    check_model,
+    named_as_asked,
+)
 from demo_api.web.openapi import examples, refusals
 from demo_api.web.openapi.operation import JSON, STREAM, Content, Operation
 from demo_api.web.parse import parse_body
@@ -98,14 +104,16 @@ def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots)
 
     def complete(asked: Completions) -> Response:
         engine.check()
-        check_model(asked, engine.describe()["model"])
+        check_model(asked.model, engine.describe()["model"])
         started, question = time.time(), asked.question()
         if asked.stream:
-            pending = begin_with_slot(engine, slots, question)
+            with named_as_asked(asked):
+                pending = begin_with_slot(engine, slots, question)
             chunks = answers.Chunks(asked, pending.run_id, started, pending.run)
             return event_response(event_stream.stream(chunks, pending.events, pending.leave), slots.leave)
         with slots.taken():
-            pending = engine.begin(question)
+            with named_as_asked(asked):
+                pending = engine.begin(question)
             note_run(pending.run_id, question.request.prompt)
             run = pending.wait(client_is_gone(settings))
         return jsonify(answers.completion(asked, run, seconds=time.time() - started))

@@ -109,22 +109,24 @@ def kind(schema: Mapping[str, Any]) -> Markup:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return Markup('<a href="#shape-{0}">{0}</a>').format(name)
-    if "anyOf" in schema:
-        return Markup(" or ").join(kind(each) for each in schema["anyOf"])
+    if alternatives := schema.get("anyOf", schema.get("oneOf")):
+        return Markup(" or ").join(kind(each) for each in alternatives)
     if "const" in schema:
         return Markup("<code>{}</code>").format(json.dumps(schema["const"]))
     if "enum" in schema:
         return Markup(", ").join(Markup("<code>{}</code>").format(json.dumps(each)) for each in schema["enum"])
-    if schema.get("type") == "array":
-        return Markup("list of ") + kind(schema["items"])
     types = schema.get("type", "anything")
-    words = " or ".join(types) if isinstance(types, list) else types
-    return escape(f"{words}{_bounds(schema)}")
+    words = list(types) if isinstance(types, list) else [types]
+    if 0 in (schema.get("maxItems"), schema.get("maxProperties")):
+        words[0] = f"empty {words[0]}"
+    elif words[0] == "array":
+        return Markup(" or ").join([Markup("list of ") + kind(schema["items"]), *words[1:]])
+    return escape(f"{' or '.join(words)}{_bounds(schema)}")
 
 
 def _bounds(schema: Mapping[str, Any]) -> str:
-    least = schema.get("minimum", schema.get("minLength", schema.get("minItems")))
-    most = schema.get("maximum", schema.get("maxLength", schema.get("maxItems")))
+    least = schema.get("minimum", schema.get("minLength"))
+    most = schema.get("maximum", schema.get("maxLength"))
     if "exclusiveMinimum" in schema:
         return f", over {_number(schema['exclusiveMinimum'])} to {_number(most)}"
     if least is None and most is None:
