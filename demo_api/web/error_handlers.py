@@ -23,7 +23,8 @@ HTTP_ERRORS = {
 def endpoints(app: Flask) -> list[str]:
     """Every route, such as ``POST /chat``, without the page's files, which nobody is meant to ask for by hand."""
     rules = [rule for rule in app.url_map.iter_rules() if rule.endpoint != "static"]
-    return sorted(f"{method} {rule.rule}" for rule in rules for method in (rule.methods or set()) - {"HEAD", "OPTIONS"})
+    methods = [(rule.rule.replace("<path:", "<"), (rule.methods or set()) - {"HEAD", "OPTIONS"}) for rule in rules]
+    return sorted(f"{method} {path}" for path, known in methods for method in known)
 
 
 def add_error_handlers(app: Flask) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,33 @@ from support.echo_model import EchoModel
 from support.serving import Server, serving
 
 from demo_api.config import Settings
+from demo_api.direct import DirectEngine
 
 USER = {"role": "user", "content": "one two three"}
 
 
 def test_the_model_is_listed(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["echo"]
+
+
+def test_the_model_is_found_by_its_name(client: openai.OpenAI) -> None:
+    assert client.models.retrieve("echo").model_dump() == next(iter(client.models.list())).model_dump()
+
+
+@pytest.mark.parametrize("name", ["gpt-4", "meta-llama/Llama-3.2-1B-Instruct", "echo/", "é"])
+def test_another_model_is_not_found(client: openai.OpenAI, name: str) -> None:
+    with pytest.raises(openai.NotFoundError, match=r"There is no model .* here, but 'echo'") as caught:
+        client.models.retrieve(name)
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+def test_the_name_of_a_model_may_have_slashes(serve: Callable[..., Server], settings: Callable[..., Settings]) -> None:
+    model = EchoModel()
+    model.name = "meta-llama/Llama-3.2-1B-Instruct"
+    server = serve(settings(engine="direct"), DirectEngine(model, settings()))
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+        assert client.models.retrieve(model.name).id == model.name
+    assert server.get(f"/v1/models/{model.name}").json()["id"] == model.name
 
 
 def test_a_chat_completion(client: openai.OpenAI, server_of_each_engine: Server) -> None:

@@ -169,13 +169,13 @@ def test_the_examples_have_the_fields_of_real_answers(server_of_each_engine: Ser
         body = _example(operation.get("requestBody", {}))
         if path.startswith("/v1/") and body:
             body["model"] = "echo"
-        path = path.format(run_id=server.chat("Hello").json()["run_id"])
+        path = path.format(run_id=server.chat("Hello").json()["run_id"], model="echo")
         answer = requests.request(method, f"{server.url}{path}", json=body, timeout=10)
         example = _example(operation["responses"][str(answer.status_code)]) if answer.ok else None
         if example and (name, server.settings.engine) != ("GET /health", "demo"):  # of which the echo says less
             assert _fields(example, answer.json()) == _fields(answer.json(), example), name
             compared.add(operation["operationId"])
-    both = {"get_livez", "get_readyz", "chat", "list_models", "create_chat_completion"}
+    both = {"get_livez", "get_readyz", "chat", "list_models", "retrieve_model", "create_chat_completion"}
     of_one = {"demo": {"create_runs", "list_runs", "get_run"}, "direct": {"get_health", "create_completion"}}
     assert compared == both | of_one[server.settings.engine]
 
@@ -237,6 +237,7 @@ def test_every_command_of_the_page_runs(
         "/cancel": b"run_ended",
         "/v1/completions": b"model_not_found",
         "/v1/chat": b"model_n",
+        "/v1/models/": b"model_not_found",
     }
     for line in commands:
         words = shlex.split(line.replace("RUN_ID", run_id))

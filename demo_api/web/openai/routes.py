@@ -17,6 +17,7 @@ from demo_api.web.openai.answers import (
     ChatChunk,
     ChatCompletion,
     ChatUsageChunk,
+    Model,
     Models,
     TextChunk,
     TextCompletion,
@@ -30,10 +31,19 @@ from demo_api.web.openai.requests import (
 )
 from demo_api.web.openapi import examples, refusals
 from demo_api.web.openapi.operation import JSON, STREAM, Content, Operation
+from demo_api.web.openapi.schemas import JsonObject
 from demo_api.web.parse import parse_body
 from demo_api.web.request import WaitSlots, client_is_gone, json_body
 from demo_api.web.request_log import note_run
 
+_MODEL: JsonObject = {
+    "name": "model",
+    "in": "path",
+    "description": "The model's name, which may have slashes.",
+    "required": True,
+    "schema": {"type": "string"},
+    "example": examples.MODEL,
+}
 _SAMPLING = {"max_tokens": 32, "temperature": 0}
 _CHAT_BODY = {"model": examples.MODEL, "messages": [{"role": "user", "content": "What is 2+2?"}], **_SAMPLING}
 _TEXT_BODY = {"model": examples.MODEL, "prompt": "Q: What is 2+2?\nA:", **_SAMPLING}
@@ -53,16 +63,31 @@ def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots)
     def streamed(asked: Completions) -> str:
         return examples.stream(name, answers.Chunks(asked, example.run_id, example.accepted_at, lambda: example))
 
+    described = (*refusals.of(SetupError), *(refusals.LEDGER if is_demo else ()))
+
     @app.get("/v1/models")
     @Operation(
         "openai",
         "The model",
         "For OpenAI clients: the one model that is served.",
         answers={JSON: Content(Models, answers.models(examples.MODEL, examples.QUEUED.accepted_at))},
-        refusals=(*refusals.of(SetupError), *(refusals.LEDGER if is_demo else ())),
+        refusals=described,
     )
     def list_models() -> Response:
         return jsonify(answers.models(engine.describe()["model"], created))
+
+    @app.get("/v1/models/<path:model>")
+    @Operation(
+        "openai",
+        "The model, by its name",
+        "For OpenAI clients that ask whether a model is there.",
+        answers={JSON: Content(Model, answers.model(examples.MODEL, examples.QUEUED.accepted_at))},
+        parameters=(_MODEL,),
+        refusals=(*refusals.of(ModelNotFound), *described),
+    )
+    def retrieve_model(model: str) -> Response:
+        check_model(model, engine.describe()["model"])
+        return jsonify(answers.model(model, created))
 
     @app.post("/v1/chat/completions")
     @Operation(

@@ -69,7 +69,7 @@ def build(app: Flask, engine: str) -> JsonObject:
     schemas = _schemas(operations)
     paths: JsonObject = {}
     for rule, operation in routes:
-        path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
+        path = re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule)
         (method,) = (rule.methods or set()) - {"HEAD", "OPTIONS"}
         paths.setdefault(path, {})[method.lower()] = _operation(rule, operation, schemas, engine)
     return {

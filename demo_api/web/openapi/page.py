@@ -46,12 +46,9 @@ def render(document: JsonObject, url: str) -> str:
 
 def command(url: str, method: str, path: str, operation: Mapping[str, Any]) -> str:
     """A curl command for an operation, from its examples; ``RUN_ID`` stands for a run's id."""
-    query = [
-        (each["name"], each["example"])
-        for each in operation["parameters"]
-        if each.get("in") == "query" and "example" in each
-    ]
-    target = url + re.sub(r"\{(\w+)\}", lambda name: name[1].upper(), path)
+    given = {place: _examples(operation, place) for place in ("query", "path")}
+    query = list(given["query"].items())
+    target = url + re.sub(r"\{(\w+)\}", lambda name: given["path"].get(name[1], name[1].upper()), path)
     if query:
         target += f"?{urlencode(query, doseq=True)}"
     words = ["curl", *(["-N"] if _streams(operation) else []), *(["-X", method] if method != "GET" else []), target]
@@ -60,6 +57,11 @@ def command(url: str, method: str, path: str, operation: Mapping[str, Any]) -> s
         example = next(iter(content["examples"].values()))["value"]
         words += ["-H", f"Content-Type: {JSON}", "-d", json.dumps(example)]
     return shlex.join(words)
+
+
+def _examples(operation: Mapping[str, Any], place: str) -> dict[str, Any]:
+    shown = [each for each in operation["parameters"] if each.get("in") == place and "example" in each]
+    return {each["name"]: each["example"] for each in shown}
 
 
 def _streams(operation: Mapping[str, Any]) -> bool:
