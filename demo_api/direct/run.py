@@ -39,16 +39,20 @@ class DirectRun:
         self._stops = StopSequences(question.stop)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._stop_reason: str | None = None
+        self._lock = threading.Lock()  # whether it starts or is stopped before
         self._ended = threading.Event()
         self._emit("queued")
 
     def answer_with(self, model: Model) -> None:
-        """Has the model answer, in the calling thread. Whatever happens, the run ends."""
-        started = time.monotonic()
-        self._deadline = started + self._timeout_s
-        waited = round(started - self._accepted, 3)
-        self._run = replace(self._run, status="running", started_at=time.time(), waited_seconds=waited, attempts=1)
-        self._emit("started", attempt=1, batch_size=1, device=model.device)
+        """Has the model answer, in the calling thread, unless it was stopped before. Whatever happens, the run ends."""
+        with self._lock:
+            if self._run.ended:
+                return
+            started = time.monotonic()
+            self._deadline = started + self._timeout_s
+            waited = round(started - self._accepted, 3)
+            self._run = replace(self._run, status="running", started_at=time.time(), waited_seconds=waited, attempts=1)
+            self._emit("started", attempt=1, batch_size=1, device=model.device)
         self._end(self._result(model))
 
     def run(self) -> Run:
@@ -56,8 +60,11 @@ class DirectRun:
         return self._run
 
     def stop(self, reason: str) -> None:
-        """Ends it within one token, or before it starts; the first reason counts. Returns at once."""
-        self._stop_reason = self._stop_reason or reason
+        """Ends it within one token, or at once if it waits; the first reason counts. Returns at once."""
+        with self._lock:
+            self._stop_reason = self._stop_reason or reason
+            if self._run.status == "queued":
+                self._end(self._stopped(self._stop_reason, None))
 
     def wait(self, is_gone: Callable[[], bool]) -> Run:
         """Waits for the run's end; a client that is gone cancels it: nobody else can get the answer."""
@@ -105,18 +112,17 @@ class DirectRun:
 
     def _result(self, model: Model) -> Result:
         try:
-            completion = None if self._stop_reason else model.complete(self._question, self._on_text)
+            completion = model.complete(self._question, self._on_text)
         except DemoApiError as error:
             return Result(self.run_id, failure=Failure(error.code, str(error), error.next_step))
         except Exception as error:
             logger.exception("run %s failed", self.run_id, extra={"run_id": self.run_id})
             sentence = f"The engine failed: {type(error).__name__}: {error}."
             return Result(self.run_id, failure=Failure("internal_error", sentence, "Look at the server's log."))
-        if completion is not None and self._stops.found:
+        if self._stops.found:
             return self._answered(self._cut(completion), model)
-        if completion is None or completion.finish_reason == "cancelled":
-            reason = self._stop_reason or "cancelled"
-            return Result(self.run_id, failure=Failure(reason, self._sentence(reason)), model=model.name)
+        if completion.finish_reason == "cancelled":
+            return self._stopped(self._stop_reason or "cancelled", model.name)
         self._say(self._stops.rest())
         return self._answered(completion, model)
 
@@ -143,12 +149,13 @@ class DirectRun:
             finish_reason=completion.finish_reason,
         )
 
-    def _sentence(self, reason: str) -> str:
-        return {
+    def _stopped(self, reason: str, model: str | None) -> Result:
+        sentences = {
             "cancelled": "The request was cancelled.",
             "timed_out": f"The answer took longer than {self._timeout_s:g} s and was stopped.",
             "shutting_down": "The server is stopping; the answer was broken off.",
-        }[reason]
+        }
+        return Result(self.run_id, failure=Failure(reason, sentences[reason]), model=model)
 
     def _end(self, result: Result) -> None:
         failure = result.failure

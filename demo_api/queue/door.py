@@ -161,7 +161,7 @@ class Door:
 
     def leave(self, run_id: str) -> None:
         """A client that followed the run has hung up: cancels it, if that is set and nobody else waits for it here."""
-        if self._settings.cancel_on_disconnect and not self.closed and not self._waiters.count(run_id):
+        if self._settings.cancels_on_disconnect and not self.closed and not self._waiters.count(run_id):
             with suppress(RunEnded):
                 self.cancel(run_id)
 

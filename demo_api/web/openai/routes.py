@@ -130,15 +130,16 @@ def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots)
     def complete(asked: Completions) -> Response:
         engine.check()
         check_model(asked.model, engine.describe()["model"])
-        started, question = time.time(), asked.question()
+        started, question, is_gone = time.time(), asked.question(), client_is_gone(settings)
         if asked.stream:
             with named_as_asked(asked):
                 pending = begin_with_slot(engine, slots, question)
             chunks = answers.Chunks(asked, pending.run_id, started, pending.run)
-            return event_response(event_stream.stream(chunks, pending.events, pending.leave), slots.leave)
+            body = event_stream.stream(chunks, pending.events, is_gone=is_gone, on_leave=pending.leave)
+            return event_response(body, slots.leave)
         with slots.taken():
             with named_as_asked(asked):
                 pending = engine.begin(question)
             note_run(pending.run_id, question.request.prompt)
-            run = pending.wait(client_is_gone(settings))
+            run = pending.wait(is_gone)
         return jsonify(answers.completion(asked, run, seconds=time.time() - started))
