@@ -12,7 +12,9 @@ import openai
 import pytest
 import requests
 from support.echo_model import EchoModel
+from support.echo_runner import EchoRunner
 from support.serving import Server, serving
+from support.waiting import until
 
 from demo_api.config import Settings
 from demo_api.direct import DirectEngine
@@ -190,6 +192,33 @@ def test_a_run_that_fails_is_told(client: openai.OpenAI, server_of_each_engine: 
     assert caught.value.code in ("internal_error", "demo_failed")
     with pytest.raises(openai.APIError, match=r"broke|failed"):
         list(client.chat.completions.create(model="echo", messages=[broken], stream=True))
+
+
+def test_a_run_that_has_failed_is_not_repeated_by_the_client(
+    serve: Callable[..., Server], settings: Callable[..., Settings]
+) -> None:
+    server = serve(settings(), EchoRunner())
+    with (
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=2, timeout=60) as client,
+        pytest.raises(openai.InternalServerError) as caught,
+    ):
+        client.chat.completions.create(model="echo", messages=[{"role": "user", "content": "fail"}])
+    assert caught.value.response.headers["X-Should-Retry"] == "false"
+    assert len(server.get("/runs").json()["runs"]) == 1
+    assert "X-Should-Retry" not in server.chat("fail").headers, "it is OpenAI's"
+
+
+def test_what_was_never_run_may_be_repeated(serve: Callable[..., Server], settings: Callable[..., Settings]) -> None:
+    server = serve(settings(max_queue=1, max_batch=1), EchoRunner(paused=True))
+    for waiting in (0, 1):
+        requests.post(f"{server.url}/runs", json={"prompt": "a"}, timeout=60)
+        until(lambda: server.get("/health").json()["queue"]["running"] == 1)
+        until(lambda: server.get("/health").json()["queue"]["waiting"] == waiting)  # noqa: B023
+    body = {"model": "echo", "messages": [USER]}
+    refused = requests.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "queue_full")
+    assert refused.headers["Retry-After"]
+    assert "X-Should-Retry" not in refused.headers
 
 
 @pytest.mark.parametrize("path", ["/v1/nothing", "/v1/chat/completions"])
