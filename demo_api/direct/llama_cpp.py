@@ -84,7 +84,8 @@ class LlamaCpp:
             "stream": True,  # a call that does not stream cannot be cancelled
             "stream_options": {"include_usage": True},
             "return_progress": True,
-            "timings_per_token": True,  # or an answer that is ended from here would have no figures
+            # Or an answer that is ended from here would have no figures.
+            "timings_per_token": True,  # nosec B105
         }
         try:
             if question.turns:

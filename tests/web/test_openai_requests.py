@@ -11,6 +11,10 @@ import requests
 from openai.types.chat import ChatCompletionMessage
 from support.serving import Server
 
+from demo_api.messages import Turn
+from demo_api.web.openai.requests import ChatCompletions
+from demo_api.web.parse import parse_body
+
 USER = {"role": "user", "content": "one two three"}
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 PICTURE = {"type": "image_url", "image_url": {"url": "data:,"}}
@@ -114,12 +118,18 @@ def test_messages_that_cannot_be_read_are_refused_and_named(
     assert "max_tokens" not in error["next_step"], "the fields of the body are not those of a message"
 
 
-def test_a_developer_is_who_was_called_the_system(client: openai.OpenAI, server_of_each_engine: Server) -> None:
+def test_a_developer_is_taken_where_a_system_message_is(client: openai.OpenAI, server_of_each_engine: Server) -> None:
     messages: list[Any] = [{"role": "developer", "content": "Be brief."}, USER]
     if is_direct(server_of_each_engine):
         assert client.chat.completions.create(model="echo", messages=messages).choices[0].message.content
     else:
         assert "no system message" in refusal(client, messages=messages)["message"]
+
+
+def test_a_developer_is_who_was_called_the_system() -> None:
+    body = {"model": "echo", "messages": [{"role": "developer", "content": "Be brief."}, USER]}
+    turns = parse_body(ChatCompletions, json.dumps(body)).question().turns
+    assert turns == [Turn("system", "Be brief."), Turn("user", "one two three")]
 
 
 HARMLESS: dict[str, dict[str, Any]] = {
