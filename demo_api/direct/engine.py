@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from demo_api.config import Settings
 from demo_api.demo import home
@@ -119,7 +118,7 @@ class DirectEngine:
         }
         variable, path = home.model_variable(self._settings)
         return {
-            "model": self._model.name or Path(path).name,
+            "model": self._model.name or None,
             "model_loaded": loaded,
             **home.model_place(variable, path),
             "queue": {

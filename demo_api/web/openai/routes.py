@@ -63,7 +63,13 @@ def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots)
     def streamed(asked: Completions) -> str:
         return examples.stream(name, answers.Chunks(asked, example.run_id, example.accepted_at, lambda: example))
 
-    described = (*refusals.of(SetupError), *(refusals.LEDGER if is_demo else ()))
+    described = (*refusals.of(SetupError), *refusals.LEDGER) if is_demo else refusals.READY[name]
+
+    def served() -> str | None:
+        model = engine.describe()["model"]
+        if model is None:
+            engine.check()  # what is being loaded has no name yet: says when to ask again
+        return model
 
     @app.get("/v1/models")
     @Operation(
@@ -74,7 +80,7 @@ def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots)
         refusals=described,
     )
     def list_models() -> Response:
-        return jsonify(answers.models(engine.describe()["model"], created))
+        return jsonify(answers.models(served(), created))
 
     @app.get("/v1/models/<path:model>")
     @Operation(
@@ -86,7 +92,7 @@ def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots)
         refusals=(*refusals.of(ModelNotFound), *described),
     )
     def retrieve_model(model: str) -> Response:
-        check_model(model, engine.describe()["model"])
+        check_model(model, served())
         return jsonify(answers.model(model, created))
 
     @app.post("/v1/chat/completions")
