@@ -46,6 +46,24 @@ def test_the_name_of_a_model_may_have_slashes(serve: Callable[..., Server], sett
     assert server.get(f"/v1/models/{model.name}").json()["id"] == model.name
 
 
+def test_a_model_that_is_being_loaded_is_waited_for(
+    serve: Callable[..., Server], settings: Callable[..., Settings]
+) -> None:
+    model = EchoModel()
+    model.name = ""
+    model.let_load.clear()
+    server = serve(settings(engine="direct"), DirectEngine(model, settings()))
+    assert server.get("/health").json()["model"] is None
+    for path in ("/v1/models", "/v1/models/echo"):
+        answer = server.get(path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "starting")
+        assert answer.headers["Retry-After"]
+    model.name = "echo"
+    model.let_load.set()
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=2, timeout=60) as client:
+        assert client.models.retrieve("echo").id == "echo"
+
+
 def test_a_chat_completion(client: openai.OpenAI, server_of_each_engine: Server) -> None:
     answer = client.chat.completions.create(model="echo", messages=[USER], max_tokens=8, temperature=0, user="me", n=1)
     (choice,) = answer.choices
@@ -176,6 +194,20 @@ def test_a_prompt_that_is_too_long_is_refused_before_a_stream_begins(
     named = error["error"] if path.startswith("/v1/") else {**error, "message": error["error"], "param": error["field"]}
     assert (named["code"], named["param"]) == ("bad_request", field)
     assert re.match(r"The prompt is too long: it has \d{4} tokens, and the model takes 2048", named["message"])
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_too_many_tokens_for_the_demos_model_are_named_as_the_client_does(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings], tmp_path: Path, name: str
+) -> None:
+    model = tmp_path / "Short-1B-Instruct"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps({"max_position_embeddings": 2048}))
+    server = serve(child_settings("passes", "2026", hf_model=str(model)))
+    body = {"model": model.name, "messages": [USER], name: 2048}
+    error = requests.post(f"{server.url}/v1/chat/completions", json=body, timeout=60).json()["error"]
+    assert (error["code"], error["param"]) == ("bad_request", name)
+    assert error["message"] == "An answer of 2048 tokens leaves no room for the prompt: this model has 2048 for both."
 
 
 def test_a_model_that_is_not_there(client: openai.OpenAI) -> None:

@@ -101,7 +101,7 @@ NO_MESSAGES: dict[str, tuple[list[Any], str, str]] = {
     "a refusal": (
         [USER, {"role": "assistant", "content": None, "refusal": "I won't."}, USER],
         "messages[1].refusal",
-        "this model makes text only",
+        "this model reads the content of a message only",
     ),
     "a tool's": ([{"role": "tool", "content": "4"}], "messages[0].role", "'system', 'developer', 'user'"),
 }

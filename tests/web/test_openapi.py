@@ -260,6 +260,16 @@ def test_the_page_needs_no_script_and_nothing_from_elsewhere(server: Server) -> 
     assert set(re.findall(r'href="#([^"]+)"', answer.text)) <= set(names)
 
 
+def test_the_page_says_which_values_a_field_takes(server: Server) -> None:
+    page = re.sub(r"<[^>]+>", "", html.unescape(server.get("/docs").text))
+    for words in (
+        "string or null, 1 to 1,000 characters or list of string",
+        "empty array or null",
+        "list of MessagePart",
+    ):
+        assert words in page, words
+
+
 HOSTILE_HOST = 'a"><script>alert(1)</script>;id;'
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Tag, model_validator
 
 from demo_api.messages import Turn
-from demo_api.web.openai.parameters import NO_TOOLS, TEXT_ONLY, Nothing, Strict
+from demo_api.web.openai.parameters import NO_TOOLS, Nothing, Strict, because
 from demo_api.web.parse import refused
 
 _ROLES = {"developer": "system"}
@@ -18,6 +18,8 @@ _ROLES = {"developer": "system"}
 
 _Hint = dict[str, Any] | None
 """For servers that cache a prompt's beginning; it changes no answer."""
+
+_CONTENT_ONLY = because("this model reads the content of a message only")
 
 
 class MessagePart(Strict):
@@ -54,12 +56,12 @@ class AskedMessage(Strict):
     name: str | None = None
     cache_control: _Hint = None
     # What servers answer beside the text, where there is nothing in it.
-    refusal: Annotated[Literal[""] | None, TEXT_ONLY] = None
-    annotations: Annotated[Nothing | None, TEXT_ONLY] = None
-    audio: Annotated[None, TEXT_ONLY] = None
-    parsed: Annotated[None, TEXT_ONLY] = None
-    reasoning: Annotated[Literal[""] | None, TEXT_ONLY] = None
-    reasoning_content: Annotated[Literal[""] | None, TEXT_ONLY] = None
+    refusal: Annotated[Literal[""] | None, _CONTENT_ONLY] = None
+    annotations: Annotated[Nothing | None, _CONTENT_ONLY] = None
+    audio: Annotated[None, _CONTENT_ONLY] = None
+    parsed: Annotated[None, _CONTENT_ONLY] = None
+    reasoning: Annotated[Literal[""] | None, _CONTENT_ONLY] = None
+    reasoning_content: Annotated[Literal[""] | None, _CONTENT_ONLY] = None
     function_call: Annotated[None, NO_TOOLS] = None
     tool_calls: Annotated[Nothing | None, NO_TOOLS] = None
     # The last one, so that what a message has instead of a text is named before the text that it lacks.

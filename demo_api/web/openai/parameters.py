@@ -37,7 +37,7 @@ def because(reason: str, next_step: str = "Leave it out.") -> WrapValidator:
 Nothing = Annotated[list[Any], Field(max_length=0)]
 """An empty list."""
 
-TEXT_ONLY = because("this model makes text only")
+_TEXT_ONLY = because("this model makes text only")
 NO_TOOLS = because("this model calls no tools")
 _ONE_ANSWER = because("a request gets one answer", "Leave it out, and send the request once for each answer.")
 _NO_PENALTY = because("no penalty is applied here")
@@ -88,8 +88,8 @@ class OfChats(_OfBoth):
     web_search_options: Annotated[None, because("this model does not search the web")] = None
     logprobs: Annotated[Literal[False] | None, _NO_PROBABILITIES] = None
     top_logprobs: Annotated[Literal[0] | None, _NO_PROBABILITIES] = None
-    modalities: Annotated[Annotated[list[Literal["text"]], Field(max_length=1)] | None, TEXT_ONLY] = None
-    audio: Annotated[None, TEXT_ONLY] = None
+    modalities: Annotated[Annotated[list[Literal["text"]], Field(max_length=1)] | None, _TEXT_ONLY] = None
+    audio: Annotated[None, _TEXT_ONLY] = None
     response_format: Annotated[ResponseFormat | None, because("the form of an answer cannot be set here")] = None
     reasoning_effort: Annotated[Literal["none"] | None, because("this model does not reason before it answers")] = None
     verbosity: Annotated[Literal["medium"] | None, because("the model cannot be told how much to say")] = None
