@@ -230,8 +230,10 @@ class Settings(BaseModel):
     reset_timeout: float = Field(
         120, gt=0, allow_inf_nan=False, description="Seconds that reset and check may take together."
     )
-    cancel_on_disconnect: bool = Field(
-        False, description="Whether a client that hangs up from /chat, or as the last from a run's events, cancels it."
+    cancel_on_disconnect: bool | None = Field(
+        None,
+        description="Whether a client that hangs up, or the last one of a run's events, cancels the run; yes "
+        "on the direct engine.",
     )
     max_output: int = Field(256 * 2**20, ge=2**16, description="Bytes that a child may print before it is stopped.")
     keep_runs: int = Field(1000, ge=1, description="How many runs that have ended are kept, with their logs.")
@@ -290,6 +292,11 @@ class Settings(BaseModel):
     def starts_ahead(self) -> bool:
         """Whether a child is started before its request. With a tt-metal home it keeps the device from other users."""
         return self.is_cpu_demo if self.warm is None else self.warm == "imports"
+
+    @property
+    def cancels_on_disconnect(self) -> bool:
+        """Whether a client that hangs up cancels its run. The direct engine keeps no answer that could be had later."""
+        return self.engine == "direct" if self.cancel_on_disconnect is None else self.cancel_on_disconnect
 
     @property
     def is_cpu_demo(self) -> bool:

@@ -110,10 +110,12 @@ class Question:
         request: the sampling and the most tokens; ``request.prompt`` is the last turn, or the raw text.
         turns: the whole conversation, the last turn is the user's; empty for text that is to be continued as it is,
             without the chat template.
+        stop: ends the answer before the first of these texts, none of which is empty.
     """
 
     request: Request
     turns: Sequence[Turn]
+    stop: Sequence[str] = ()
 
     @classmethod
     def of(cls, request: Request) -> Question:

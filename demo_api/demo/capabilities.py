@@ -66,8 +66,7 @@ def _check_length(demo: ResolvedDemo, request: Request) -> None:
     limit = sequence_limit(demo.context_length, 1)
     if request.max_tokens >= limit:
         raise BadRequest(
-            f"The field 'max_tokens' is wrong: {request.max_tokens} leaves no room for the prompt in the "
-            f"{limit} tokens of this model.",
+            f"An answer of {request.max_tokens} tokens leaves no room for the prompt: this model has {limit} for both.",
             next_step="Ask for fewer tokens, so that the prompt and the answer fit together.",
             field="max_tokens",
         )

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from demo_api.config import Settings
 from demo_api.demo import home
@@ -42,7 +41,6 @@ class DirectEngine:
         self._loaded = threading.Event()
         self._closing = threading.Event()
         self._hurried = threading.Event()
-        self._waiting = 0
         self._open: set[DirectRun] = set()
         self._seconds: deque[float] = deque(maxlen=_LATEST)
         self._pool = ThreadPoolExecutor(model.slots, thread_name_prefix="slot")
@@ -96,13 +94,11 @@ class DirectEngine:
         self._model.accept(question)
         run = DirectRun(question, timeout_s=self._settings.run_timeout)
         with self._lock:
-            busy = len(self._open) - self._waiting
-            if busy >= self._model.slots and self._waiting >= self._settings.max_queue:
+            if sum(self._counts()) >= self._model.slots + self._settings.max_queue:
                 raise QueueFull(
-                    f"{self._waiting} requests are waiting, and {self._settings.max_queue} may.",
+                    f"{self._settings.max_queue} requests are waiting, and no more may.",
                     retry_after=self._retry_after(),
                 )
-            self._waiting += 1
             self._open.add(run)
             self._pool.submit(self._answer, run)
         return run
@@ -110,7 +106,7 @@ class DirectEngine:
     def describe(self) -> EngineHealth:
         """What ``/health`` says of the model, the queue and the slots."""
         with self._lock:
-            waiting, running = self._waiting, len(self._open) - self._waiting
+            waiting, running = self._counts()
         loaded = self._problem is None
         state = "busy" if running else "free"
         device: DeviceHealth = {
@@ -122,7 +118,7 @@ class DirectEngine:
         }
         variable, path = home.model_variable(self._settings)
         return {
-            "model": self._model.name or Path(path).name,
+            "model": self._model.name or None,
             "model_loaded": loaded,
             **home.model_place(variable, path),
             "queue": {
@@ -178,9 +174,12 @@ class DirectEngine:
         self._pool.shutdown()  # nobody may use the model any more
         self._model.close()
 
+    def _counts(self) -> tuple[int, int]:
+        """How many wait, and how many are answered. Who has hung up while waiting is neither."""
+        statuses = [run.run().status for run in self._open]
+        return statuses.count("queued"), statuses.count("running")
+
     def _answer(self, run: DirectRun) -> None:
-        with self._lock:
-            self._waiting -= 1
         started = time.monotonic()
         try:
             run.answer_with(self._model)
@@ -188,7 +187,8 @@ class DirectEngine:
         finally:
             with self._lock:
                 self._open.discard(run)
-                self._seconds.append(time.monotonic() - started)
+                if run.run().attempts:
+                    self._seconds.append(time.monotonic() - started)
 
     def _retry_after(self) -> int:
         """Whole seconds until one fewer is waiting, by the median of the latest requests; 1 before any."""

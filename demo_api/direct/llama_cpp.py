@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import secrets
 import shutil
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ import psutil
 
 from demo_api.config import Settings
 from demo_api.cpu_demo.models.tt_transformers.tt.common import check_sampling
+from demo_api.cpu_demo.models.tt_transformers.tt.tokenizer import Tokenizer
 from demo_api.demo import home
 from demo_api.demo.command import TOP_K
-from demo_api.direct.model import MAX_SEQ_LEN, Completion, OnText
-from demo_api.errors import BadRequest, RunFailed, SetupError
+from demo_api.direct.model import MAX_SEQ_LEN, Completion, OnText, check_fits
+from demo_api.errors import RunFailed, SetupError
 from demo_api.messages import Question
 
 READ_AT_ONCE = 256
@@ -44,6 +47,8 @@ class LlamaCpp:
         self._settings = settings
         self._server: Any = None
         self._folder: Path | None = None
+        self._key = secrets.token_urlsafe(32)
+        self._context = MAX_SEQ_LEN
 
     def load(self) -> None:
         """Loads the model. xllamacpp keeps the interpreter's lock meanwhile: nothing else is answered."""
@@ -56,8 +61,9 @@ class LlamaCpp:
                 f"The CPU engine is missing: {error}.", next_step="Run `pip install 'demo-api[cpu]'`."
             ) from None
         self._folder = _private_folder()
+        self._context = min(MAX_SEQ_LEN, home.context_length(str(path)) or MAX_SEQ_LEN)
         try:
-            self._server = xllamacpp.Server(_params(xllamacpp, path, self.slots, self._context(path), self._folder))
+            self._server = xllamacpp.Server(self._params(xllamacpp, path, _address(self._folder)))
             self._server.handle_metrics()  # a server that is freed before it has worked would never end
         except Exception as error:
             self.close()
@@ -66,7 +72,8 @@ class LlamaCpp:
             ) from None
 
     def accept(self, question: Question) -> None:
-        """Takes every conversation: the template is the model's own."""
+        """Takes every conversation that fits: the template is the model's own."""
+        check_fits(self._count_tokens(question), self._context)
 
     def complete(self, question: Question, on_text: OnText) -> Completion:
         """Answers a question in a slot of its own."""
@@ -79,11 +86,12 @@ class LlamaCpp:
             "stream": True,  # a call that does not stream cannot be cancelled
             "stream_options": {"include_usage": True},
             "return_progress": True,
+            # Or an answer that is ended from here would have no figures.
+            "timings_per_token": True,  # nosec B105
         }
         try:
             if question.turns:
-                turns = [{"role": turn.role, "content": turn.content} for turn in question.turns]
-                self._server.handle_chat_completions({"messages": turns, **asked}, reply.receive)
+                self._server.handle_chat_completions({"messages": _messages(question), **asked}, reply.receive)
             else:
                 self._server.handle_completions({"prompt": request.prompt, **asked}, reply.receive)
         except ValueError as error:  # some errors come so, others as a chunk
@@ -97,8 +105,39 @@ class LlamaCpp:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
-    def _context(self, path: Path) -> int:
-        return min(MAX_SEQ_LEN, home.context_length(str(path)) or MAX_SEQ_LEN)
+    def _count_tokens(self, question: Question) -> int:
+        """Of the prompt with its template. Neither can be had without a generation, but at the listener's socket."""
+        if self._folder is None:
+            raise RunFailed("The model is not in memory.", code="internal_error", next_step="Restart the server.")
+        try:
+            with closing(Tokenizer(_address(self._folder), self._key)) as tokenizer:
+                if question.turns:
+                    _, tokens = tokenizer.encode_conversation(_messages(question))
+                else:
+                    _, tokens = tokenizer.encode_prompt(question.request.prompt, instruct=False)
+        except (OSError, http.client.HTTPException, AssertionError) as error:
+            raise _failure(str(error)) from error
+        return len(tokens)
+
+    def _params(self, xllamacpp: Any, path: Path, address: str) -> Any:
+        params = xllamacpp.CommonParams()
+        params.model.path = str(path)
+        params.n_parallel = self.slots
+        params.n_ctx = self.slots * self._context
+        params.kv_unified = False
+        params.n_batch = READ_AT_ONCE
+        params.cpuparams_batch.n_threads = usable_cpus()  # for the prefill, which more threads make faster
+        # They hardly do that to the decode, and wait for each other busily: where other programs want the CPUs too, a
+        # thread on each was seen to make it many times slower.
+        params.cpuparams.n_threads = max(1, usable_cpus() // 2)
+        params.fit_params = params.warmup = False
+        params.cache_ram_mib = 0
+        params.verbosity = -1
+        # Its listener cannot be turned off: a socket in a folder that only we can enter, and a secret too.
+        params.hostnames, params.api_keys = [address], [self._key]
+        params.ui = params.endpoint_slots = False
+        params.endpoint_metrics = True  # what it is asked first
+        return params
 
 
 class _Reply:
@@ -143,13 +182,12 @@ class _Reply:
         """The completion that the chunks make.
 
         Raises:
-            BadRequest: the prompt does not fit.
             RunFailed: llama.cpp refused the prompt.
         """
         if self._failure is not None:
             raise self._failure
         if self.error is not None:
-            raise _refusal(self.error)
+            raise _failure(self.error.get("message"))
         finish = "cancelled" if self._stopped and self._finish is None else self._finish or "length"
         text = "".join(self._texts)
         timings, first = self._timings, self._first_after
@@ -170,15 +208,8 @@ def _seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else round(milliseconds / 1000, 3)
 
 
-def _refusal(error: dict[str, Any]) -> BadRequest | RunFailed:
-    if error.get("type") == "exceed_context_size_error":
-        return BadRequest(
-            f"The field 'prompt' is wrong: it has {error['n_prompt_tokens']} tokens, and the model takes "
-            f"{error['n_ctx']}, the answer's included.",
-            next_step="Send a shorter prompt.",
-            field="prompt",
-        )
-    sentence = f"The engine refused the prompt: {error.get('message')}"
+def _failure(reason: object) -> RunFailed:
+    sentence = f"The engine refused the prompt: {reason}"
     return RunFailed(sentence, code="internal_error", next_step="Send another prompt, or look at the server's log.")
 
 
@@ -190,25 +221,12 @@ def _sampling(question: Question) -> dict[str, Any]:
     return sampling if request.seed is None else {**sampling, "seed": request.seed}
 
 
-def _params(xllamacpp: Any, path: Path, slots: int, context: int, folder: Path) -> Any:
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    params.n_parallel = slots
-    params.n_ctx = slots * context
-    params.kv_unified = False
-    params.n_batch = READ_AT_ONCE
-    params.cpuparams_batch.n_threads = usable_cpus()  # for the prefill, which more threads make faster
-    # They hardly do that to the decode, and wait for each other busily: where other programs want the CPUs too, a
-    # thread on each was seen to make it many times slower.
-    params.cpuparams.n_threads = max(1, usable_cpus() // 2)
-    params.fit_params = params.warmup = False
-    params.cache_ram_mib = 0
-    params.verbosity = -1
-    # Its listener cannot be turned off: a socket in a folder that only we can enter, and a secret too.
-    params.hostnames, params.api_keys = [str(folder / "engine.sock")], [secrets.token_urlsafe(32)]
-    params.ui = params.endpoint_slots = False
-    params.endpoint_metrics = True  # what it is asked first
-    return params
+def _messages(question: Question) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.content} for turn in question.turns]
+
+
+def _address(folder: Path) -> str:
+    return str(folder / "engine.sock")
 
 
 def _private_folder() -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from demo_api.errors import BadRequest
 from demo_api.messages import Question
 
 MAX_SEQ_LEN = 2048
@@ -21,7 +22,7 @@ class Completion:
         tokens_generated: the end-of-sequence token not counted.
         prompt_tokens: of the prompt with its template.
         finish_reason: ``stop`` (the model ended its answer), ``length`` (it reached ``max_tokens`` or the end of its
-            context), or ``cancelled``.
+            context), or ``cancelled`` (``OnText`` did).
         ttft_ms: milliseconds from the model's start on this question to the first token of the answer.
         prefill_seconds: reading the prompt.
         decode_seconds: first token to last.
@@ -36,6 +37,17 @@ class Completion:
     prefill_seconds: float | None = None
     decode_seconds: float | None = None
     decode_tokens_per_second: float | None = None
+
+
+def check_fits(prompt_tokens: int, context: int) -> None:
+    """Raises BadRequest for a prompt that leaves no room for an answer in the model's context."""
+    if prompt_tokens >= context:
+        raise BadRequest(
+            f"The prompt is too long: it has {prompt_tokens} tokens, and the model takes {context}, the answer's "
+            "included.",
+            next_step="Send a shorter prompt.",
+            field="prompt",
+        )
 
 
 OnText = Callable[[str], bool]
@@ -63,13 +75,17 @@ class Model(Protocol):
         """
 
     def accept(self, question: Question) -> None:
-        """Raises BadRequest for what this model can know that it cannot do. Called after ``load``."""
-
-    def complete(self, question: Question, on_text: OnText) -> Completion:
-        """Answers a question; called from up to ``slots`` threads at once, which are joined before ``close``.
+        """Says whether it can answer a question; called after ``load``, from any thread, also while it answers others.
 
         Raises:
-            BadRequest: the prompt does not fit.
+            BadRequest: it cannot, or the prompt does not fit.
+            RunFailed: the engine failed.
+        """
+
+    def complete(self, question: Question, on_text: OnText) -> Completion:
+        """Answers an accepted question; called from up to ``slots`` threads at once, joined before ``close``.
+
+        Raises:
             RunFailed: the engine failed.
         """
 

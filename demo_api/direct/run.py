@@ -11,7 +11,8 @@ from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from demo_api.direct.model import Completion, Model
-from demo_api.errors import BadRequest, DemoApiError, ShuttingDown
+from demo_api.direct.stop_sequences import StopSequences
+from demo_api.errors import DemoApiError, ShuttingDown
 from demo_api.messages import Answer, Event, Failure, Question, Result, Run, Timing
 from demo_api.queue import new_id
 
@@ -35,19 +36,23 @@ class DirectRun:
         self._accepted = time.monotonic()
         self._timeout_s = timeout_s
         self._deadline = math.inf
+        self._stops = StopSequences(question.stop)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._stop_reason: str | None = None
-        self._refusal: BadRequest | None = None
+        self._lock = threading.Lock()  # whether it starts or is stopped before
         self._ended = threading.Event()
         self._emit("queued")
 
     def answer_with(self, model: Model) -> None:
-        """Has the model answer, in the calling thread. Whatever happens, the run ends."""
-        started = time.monotonic()
-        self._deadline = started + self._timeout_s
-        waited = round(started - self._accepted, 3)
-        self._run = replace(self._run, status="running", started_at=time.time(), waited_seconds=waited, attempts=1)
-        self._emit("started", attempt=1, batch_size=1, device=model.device)
+        """Has the model answer, in the calling thread, unless it was stopped before. Whatever happens, the run ends."""
+        with self._lock:
+            if self._run.ended:
+                return
+            started = time.monotonic()
+            self._deadline = started + self._timeout_s
+            waited = round(started - self._accepted, 3)
+            self._run = replace(self._run, status="running", started_at=time.time(), waited_seconds=waited, attempts=1)
+            self._emit("started", attempt=1, batch_size=1, device=model.device)
         self._end(self._result(model))
 
     def run(self) -> Run:
@@ -55,16 +60,17 @@ class DirectRun:
         return self._run
 
     def stop(self, reason: str) -> None:
-        """Ends it within one token, or before it starts; the first reason counts. Returns at once."""
-        self._stop_reason = self._stop_reason or reason
+        """Ends it within one token, or at once if it waits; the first reason counts. Returns at once."""
+        with self._lock:
+            self._stop_reason = self._stop_reason or reason
+            if self._run.status == "queued":
+                self._end(self._stopped(self._stop_reason, None))
 
     def wait(self, is_gone: Callable[[], bool]) -> Run:
         """Waits for the run's end; a client that is gone cancels it: nobody else can get the answer."""
         while not self._ended.wait(_LOOK_UP_SECONDS):
             if is_gone():
                 self.stop("cancelled")
-        if self._refusal is not None:
-            raise self._refusal
         if self._run.result and self._run.result.failure and self._run.result.failure.code == "shutting_down":
             raise ShuttingDown("The server is stopping; the answer was broken off.", run_id=self.run_id)
         return self._run
@@ -92,29 +98,39 @@ class DirectRun:
         return None
 
     def _on_text(self, text: str) -> bool:
-        if text:
-            self._emit("text", added=text)
+        self._say(self._stops.add(text))
         if time.monotonic() > self._deadline:
             self.stop("timed_out")
-        return self._stop_reason is not None
+        return self._stop_reason is not None or self._stops.found
+
+    def _say(self, text: str) -> None:
+        if text:
+            self._emit("text", added=text)
 
     def _emit(self, kind: str, **data: object) -> None:
         self._events.put(Event(kind, time.time(), data))
 
     def _result(self, model: Model) -> Result:
         try:
-            completion = None if self._stop_reason else model.complete(self._question, self._on_text)
+            completion = model.complete(self._question, self._on_text)
         except DemoApiError as error:
-            self._refusal = error if isinstance(error, BadRequest) else None
             return Result(self.run_id, failure=Failure(error.code, str(error), error.next_step))
         except Exception as error:
             logger.exception("run %s failed", self.run_id, extra={"run_id": self.run_id})
             sentence = f"The engine failed: {type(error).__name__}: {error}."
             return Result(self.run_id, failure=Failure("internal_error", sentence, "Look at the server's log."))
-        if completion is None or completion.finish_reason == "cancelled":
-            reason = self._stop_reason or "cancelled"
-            return Result(self.run_id, failure=Failure(reason, self._sentence(reason)), model=model.name)
+        if self._stops.found:
+            return self._answered(self._cut(completion), model)
+        if completion.finish_reason == "cancelled":
+            return self._stopped(self._stop_reason or "cancelled", model.name)
+        self._say(self._stops.rest())
         return self._answered(completion, model)
+
+    def _cut(self, completion: Completion) -> Completion:
+        """The completion without the stop sequence; the tokens that made it are counted."""
+        said = self._stops.said
+        response = said.strip() if self._question.turns else said
+        return replace(completion, response=response, finish_reason="stop")
 
     def _answered(self, completion: Completion, model: Model) -> Result:
         timing = Timing(
@@ -133,12 +149,13 @@ class DirectRun:
             finish_reason=completion.finish_reason,
         )
 
-    def _sentence(self, reason: str) -> str:
-        return {
+    def _stopped(self, reason: str, model: str | None) -> Result:
+        sentences = {
             "cancelled": "The request was cancelled.",
             "timed_out": f"The answer took longer than {self._timeout_s:g} s and was stopped.",
             "shutting_down": "The server is stopping; the answer was broken off.",
-        }[reason]
+        }
+        return Result(self.run_id, failure=Failure(reason, sentences[reason]), model=model)
 
     def _end(self, result: Result) -> None:
         failure = result.failure

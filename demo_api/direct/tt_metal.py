@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 from demo_api.config import Settings
 from demo_api.direct.detokenizer import Detokenizer
-from demo_api.direct.model import Completion, OnText
+from demo_api.direct.model import Completion, OnText, check_fits
 from demo_api.direct.tt_metal_checkout import (
     close_device,
     import_checkout,
@@ -67,7 +67,7 @@ class TtMetal:
             raise
 
     def accept(self, question: Question) -> None:
-        """Raises BadRequest for a conversation, and for a seed: the checkout takes neither."""
+        """Raises BadRequest for a conversation and for a seed, too: the checkout takes neither."""
         if question.request.seed is not None:
             raise BadRequest(
                 "The field 'seed' is wrong: tt-metal takes no seed.",
@@ -80,18 +80,23 @@ class TtMetal:
                 next_step="Send the last message only, with what the model must know of the others in it.",
                 field="messages",
             )
+        user = self._loaded()
+        check_fits(len(_encode(user, question)), user.context)
 
     def complete(self, question: Question, on_text: OnText) -> Completion:
         """Answers a question. After a failure the next one is answered: nothing is closed."""
-        if self._user is None:
-            raise RunFailed("The model is not in memory.", code="internal_error", next_step="Restart the server.")
-        return _Answer(self._user, question, on_text).completion()
+        return _Answer(self._loaded(), question, on_text).completion()
 
     def close(self) -> None:
         """Frees the model and closes the device; once, however often it is called."""
         self._user = None
         gc.collect()  # tensors on the device must be gone before it is
         self._opened.close()
+
+    def _loaded(self) -> OneUser:
+        if self._user is None:
+            raise RunFailed("The model is not in memory.", code="internal_error", next_step="Restart the server.")
+        return self._user
 
     def _answer_once(self) -> None:
         try:
@@ -104,9 +109,8 @@ class _Answer:
     """One answer, token by token."""
 
     def __init__(self, user: OneUser, question: Question, on_text: OnText) -> None:
-        self._user, self._on_text = user, on_text
+        self._user, self._question, self._on_text = user, question, on_text
         self._instruct = bool(question.turns)
-        self._text = question.turns[-1].content if question.turns else question.request.prompt
         self._sampling = {"temperature": question.request.temperature or 0.0, "top_p": question.request.top_p}
         self._most = question.request.max_tokens
         self._tokens: list[int] = []
@@ -114,12 +118,13 @@ class _Answer:
     def completion(self) -> Completion:
         """Has the model answer."""
         started = time.monotonic()
-        with _running("read the prompt"):
-            prompt = self._user.encode(self._text, instruct=self._instruct)
-        self._most = min(self._most, self._room(len(prompt)))
+        prompt = _encode(self._user, self._question)
+        self._most = min(self._most, self._user.context - len(prompt))
         read = time.monotonic()
         with _running("read the prompt"):
-            token = self._user.prefill(self._text, self._most, instruct=self._instruct, **self._sampling)
+            token = self._user.prefill(
+                self._question.request.prompt, self._most, instruct=self._instruct, **self._sampling
+            )
             # A chat's response is stripped, so what stands before it does not matter.
             text = Detokenizer(self._user.steady_text_of, () if self._instruct else prompt[-_BEFORE:])
         first = time.monotonic()
@@ -156,16 +161,11 @@ class _Answer:
                     token = self._user.decode(token, position + steps, **self._sampling)
         return self._most - 1, "length"
 
-    def _room(self, prompt_tokens: int) -> int:
-        context = self._user.context
-        if prompt_tokens >= context:
-            raise BadRequest(
-                f"The field 'prompt' is wrong: it has {prompt_tokens} tokens, and the model takes {context}, the "
-                "answer's included.",
-                next_step="Send a shorter prompt.",
-                field="prompt",
-            )
-        return context - prompt_tokens
+
+def _encode(user: OneUser, question: Question) -> list[int]:
+    """The prompt's tokens; of a conversation it has one turn only."""
+    with _running("read the prompt"):
+        return user.encode(question.request.prompt, instruct=bool(question.turns))
 
 
 _BEFORE = 5

@@ -7,7 +7,7 @@ the calls, ``tt/generator.py`` and ``tt/common.py`` for what they take and give.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import threading
 from typing import Any
 
 from demo_api.demo.command import TOP_K
@@ -47,6 +47,8 @@ class OneUser:
             dtype=checkout.ttnn.bfloat8_b,
         )
         self._args, self._cache = args, [cache]
+        # Fast tokenizers say "Already borrowed" to a second thread: prompts are counted while another one is answered.
+        self._tokenizer_lock = threading.Lock()
         self._generator = checkout.generator.Generator([model], [args], device, tokenizer=args.tokenizer)
         # 2026's model says whether its device can sample; 2025's has no such attribute, and its device can take the
         # most likely token for one user.
@@ -59,7 +61,8 @@ class OneUser:
 
     def encode(self, text: str, *, instruct: bool) -> list[int]:
         """The prompt's tokens, with the chat template's if ``instruct``."""
-        return list(self._args.encode_prompt(text, instruct=instruct))
+        with self._tokenizer_lock:
+            return list(self._args.encode_prompt(text, instruct=instruct))
 
     def prefill(self, text: str, most: int, *, instruct: bool, temperature: float, top_p: float) -> int:
         """Reads a prompt and gives the first token of the answer.
@@ -72,9 +75,10 @@ class OneUser:
         """
         # 2026 makes room for so many tokens by cutting off the beginning of the prompt, without a word; 2025 does
         # where the model's context is no longer than that. So nothing may be asked for that does not fit.
-        tokens, _, positions, _ = self._common.preprocess_inputs_prefill(
-            [text], self._args.tokenizer, [self._args], instruct, most, max_prefill_len=self.context
-        )
+        with self._tokenizer_lock:
+            tokens, _, positions, _ = self._common.preprocess_inputs_prefill(
+                [text], self._args.tokenizer, [self._args], instruct, most, max_prefill_len=self.context
+            )
         # What an earlier request has left in the cache does no harm: prefill overwrites from the beginning, each
         # decode writes its position before it reads, and none reads beyond its own.
         logits = self._generator.prefill_forward_text(
@@ -102,18 +106,18 @@ class OneUser:
 
     def text_of(self, tokens: list[int]) -> str:
         """Tokens to text, as the demo does it."""
-        return str(self._args.tokenizer.decode(tokens))
+        with self._tokenizer_lock:
+            return str(self._args.tokenizer.decode(tokens))
 
-    @property
-    def steady_text_of(self) -> Callable[[list[int]], str]:
+    def steady_text_of(self, tokens: list[int]) -> str:
         """Tokens to text, such that more tokens never change the text of the earlier ones.
 
         Some Hugging Face tokenizers tidy up: they take the space before a full stop away when the stop comes.
         """
-        tokenizer = self._args.tokenizer
-        if hasattr(tokenizer, "clean_up_tokenization_spaces"):
-            return functools.partial(tokenizer.decode, clean_up_tokenization_spaces=False)
-        return self.text_of
+        if not hasattr(self._args.tokenizer, "clean_up_tokenization_spaces"):
+            return self.text_of(tokens)
+        with self._tokenizer_lock:
+            return str(self._args.tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
 
     def _device_sampling(self) -> Any:
         # New ones for every token: 2026 pads these lists, and overwrites what is in them, to suit its kernels. A

@@ -90,13 +90,20 @@ class Door:
         """Submits one run for a client that waits. Raises what ``submit`` does.
 
         Raises:
-            BadRequest: it is more than one prompt of a user: the demo's prompt file has no place for that.
+            BadRequest: it is more than one prompt of a user, or has stop sequences: the demo's prompt file has no place
+                for that.
         """
         if [turn.role for turn in question.turns] != ["user"]:
             raise BadRequest(
                 "The demo answers one message of a user: it takes no system message, no conversation, no raw text.",
                 next_step="Send one user message, or ask a direct server.",
                 field="messages",
+            )
+        if question.stop:
+            raise BadRequest(
+                "The field 'stop' cannot be used: the demo's answers end by themselves, or at max_tokens.",
+                next_step="Leave it out, or ask a direct server.",
+                field="stop",
             )
         return DemoRun(self, self.submit([question.request], idempotency_key)[0].run_id)
 
@@ -155,7 +162,7 @@ class Door:
 
     def leave(self, run_id: str) -> None:
         """A client that followed the run has hung up: cancels it, if that is set and nobody else waits for it here."""
-        if self._settings.cancel_on_disconnect and not self.closed and not self._waiters.count(run_id):
+        if self._settings.cancels_on_disconnect and not self.closed and not self._waiters.count(run_id):
             with suppress(RunEnded):
                 self.cancel(run_id)
 

@@ -48,6 +48,6 @@ def make_app(settings: Settings, engine: Engine) -> Flask:
     add_chat(app, engine, settings, slots)
     add_openai(app, engine, settings, slots)
     if isinstance(engine, Door):
-        add_runs(app, engine, slots)
+        add_runs(app, engine, settings, slots)
     add_docs(app, engine)
     return app

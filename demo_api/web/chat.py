@@ -67,9 +67,11 @@ def add_chat(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots) -
     )
     def chat_stream() -> Response:
         question = Question.of(parse_request(json_body()))
+        is_gone = client_is_gone(settings)
         pending = begin_with_slot(engine, slots, question, idempotency_key())
         encoder = Events(pending.run_id, pending.run)
-        return event_response(event_stream.stream(encoder, pending.events, pending.leave), slots.leave)
+        body = event_stream.stream(encoder, pending.events, is_gone=is_gone, on_leave=pending.leave)
+        return event_response(body, slots.leave)
 
 
 def begin_with_slot(engine: Engine, slots: WaitSlots, question: Question, key: str | None = None) -> PendingRun:

@@ -5,13 +5,15 @@ It does without flask-cors, which takes an origin with an IPv6 address for a reg
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from flask import Flask, Response, request
 
 _METHODS = "GET, POST"
-_ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID"
-_EXPOSED_HEADERS = "Location, Retry-After, X-Request-Id"
+_EXPOSED_HEADERS = "Location, Retry-After, X-Request-Id, X-Should-Retry"
+_HEADER_NAME = re.compile(r"[a-z0-9-]{1,64}")
+_MOST_HEADERS = 32
 _PREFLIGHT_SECONDS = 600
 
 
@@ -30,7 +32,7 @@ def add_cors(app: Flask, origins: Collection[str]) -> None:
         response = Response(status=204)
         if request.headers.get("Origin") in origins:
             response.headers["Access-Control-Allow-Methods"] = _METHODS
-            response.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
+            response.headers["Access-Control-Allow-Headers"] = ", ".join(_asked_headers())
             response.headers["Access-Control-Max-Age"] = str(_PREFLIGHT_SECONDS)
         return response
 
@@ -42,3 +44,9 @@ def add_cors(app: Flask, origins: Collection[str]) -> None:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
         return response
+
+
+def _asked_headers() -> list[str]:
+    """The headers that a page wants to send: clients have some of their own, such as OpenAI's ``x-stainless-os``."""
+    asked = request.headers.get("Access-Control-Request-Headers", "").lower().split(",", _MOST_HEADERS)[:_MOST_HEADERS]
+    return [name for each in asked if _HEADER_NAME.fullmatch(name := each.strip())]

@@ -27,7 +27,6 @@ class PendingRun(Protocol):
             is_gone: whether the client has hung up; then the run is cancelled, if no other client waits for it.
 
         Raises:
-            BadRequest: only the model could know that it cannot answer this.
             ShuttingDown: the server stops before that.
         """
 

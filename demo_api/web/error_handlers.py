@@ -7,7 +7,7 @@ import logging
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from demo_api.errors import DemoApiError, ErrorBody, Problem
+from demo_api.errors import DemoApiError, ErrorBody, Problem, RunFailed
 from demo_api.web.openai.answers import openai_error
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,8 @@ HTTP_ERRORS = {
 def endpoints(app: Flask) -> list[str]:
     """Every route, such as ``POST /chat``, without the page's files, which nobody is meant to ask for by hand."""
     rules = [rule for rule in app.url_map.iter_rules() if rule.endpoint != "static"]
-    return sorted(f"{method} {rule.rule}" for rule in rules for method in (rule.methods or set()) - {"HEAD", "OPTIONS"})
+    methods = [(rule.rule.replace("<path:", "<"), (rule.methods or set()) - {"HEAD", "OPTIONS"}) for rule in rules]
+    return sorted(f"{method} {path}" for path, known in methods for method in known)
 
 
 def add_error_handlers(app: Flask) -> None:
@@ -34,6 +35,9 @@ def add_error_handlers(app: Flask) -> None:
         response = _error(error.status_code, error.body())
         if "retry_after" in error.fields:
             response.headers["Retry-After"] = str(error.fields["retry_after"])
+        if isinstance(error, RunFailed) and request.path.startswith("/v1/"):
+            # OpenAI's clients repeat by themselves what failed with 409 or 5xx: each time another run of minutes.
+            response.headers["X-Should-Retry"] = "false"
         return response
 
     @app.errorhandler(HTTPException)

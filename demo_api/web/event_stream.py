@@ -126,19 +126,26 @@ def done(run: Run) -> dict[str, object]:
 
 
 def stream(
-    encoder: Encoder, follow: Callable[[], Generator[tuple[int, Event] | None]], on_leave: Callable[[], None]
+    encoder: Encoder,
+    follow: Callable[[], Generator[tuple[int, Event] | None]],
+    *,
+    is_gone: Callable[[], bool],
+    on_leave: Callable[[], None],
 ) -> Iterator[bytes]:
     """The body of an answer: a run's events as they come.
 
     Args:
         follow: begins to give the events with their numbers, and None while none comes.
+        is_gone: whether the client has hung up, as far as that can be known without sending something.
         on_leave: is called when the client hangs up before the last event.
     """
-    ended, spoken = False, -math.inf
+    ended, gone, spoken = False, False, -math.inf
     opening = encoder.opening()  # not before follow() has begun: who has an answer is known to be there
     try:
         with closing(follow()) as following:
             for told in following:
+                if gone := told is None and is_gone():
+                    break
                 if told is not None:
                     ended = told[1].kind == "done"
                     chunk = encoder.encode(*told)
@@ -151,3 +158,5 @@ def stream(
         if not ended:
             on_leave()
         raise
+    if gone:
+        on_leave()

@@ -79,13 +79,14 @@ def last_event_id() -> int:
 
 
 def client_is_gone(settings: Settings) -> Callable[[], bool]:
-    """A function that says whether this request's client has hung up; it says no unless the settings ask for it."""
-    # Only waitress can tell. Elsewhere nobody is ever known to be gone.
-    if settings.cancel_on_disconnect:
+    """A function that says whether this request's client has hung up; it says no where that is to change nothing."""
+    if settings.cancels_on_disconnect:
         disconnected: Callable[[], bool] | None = request.environ.get("waitress.client_disconnected")
         if disconnected is not None:
             return disconnected
-        logger.warning("DEMO_API_CANCEL_ON_DISCONNECT has no effect on this web server")
+        # Only waitress can tell. Elsewhere nobody is known to be gone before something is sent.
+        if settings.cancel_on_disconnect:
+            logger.warning("DEMO_API_CANCEL_ON_DISCONNECT has an effect on streams only on this web server")
     return lambda: False
 
 

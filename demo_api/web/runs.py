@@ -10,6 +10,7 @@ from flask import Flask, Response, jsonify, request
 
 from demo_api import bodies
 from demo_api.bodies import Accepted, RunPage, RunRecord
+from demo_api.config import Settings
 from demo_api.errors import BadRequest, IdempotencyConflict, NoLog, NoSuchRun, RunEnded
 from demo_api.messages import STATUSES, Request, Requests
 from demo_api.queue.door import Door
@@ -26,6 +27,7 @@ from demo_api.web.request import (
     IDEMPOTENCY_KEY,
     LAST_EVENT_ID,
     WaitSlots,
+    client_is_gone,
     idempotency_key,
     json_body,
     last_event_id,
@@ -68,7 +70,7 @@ _EXAMPLE = examples.succeeded("demo")
 _SUCCEEDED = bodies.record(_EXAMPLE, "demo")
 
 
-def add_runs(app: Flask, door: Door, slots: WaitSlots) -> None:
+def add_runs(app: Flask, door: Door, settings: Settings, slots: WaitSlots) -> None:
     """Adds the routes."""
     history = door.ledger.history
 
@@ -138,12 +140,13 @@ def add_runs(app: Flask, door: Door, slots: WaitSlots) -> None:
         refusals=(*refusals.of(BadRequest), *_FIND, *WAITING),
     )
     def get_run_events(run_id: str) -> Response:
-        after = last_event_id()
+        after, is_gone = last_event_id(), client_is_gone(settings)
         history.get(run_id)
         slots.take()
         follow, leave = partial(door.follow, run_id, after), partial(door.leave, run_id)
         encoder = Events(run_id, partial(history.get, run_id))
-        return event_response(event_stream.stream(encoder, follow, leave), slots.leave)
+        body = event_stream.stream(encoder, follow, is_gone=is_gone, on_leave=leave)
+        return event_response(body, slots.leave)
 
     @app.get("/runs/<run_id>/log")
     @Operation(

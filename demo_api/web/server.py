@@ -72,7 +72,7 @@ class HttpServer:
                 clear_untrusted_proxy_headers=True,
                 # Looking for what a client sends while it waits is the only way to see that it has hung up. But one
                 # that has only ended its sending, as netcat does, would then be taken for gone.
-                channel_request_lookahead=int(settings.cancel_on_disconnect),
+                channel_request_lookahead=int(settings.cancels_on_disconnect),
             )
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or error

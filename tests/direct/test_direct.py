@@ -106,7 +106,7 @@ def test_as_many_as_there_are_slots_are_answered_at_once_and_the_others_wait(mak
 
 REFUSED = {
     "what the model refuses at once": ("refuse this", 400, "bad_request"),
-    "what does not fit": ("too long", 400, "bad_request"),
+    "what does not fit": ("a " * 3000, 400, "bad_request"),
     "what breaks the engine": ("break", 500, "internal_error"),
 }
 
@@ -151,20 +151,6 @@ def test_a_stream_that_fails_ends_with_the_failure(make: Make) -> None:
     server, _ = make()
     _, kind, done = list(events(f"{server.url}/chat/stream", body={"prompt": "break"}))[-1]
     assert (kind, done["status"], done["success"], done["code"]) == ("done", "failed", False, "internal_error")
-
-
-def test_a_client_that_leaves_a_stream_frees_its_slot(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "demo_api.web.event_stream.KEEP_ALIVE_SECONDS", 0.1
-    )  # who is gone is seen when something is sent
-    server, model = make(EchoModel(slots=1, paused=True))
-    answer = requests.post(f"{server.url}/chat/stream", json={"prompt": "one two three"}, stream=True, timeout=60)
-    assert model.entered.acquire(timeout=10)
-    answer.close()
-    until(lambda: model.at_once == 0)
-    model.let_go.set()
-    assert server.chat("next").json()["response"] == "next"
-    assert model.words == 1
 
 
 def test_a_server_that_stops_breaks_off_what_runs_and_frees_the_model_once(make: Make) -> None:

@@ -19,6 +19,7 @@ from demo_api.demo import home
 from demo_api.devices.lock import devices_of
 from demo_api.direct import Model, make_model
 from demo_api.direct.model import MAX_SEQ_LEN, Completion
+from demo_api.direct.run import DirectRun
 from demo_api.direct.tt_metal import TtMetal
 from demo_api.errors import BadRequest, RunFailed, SetupError
 from demo_api.messages import Question, Request, Turn
@@ -280,6 +281,29 @@ def test_an_answer_that_is_not_wanted_ends_within_one_token(load: Callable[..., 
     assert ask(model, "abc")[0].response == "cba"
 
 
+@pytest.mark.parametrize(
+    ("prompt", "stop", "response", "decodes"),
+    [
+        pytest.param("abcdef", ["c"], "fed", 3, id="a token"),
+        pytest.param("abcdef", ["a!", "dc"], "fe", 3, id="across tokens"),
+        pytest.param("say n😀!", ["😀"], "n", 4, id="a character of several tokens"),
+        pytest.param("say one . two", [" ."], "one", 4, id="what the tokenizer tidies up"),
+    ],
+)
+@everyone()
+def test_an_answer_ends_before_a_stop_sequence(
+    load: Callable[..., TtMetal], generation: str, prompt: str, stop: list[str], response: str, decodes: int
+) -> None:
+    run = DirectRun(Question(request(prompt), [Turn("user", prompt)], stop), timeout_s=60)
+    run.answer_with(load(generation))
+    result = run.run().result
+    assert result is not None
+    assert result.answer is not None
+    assert (result.answer.response, result.finish_reason) == (response, "stop")
+    assert result.answer.tokens_generated == decodes + 1
+    assert len(steps("decode")) == decodes, "the device is not asked for more"
+
+
 @everyone()
 def test_half_a_character_that_is_not_wanted_is_not_said(load: Callable[..., TtMetal], generation: str) -> None:
     said: list[str] = []
@@ -407,6 +431,7 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import tiny_model, ttnn
 from demo_api.config import Settings
+from demo_api.direct.run import DirectRun
 from demo_api.direct.tt_metal import TtMetal
 
 class Waits(dict):

@@ -6,7 +6,7 @@ import threading
 
 from support.waiting import wait_for
 
-from demo_api.direct.model import Completion, OnText
+from demo_api.direct.model import Completion, OnText, check_fits
 from demo_api.errors import BadRequest, SetupError
 from demo_api.messages import Question
 
@@ -15,6 +15,7 @@ class EchoModel:
     """Answers with the prompt, word by word. Each word waits until it is let go, if that is asked for."""
 
     name = "echo"
+    context = 2048
     device: str | None = "CPU"
 
     def __init__(self, *, slots: int = 2, paused: bool = False, loads: bool = True) -> None:
@@ -41,6 +42,7 @@ class EchoModel:
     def accept(self, question: Question) -> None:
         if "refuse" in question.request.prompt:
             raise BadRequest("No.", field="prompt")
+        check_fits(len(question.request.prompt.split(" ")), self.context)
 
     def complete(self, question: Question, on_text: OnText) -> Completion:
         assert not self.closed
@@ -58,8 +60,6 @@ class EchoModel:
         prompt = question.request.prompt
         if prompt == "break":
             raise RuntimeError("It broke.")
-        if prompt == "too long":
-            raise BadRequest("It does not fit.", field="prompt")
         said: list[str] = []
         for word in prompt.split(" ")[: question.request.max_tokens]:
             while not self.let_go.wait(0.01):

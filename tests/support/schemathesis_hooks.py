@@ -23,13 +23,15 @@ def before_load_schema(context: Any, raw_schema: dict[str, Any]) -> None:
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
-    """What no schema can say: a run, or the model, that is there; and whose the last message is."""
+    """What no schema can say: a run, or the model, that is there; whose the last message is; what the demo cannot."""
     if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE:
         return
     if case.path == "/runs" and case.query:
         case.query.pop("before", None)
     if case.path.startswith("/v1/") and isinstance(case.body, dict):
         case.body["model"] = SERVED_MODEL
+        if _demo[-1]:
+            case.body.pop("stop", None)
         if "messages" in case.body:
             before = [] if _demo[-1] else case.body["messages"][:999]  # the demo takes one message
             case.body["messages"] = [*before, {"role": "user", "content": "Hello"}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 import requests
 from support.echo_model import EchoModel
 from support.echo_runner import EchoRunner
-from support.serving import Server
+from support.serving import Server, serving
+from support.waiting import until
 
 from demo_api.config import Settings
 from demo_api.direct import DirectEngine
@@ -20,56 +22,70 @@ from demo_api.direct import DirectEngine
 USER = {"role": "user", "content": "one two three"}
 
 
-@pytest.fixture(params=["direct", "demo"])
-def server(request: pytest.FixtureRequest, serve: Callable[..., Server], settings: Callable[..., Settings]) -> Server:
-    """A server of each engine, with a hand-written model that echoes."""
-    if request.param == "demo":
-        return serve(settings(), EchoRunner())
-    chosen = settings(engine="direct")
-    direct = DirectEngine(EchoModel(), chosen)
-    direct.start()
-    direct.wait_until_loaded()
-    return serve(chosen, direct)
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60) as made:
-        yield made
-
-
 def test_the_model_is_listed(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["echo"]
 
 
-def test_a_chat_completion(client: openai.OpenAI, server: Server) -> None:
+def test_the_model_is_found_by_its_name(client: openai.OpenAI) -> None:
+    assert client.models.retrieve("echo").model_dump() == next(iter(client.models.list())).model_dump()
+
+
+@pytest.mark.parametrize("name", ["gpt-4", "meta-llama/Llama-3.2-1B-Instruct", "echo/", "é"])
+def test_another_model_is_not_found(client: openai.OpenAI, name: str) -> None:
+    with pytest.raises(openai.NotFoundError, match=r"There is no model .* here, but 'echo'") as caught:
+        client.models.retrieve(name)
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+def test_the_name_of_a_model_may_have_slashes(serve: Callable[..., Server], settings: Callable[..., Settings]) -> None:
+    model = EchoModel()
+    model.name = "meta-llama/Llama-3.2-1B-Instruct"
+    server = serve(settings(engine="direct"), DirectEngine(model, settings()))
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+        assert client.models.retrieve(model.name).id == model.name
+    assert server.get(f"/v1/models/{model.name}").json()["id"] == model.name
+
+
+def test_a_model_that_is_being_loaded_is_waited_for(
+    serve: Callable[..., Server], settings: Callable[..., Settings]
+) -> None:
+    model = EchoModel()
+    model.name = ""
+    model.let_load.clear()
+    server = serve(settings(engine="direct"), DirectEngine(model, settings()))
+    assert server.get("/health").json()["model"] is None
+    for path in ("/v1/models", "/v1/models/echo"):
+        answer = server.get(path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "starting")
+        assert answer.headers["Retry-After"]
+    model.name = "echo"
+    model.let_load.set()
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=2, timeout=60) as client:
+        assert client.models.retrieve("echo").id == "echo"
+
+
+def test_a_chat_completion(client: openai.OpenAI, server_of_each_engine: Server) -> None:
     answer = client.chat.completions.create(model="echo", messages=[USER], max_tokens=8, temperature=0, user="me", n=1)
     (choice,) = answer.choices
     assert (choice.message.role, choice.message.content) == ("assistant", "one two three")
     assert answer.id.startswith("chatcmpl-")
-    if server.service.engine_name == "direct":
+    if server_of_each_engine.service.engine_name == "direct":
         assert choice.finish_reason == "stop"
         assert answer.usage is not None
         assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (3, 3, 6)
 
 
-def test_a_streamed_chat_completion(client: openai.OpenAI, server: Server) -> None:
+def test_a_streamed_chat_completion(client: openai.OpenAI, server_of_each_engine: Server) -> None:
     options = {"include_usage": True}
     chunks = list(client.chat.completions.create(model="echo", messages=[USER], stream=True, stream_options=options))
     pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
     assert "".join(pieces) == "one two three"
     assert len({chunk.id for chunk in chunks}) == 1
     assert chunks[-1].choices == []
-    if server.service.engine_name == "direct":
+    if server_of_each_engine.service.engine_name == "direct":
         assert pieces == ["one", " two", " three"]
         assert chunks[-2].choices[0].finish_reason == "stop"
         assert chunks[-1].usage.total_tokens == 6
-
-
-def test_content_may_come_in_parts(client: openai.OpenAI) -> None:
-    parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
-    answer = client.chat.completions.create(model="echo", messages=[{"role": "user", "content": parts}])
-    assert answer.choices[0].message.content == "one two"
 
 
 CONVERSATIONS = {
@@ -80,12 +96,12 @@ CONVERSATIONS = {
 
 @pytest.mark.parametrize("messages", CONVERSATIONS.values(), ids=CONVERSATIONS)
 def test_a_conversation_is_answered_or_refused_but_never_cut(
-    client: openai.OpenAI, server: Server, messages: list[Any]
+    client: openai.OpenAI, server_of_each_engine: Server, messages: list[Any]
 ) -> None:
     def create() -> Any:
         return client.chat.completions.create(model="echo", messages=messages)
 
-    if server.service.engine_name == "direct":
+    if server_of_each_engine.service.engine_name == "direct":
         assert create().choices[0].message.content == "one two three"
         return
     with pytest.raises(openai.BadRequestError) as caught:
@@ -93,8 +109,8 @@ def test_a_conversation_is_answered_or_refused_but_never_cut(
     assert (caught.value.code, caught.value.param) == ("bad_request", "messages")
 
 
-def test_a_text_completion(client: openai.OpenAI, server: Server) -> None:
-    if server.service.engine_name == "demo":
+def test_a_text_completion(client: openai.OpenAI, server_of_each_engine: Server) -> None:
+    if server_of_each_engine.service.engine_name == "demo":
         with pytest.raises(openai.BadRequestError, match="raw text"):
             client.completions.create(model="echo", prompt="one two")
         return
@@ -104,42 +120,94 @@ def test_a_text_completion(client: openai.OpenAI, server: Server) -> None:
     assert "".join(chunk.choices[0].text for chunk in chunks) == "one two"
 
 
-REFUSED: dict[str, dict[str, Any]] = {
-    "two answers": {"n": 2},
-    "a penalty": {"presence_penalty": 0.5},
-    "stop words": {"stop": ["x"]},
-    "tools": {"tools": [{"type": "function", "function": {"name": "f"}}]},
-    "probabilities": {"logprobs": True},
-    "JSON only": {"response_format": {"type": "json_object"}},
-    "too many tokens": {"max_tokens": 4096},
-    "too hot": {"temperature": 3},
+# The stop sequences, what is answered to "one two three four", and how many words the model has made by then.
+STOPPED: dict[str, tuple[str | list[str], str, int]] = {
+    "a word": (["three"], "one two", 3),
+    "a text instead of a list": ("three", "one two", 3),
+    "across tokens": (["e two th"], "on", 3),
+    "the first of several": (["four", "two", "three"], "one", 2),
+    "only its beginning": (["three five"], "one two three four", 4),
+    "its beginning at the end": (["four five"], "one two three four", 4),
+    "the first word": (["one"], "", 1),
 }
 
 
-@pytest.mark.parametrize("fields", REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_done_is_refused_and_named(client: openai.OpenAI, fields: dict[str, Any]) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model="echo", messages=[USER], **fields)
-    assert caught.value.code == "bad_request"
-    assert caught.value.param
-    assert caught.value.param.split("[")[0] in fields
+@pytest.mark.parametrize(("stop", "answer", "words"), STOPPED.values(), ids=STOPPED)
+@pytest.mark.parametrize("kind", ["chat", "raw text"])
+@pytest.mark.parametrize("stream", [True, False], ids=["a stream", "an answer"])
+def test_an_answer_ends_before_a_stop_sequence_and_so_does_the_decoding(
+    direct: openai.OpenAI, echo: EchoModel, stop: Any, answer: str, words: int, kind: str, *, stream: bool
+) -> None:
+    before = echo.words
+    asked: dict[str, Any] = {"model": "echo", "stop": stop, "stream": stream}
+    if kind == "chat":
+        made = direct.chat.completions.create(messages=[{"role": "user", "content": "one two three four"}], **asked)
+    else:
+        made = direct.completions.create(prompt="one two three four", **asked)
+    choices = [part.choices[0] for part in made] if stream else made.choices
+    if kind == "chat":
+        text = "".join((choice.delta if stream else choice.message).content or "" for choice in choices)
+    else:
+        text = "".join(choice.text for choice in choices)
+    assert text.strip() == answer
+    assert choices[-1].finish_reason == "stop"
+    assert echo.words - before == words
 
 
-NO_MESSAGES: dict[str, list[Any]] = {
-    "none": [],
-    "the last is not the user's": [USER, {"role": "assistant", "content": "four"}],
-    "a blank one": [{"role": "user", "content": "  "}],
-    "a picture": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}],
-    "a tool's": [{"role": "tool", "content": "4", "tool_call_id": "1"}],
+def test_text_that_may_become_a_stop_sequence_is_held_back(direct: openai.OpenAI) -> None:
+    chunks = direct.completions.create(model="echo", prompt="one two three four", stop=["two threat"], stream=True)
+    assert [chunk.choices[0].text for chunk in chunks] == ["one", " ", "two three", " four", ""]
+
+
+def test_the_demo_cannot_stop_at_a_text_and_says_so(client: openai.OpenAI, server_of_each_engine: Server) -> None:
+    if server_of_each_engine.service.engine_name == "direct":
+        return
+    with pytest.raises(openai.BadRequestError, match="'stop' cannot be used: the demo's answers end") as caught:
+        client.chat.completions.create(model="echo", messages=[USER], stop=["x"])
+    assert caught.value.param == "stop"
+
+
+TOO_LONG = "word " * 3000
+ROUTES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "/chat": ("/chat", {"prompt": TOO_LONG}, "prompt"),
+    "/chat/stream": ("/chat/stream", {"prompt": TOO_LONG}, "prompt"),
+    "a chat": ("/v1/chat/completions", {"messages": [{"role": "user", "content": TOO_LONG}]}, "messages"),
+    "a conversation": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "system", "content": TOO_LONG}, USER]},
+        "messages",
+    ),
+    "raw text": ("/v1/completions", {"prompt": TOO_LONG}, "prompt"),
 }
 
 
-@pytest.mark.parametrize("messages", NO_MESSAGES.values(), ids=NO_MESSAGES)
-def test_messages_that_are_none_are_refused(client: openai.OpenAI, messages: list[Any]) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model="echo", messages=messages)
-    assert caught.value.param
-    assert caught.value.param.startswith("messages")
+@pytest.mark.parametrize(("path", "body", "field"), ROUTES.values(), ids=ROUTES)
+@pytest.mark.parametrize("stream", [True, False], ids=["a stream", "an answer"])
+def test_a_prompt_that_is_too_long_is_refused_before_a_stream_begins(
+    real: Server, path: str, body: dict[str, Any], field: str, *, stream: bool
+) -> None:
+    if path.startswith("/v1/"):
+        body = {**body, "model": real.service.describe()["model"], "stream": stream}
+    answer = requests.post(f"{real.url}{path}", json=body, timeout=60)
+    assert answer.status_code == 400
+    error = answer.json()
+    named = error["error"] if path.startswith("/v1/") else {**error, "message": error["error"], "param": error["field"]}
+    assert (named["code"], named["param"]) == ("bad_request", field)
+    assert re.match(r"The prompt is too long: it has \d{4} tokens, and the model takes 2048", named["message"])
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_too_many_tokens_for_the_demos_model_are_named_as_the_client_does(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings], tmp_path: Path, name: str
+) -> None:
+    model = tmp_path / "Short-1B-Instruct"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps({"max_position_embeddings": 2048}))
+    server = serve(child_settings("passes", "2026", hf_model=str(model)))
+    body = {"model": model.name, "messages": [USER], name: 2048}
+    error = requests.post(f"{server.url}/v1/chat/completions", json=body, timeout=60).json()["error"]
+    assert (error["code"], error["param"]) == ("bad_request", name)
+    assert error["message"] == "An answer of 2048 tokens leaves no room for the prompt: this model has 2048 for both."
 
 
 def test_a_model_that_is_not_there(client: openai.OpenAI) -> None:
@@ -149,8 +217,8 @@ def test_a_model_that_is_not_there(client: openai.OpenAI) -> None:
     assert "'echo'" in str(caught.value)
 
 
-def test_a_run_that_fails_is_told(client: openai.OpenAI, server: Server) -> None:
-    broken = {"role": "user", "content": "break" if server.service.engine_name == "direct" else "fail"}
+def test_a_run_that_fails_is_told(client: openai.OpenAI, server_of_each_engine: Server) -> None:
+    broken = {"role": "user", "content": "break" if server_of_each_engine.service.engine_name == "direct" else "fail"}
     with pytest.raises(openai.InternalServerError) as caught:
         client.chat.completions.create(model="echo", messages=[broken])
     assert caught.value.code in ("internal_error", "demo_failed")
@@ -158,18 +226,51 @@ def test_a_run_that_fails_is_told(client: openai.OpenAI, server: Server) -> None
         list(client.chat.completions.create(model="echo", messages=[broken], stream=True))
 
 
+def test_a_run_that_has_failed_is_not_repeated_by_the_client(
+    serve: Callable[..., Server], settings: Callable[..., Settings]
+) -> None:
+    server = serve(settings(), EchoRunner())
+    with (
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=2, timeout=60) as client,
+        pytest.raises(openai.InternalServerError) as caught,
+    ):
+        client.chat.completions.create(model="echo", messages=[{"role": "user", "content": "fail"}])
+    assert caught.value.response.headers["X-Should-Retry"] == "false"
+    assert len(server.get("/runs").json()["runs"]) == 1
+    assert "X-Should-Retry" not in server.chat("fail").headers, "it is OpenAI's"
+
+
+def test_what_was_never_run_may_be_repeated(serve: Callable[..., Server], settings: Callable[..., Settings]) -> None:
+    server = serve(settings(max_queue=1, max_batch=1), EchoRunner(paused=True))
+    for waiting in (0, 1):
+        requests.post(f"{server.url}/runs", json={"prompt": "a"}, timeout=60)
+        until(lambda: server.get("/health").json()["queue"]["running"] == 1)
+        until(lambda: server.get("/health").json()["queue"]["waiting"] == waiting)  # noqa: B023
+    body = {"model": "echo", "messages": [USER]}
+    refused = requests.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "queue_full")
+    assert refused.headers["Retry-After"]
+    assert "X-Should-Retry" not in refused.headers
+
+
 @pytest.mark.parametrize("path", ["/v1/nothing", "/v1/chat/completions"])
-def test_every_error_below_v1_has_openais_shape(server: Server, path: str) -> None:
-    error = requests.get(f"{server.url}{path}", timeout=10).json()["error"]
+def test_every_error_below_v1_has_openais_shape(server_of_each_engine: Server, path: str) -> None:
+    error = requests.get(f"{server_of_each_engine.url}{path}", timeout=10).json()["error"]
     assert {"message", "type", "param", "code", "next_step", "request_id"} <= set(error)
 
 
-def test_the_real_model_answers_a_conversation(
-    serve: Callable[..., Server], settings: Callable[..., Settings], model_dir: Path
-) -> None:
-    server = serve(settings(engine="direct", llama_dir=model_dir, slots=1))
-    server.service.wait_until_loaded()  # type: ignore[attr-defined]
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Iterator[Server]:
+    """A direct server with the real model."""
+    flags = {"engine": "direct", "llama_dir": model_dir, "slots": 1, "port": 0}
+    with serving() as start:
+        server = start(Settings.load({**flags, "state_dir": tmp_path_factory.mktemp("state")}, {}))
+        server.service.wait_until_loaded()  # type: ignore[attr-defined]
+        yield server
+
+
+def test_the_real_model_answers_a_conversation(real: Server) -> None:
+    with openai.OpenAI(base_url=f"{real.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
         (model,) = client.models.list()
         turns: list[Any] = [
             {"role": "system", "content": "You answer with numbers only."},
@@ -183,8 +284,12 @@ def test_the_real_model_answers_a_conversation(
         assert answer.usage.prompt_tokens > 30
         text = client.completions.create(model=model.id, prompt="One, two, three,", max_tokens=3)
         assert text.choices[0].text.startswith(" four")
+        text = client.completions.create(model=model.id, prompt="One, two, three,", max_tokens=32, stop=["ve"])
+        assert (text.choices[0].text, text.choices[0].finish_reason) == (" four, fi", "stop")
+        assert text.usage is not None
+        assert (text.usage.prompt_tokens, text.usage.completion_tokens) == (6, 3)
     raw = requests.post(
-        f"{server.url}/v1/chat/completions",
+        f"{real.url}/v1/chat/completions",
         json={"model": model.id, "messages": [USER], "stream": True, "max_tokens": 4},
         timeout=60,
     )

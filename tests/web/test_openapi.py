@@ -169,13 +169,13 @@ def test_the_examples_have_the_fields_of_real_answers(server_of_each_engine: Ser
         body = _example(operation.get("requestBody", {}))
         if path.startswith("/v1/") and body:
             body["model"] = "echo"
-        path = path.format(run_id=server.chat("Hello").json()["run_id"])
+        path = path.format(run_id=server.chat("Hello").json()["run_id"], model="echo")
         answer = requests.request(method, f"{server.url}{path}", json=body, timeout=10)
         example = _example(operation["responses"][str(answer.status_code)]) if answer.ok else None
         if example and (name, server.settings.engine) != ("GET /health", "demo"):  # of which the echo says less
             assert _fields(example, answer.json()) == _fields(answer.json(), example), name
             compared.add(operation["operationId"])
-    both = {"get_livez", "get_readyz", "chat", "list_models", "create_chat_completion"}
+    both = {"get_livez", "get_readyz", "chat", "list_models", "retrieve_model", "create_chat_completion"}
     of_one = {"demo": {"create_runs", "list_runs", "get_run"}, "direct": {"get_health", "create_completion"}}
     assert compared == both | of_one[server.settings.engine]
 
@@ -237,6 +237,7 @@ def test_every_command_of_the_page_runs(
         "/cancel": b"run_ended",
         "/v1/completions": b"model_not_found",
         "/v1/chat": b"model_n",
+        "/v1/models/": b"model_not_found",
     }
     for line in commands:
         words = shlex.split(line.replace("RUN_ID", run_id))
@@ -257,6 +258,16 @@ def test_the_page_needs_no_script_and_nothing_from_elsewhere(server: Server) -> 
     names = re.findall(r'\bid="([^"]+)"', answer.text)
     assert len(set(names)) == len(names)
     assert set(re.findall(r'href="#([^"]+)"', answer.text)) <= set(names)
+
+
+def test_the_page_says_which_values_a_field_takes(server: Server) -> None:
+    page = re.sub(r"<[^>]+>", "", html.unescape(server.get("/docs").text))
+    for words in (
+        "string or null, 1 to 1,000 characters or list of string",
+        "empty array or null",
+        "list of MessagePart",
+    ):
+        assert words in page, words
 
 
 HOSTILE_HOST = 'a"><script>alert(1)</script>;id;'

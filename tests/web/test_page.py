@@ -389,6 +389,19 @@ def test_two_servers_are_compared_word_by_word(
     assert re.search(r"This server\s+\d.*The other server\s+\d", tab.text(".verdict .timeline"), re.DOTALL)
 
 
+def test_a_page_elsewhere_may_ask_with_openais_client(
+    serve: Serve, settings: Make, engine: TellingEngine, start_direct: Callable[..., Server], open_tab: Open
+) -> None:
+    here = serve(settings(), engine)
+    there = start_direct(EchoModel(), cors_origins=here.url)
+    tab = open_tab(here.url, others=(there.url,))
+    ask = """async (url) => {
+      const headers = { Authorization: "Bearer none", "X-Stainless-OS": "Linux", "X-Stainless-Retry-Count": "0" };
+      return (await fetch(url, { headers })).json();
+    }"""
+    assert tab.page.evaluate(ask, f"{there.url}/v1/models")["data"][0]["id"] == "echo"
+
+
 def test_a_server_that_does_not_let_the_page_ask_is_explained(
     server: Server, start_direct: Callable[..., Server], open_tab: Open
 ) -> None:

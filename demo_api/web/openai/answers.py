@@ -152,14 +152,14 @@ class BrokenOff(TypedDict):
     error: Annotated[dict[str, object], Field(json_schema_extra={"required": ["message", "type", "code", "next_step"]})]
 
 
-def models(model: str | None, created: float) -> Models:
+def model(name: str, created: float) -> Model:
+    """The body of ``GET /v1/models/<model>``."""
+    return {"id": name, "object": "model", "created": int(created), "owned_by": "demo_api"}
+
+
+def models(name: str | None, created: float) -> Models:
     """The body of ``GET /v1/models``."""
-    if not model:
-        return {"object": "list", "data": []}
-    return {
-        "object": "list",
-        "data": [{"id": model, "object": "model", "created": int(created), "owned_by": "demo_api"}],
-    }
+    return {"object": "list", "data": [model(name, created)] if name else []}
 
 
 def openai_error(body: Mapping[str, object], status: int) -> dict[str, object]:

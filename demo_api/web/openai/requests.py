@@ -1,102 +1,66 @@
 """The requests of OpenAI's API, as far as the engines can do what they ask for.
 
 Source: https://platform.openai.com/docs/api-reference (chat completions, completions). What an engine cannot do is
-refused, never ignored; parameters that change nothing at the value that they have are accepted.
+refused, never ignored; ``parameters`` has what is taken because it changes nothing.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, Discriminator, Field, Tag
 
 from demo_api.errors import BadRequest, ModelNotFound
-from demo_api.messages import MAX_PROMPT_CHARACTERS, MaxTokens, Prompt, Question, Request, Seed, Turn
+from demo_api.messages import MAX_PROMPT_CHARACTERS, MaxTokens, Prompt, Question, Request, Seed
+from demo_api.web.openai.conversation import AskedMessage
+from demo_api.web.openai.parameters import OfChats, OfTexts, Strict
 from demo_api.web.parse import check_request
 
 
-def _number(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("should be a number")
-    return value
+class StreamOptions(Strict):
+    """How a stream ends, and whether it is padded: this one never is."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
-def _truth(value: object) -> object:
-    if not isinstance(value, bool):
-        raise ValueError("should be true or false")
-    return value
+_StopSequence = Annotated[str, Field(min_length=1, max_length=1000)]
+_StopSequences = Annotated[list[_StopSequence], Field(max_length=4)]
 
 
-# A Literal alone would take true for 1.
-_One = Annotated[Literal[1], BeforeValidator(_number)]
-_Zero = Annotated[Literal[0], BeforeValidator(_number)]
-_False = Annotated[Literal[False], BeforeValidator(_truth)]
+def _kind(stop: object) -> str:
+    return "several" if isinstance(stop, list) else "one"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-
-class MessagePart(_Strict):
-    """A part of a message: text."""
-
-    type: Literal["text"]
-    text: str
-
-
-class AskedMessage(_Strict):
-    """One message of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str | list[MessagePart]
-
-    def turn(self) -> Turn:
-        """The same, as the engines have it."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Turn(self.role, text)
-
-
-class StreamOptions(_Strict):
-    """How a stream ends."""
-
-    include_usage: bool = False
-
-
-class ResponseFormat(_Strict):
-    """Text is the only one."""
-
-    type: Literal["text"]
-
-
-class _Completions(_Strict):
+class _Sampling(BaseModel):
     model: str
     max_tokens: MaxTokens | None = None
     temperature: float | None = Field(None, ge=0.0, le=2.0, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0.0, le=1.0, allow_inf_nan=False)
     seed: Seed | None = None
+    stop: Annotated[
+        Annotated[_StopSequence | None, Tag("one")] | Annotated[_StopSequences, Tag("several")],
+        Discriminator(_kind),
+        Field(description="Ends the answer before the first of them; on the direct engine only."),
+    ] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    # What changes nothing at these values.
-    user: str | None = None
-    n: _One | None = None
-    presence_penalty: _Zero | None = None
-    frequency_penalty: _Zero | None = None
-    stop: None = None
-    logit_bias: None = None
 
     def _request(self, prompt: str, max_tokens: int | None) -> Request:
         given = {"max_tokens": max_tokens, "temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
         return check_request({"prompt": prompt, **{name: value for name, value in given.items() if value is not None}})
 
+    def _stop(self) -> list[str]:
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
-class ChatCompletions(_Completions):
+
+class ChatCompletions(_Sampling, OfChats):
     """The body of ``POST /v1/chat/completions``."""
 
     messages: list[AskedMessage] = Field(min_length=1, max_length=1000)
     max_completion_tokens: MaxTokens | None = None
-    logprobs: _False | None = None
-    response_format: ResponseFormat | None = None
-    store: _False | None = None
 
     def question(self) -> Question:
         """What the model is to answer.
@@ -112,28 +76,48 @@ class ChatCompletions(_Completions):
                 f"{MAX_PROMPT_CHARACTERS} characters.",
                 field="messages",
             )
-        return Question(self._request(last.content, self.max_completion_tokens or self.max_tokens), turns)
+        request = self._request(last.content, self.max_completion_tokens or self.max_tokens)
+        return Question(request, turns, self._stop())
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """What this body calls the fields that the engines name otherwise."""
+        most = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+        return {"prompt": "messages", "max_tokens": most}
 
 
-class TextCompletions(_Completions):
+class TextCompletions(_Sampling, OfTexts):
     """The body of ``POST /v1/completions``: text that is continued as it is."""
 
     prompt: Prompt
-    logprobs: None = None
-    echo: _False | None = None
-    best_of: _One | None = None
-    suffix: None = None
 
     def question(self) -> Question:
         """What the model is to continue."""
-        return Question(self._request(self.prompt, self.max_tokens), [])
+        return Question(self._request(self.prompt, self.max_tokens), [], self._stop())
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """What this body calls the fields that the engines name otherwise."""
+        return {"messages": "prompt"}
 
 
 Completions = ChatCompletions | TextCompletions
 
 
-def check_model(asked: Completions, model: object) -> None:
+def check_model(name: str, served: object) -> None:
     """Raises ModelNotFound unless it is the one that is served."""
-    if asked.model != model:
-        sentence = f"There is no model {asked.model[:200]!r} here, but {model!r}."
-        raise ModelNotFound(sentence, next_step=f"Ask for {model!r}.", field="model")
+    if name != served:
+        sentence = f"There is no model {name[:200]!r} here, but {served!r}."
+        raise ModelNotFound(sentence, next_step=f"Ask for {served!r}.", field="model")
+
+
+@contextmanager
+def named_as_asked(asked: Completions) -> Iterator[None]:
+    """Has an engine's refusal name the field that the client's body has."""
+    try:
+        yield
+    except BadRequest as error:
+        field = error.fields.get("field")
+        if field is not None:
+            error.fields["field"] = asked.names.get(field, field)
+        raise

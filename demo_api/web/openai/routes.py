@@ -17,17 +17,33 @@ from demo_api.web.openai.answers import (
     ChatChunk,
     ChatCompletion,
     ChatUsageChunk,
+    Model,
     Models,
     TextChunk,
     TextCompletion,
 )
-from demo_api.web.openai.requests import ChatCompletions, Completions, TextCompletions, check_model
+from demo_api.web.openai.requests import (
+    ChatCompletions,
+    Completions,
+    TextCompletions,
+    check_model,
+    named_as_asked,
+)
 from demo_api.web.openapi import examples, refusals
 from demo_api.web.openapi.operation import JSON, STREAM, Content, Operation
+from demo_api.web.openapi.schemas import JsonObject
 from demo_api.web.parse import parse_body
 from demo_api.web.request import WaitSlots, client_is_gone, json_body
 from demo_api.web.request_log import note_run
 
+_MODEL: JsonObject = {
+    "name": "model",
+    "in": "path",
+    "description": "The model's name, which may have slashes.",
+    "required": True,
+    "schema": {"type": "string"},
+    "example": examples.MODEL,
+}
 _SAMPLING = {"max_tokens": 32, "temperature": 0}
 _CHAT_BODY = {"model": examples.MODEL, "messages": [{"role": "user", "content": "What is 2+2?"}], **_SAMPLING}
 _TEXT_BODY = {"model": examples.MODEL, "prompt": "Q: What is 2+2?\nA:", **_SAMPLING}
@@ -47,16 +63,37 @@ def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots)
     def streamed(asked: Completions) -> str:
         return examples.stream(name, answers.Chunks(asked, example.run_id, example.accepted_at, lambda: example))
 
+    described = (*refusals.of(SetupError), *refusals.LEDGER) if is_demo else refusals.READY[name]
+
+    def served() -> str | None:
+        model = engine.describe()["model"]
+        if model is None:
+            engine.check()  # what is being loaded has no name yet: says when to ask again
+        return model
+
     @app.get("/v1/models")
     @Operation(
         "openai",
         "The model",
         "For OpenAI clients: the one model that is served.",
         answers={JSON: Content(Models, answers.models(examples.MODEL, examples.QUEUED.accepted_at))},
-        refusals=(*refusals.of(SetupError), *(refusals.LEDGER if is_demo else ())),
+        refusals=described,
     )
     def list_models() -> Response:
-        return jsonify(answers.models(engine.describe()["model"], created))
+        return jsonify(answers.models(served(), created))
+
+    @app.get("/v1/models/<path:model>")
+    @Operation(
+        "openai",
+        "The model, by its name",
+        "For OpenAI clients that ask whether a model is there.",
+        answers={JSON: Content(Model, answers.model(examples.MODEL, examples.QUEUED.accepted_at))},
+        parameters=(_MODEL,),
+        refusals=(*refusals.of(ModelNotFound), *described),
+    )
+    def retrieve_model(model: str) -> Response:
+        check_model(model, served())
+        return jsonify(answers.model(model, created))
 
     @app.post("/v1/chat/completions")
     @Operation(
@@ -98,14 +135,17 @@ def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots)
 
     def complete(asked: Completions) -> Response:
         engine.check()
-        check_model(asked, engine.describe()["model"])
-        started, question = time.time(), asked.question()
+        check_model(asked.model, engine.describe()["model"])
+        started, question, is_gone = time.time(), asked.question(), client_is_gone(settings)
         if asked.stream:
-            pending = begin_with_slot(engine, slots, question)
+            with named_as_asked(asked):
+                pending = begin_with_slot(engine, slots, question)
             chunks = answers.Chunks(asked, pending.run_id, started, pending.run)
-            return event_response(event_stream.stream(chunks, pending.events, pending.leave), slots.leave)
+            body = event_stream.stream(chunks, pending.events, is_gone=is_gone, on_leave=pending.leave)
+            return event_response(body, slots.leave)
         with slots.taken():
-            pending = engine.begin(question)
+            with named_as_asked(asked):
+                pending = engine.begin(question)
             note_run(pending.run_id, question.request.prompt)
-            run = pending.wait(client_is_gone(settings))
+            run = pending.wait(is_gone)
         return jsonify(answers.completion(asked, run, seconds=time.time() - started))

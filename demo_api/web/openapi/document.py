@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.routing import Rule
 
-from demo_api.errors import ErrorBody
+from demo_api.errors import RUN_CODES, ErrorBody
 from demo_api.web.access import PUBLIC
 from demo_api.web.openai.answers import OpenAIError, openai_error
 from demo_api.web.openapi import examples
@@ -42,6 +42,10 @@ _RETRY_AFTER: JsonObject = {
     "description": "Seconds to wait, where they are known.",
     "schema": {"type": "integer", "minimum": 0},
 }
+_SHOULD_RETRY: JsonObject = {
+    "description": "OpenAI's clients heed it: `false` where a run was executed and failed.",
+    "schema": {"const": "false"},
+}
 _LOCATION: JsonObject = {
     "description": "The path of the first run.",
     "required": True,
@@ -69,7 +73,7 @@ def build(app: Flask, engine: str) -> JsonObject:
     schemas = _schemas(operations)
     paths: JsonObject = {}
     for rule, operation in routes:
-        path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
+        path = re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule)
         (method,) = (rule.methods or set()) - {"HEAD", "OPTIONS"}
         paths.setdefault(path, {})[method.lower()] = _operation(rule, operation, schemas, engine)
     return {
@@ -86,7 +90,12 @@ def build(app: Flask, engine: str) -> JsonObject:
             "schemas": schemas.components,
             "examples": _error_examples(),
             "parameters": {"request_id": _SENT_REQUEST_ID},
-            "headers": {"request_id": _REQUEST_ID, "retry_after": _RETRY_AFTER, "location": _LOCATION},
+            "headers": {
+                "request_id": _REQUEST_ID,
+                "retry_after": _RETRY_AFTER,
+                "location": _LOCATION,
+                "should_retry": _SHOULD_RETRY,
+            },
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer", "description": "Only where the server was given keys."}
             },
@@ -155,6 +164,8 @@ def _answer(operation: Operation, schemas: Schemas, engine: str) -> JsonObject:
 
 def _refused(status: int, refusals: Mapping[str, Refusal], schemas: Schemas, *, openai: bool) -> JsonObject:
     later = {"Retry-After": {"$ref": "#/components/headers/retry_after"}} if status in (429, 503) else {}
+    if openai and refusals.keys() & RUN_CODES.keys():
+        later["X-Should-Retry"] = {"$ref": "#/components/headers/should_retry"}
     narrowed: JsonObject = {"properties": {"code": {"enum": list(refusals)}}}
     if openai:
         narrowed = {"properties": {"error": narrowed}}

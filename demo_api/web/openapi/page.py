@@ -46,12 +46,9 @@ def render(document: JsonObject, url: str) -> str:
 
 def command(url: str, method: str, path: str, operation: Mapping[str, Any]) -> str:
     """A curl command for an operation, from its examples; ``RUN_ID`` stands for a run's id."""
-    query = [
-        (each["name"], each["example"])
-        for each in operation["parameters"]
-        if each.get("in") == "query" and "example" in each
-    ]
-    target = url + re.sub(r"\{(\w+)\}", lambda name: name[1].upper(), path)
+    given = {place: _examples(operation, place) for place in ("query", "path")}
+    query = list(given["query"].items())
+    target = url + re.sub(r"\{(\w+)\}", lambda name: given["path"].get(name[1], name[1].upper()), path)
     if query:
         target += f"?{urlencode(query, doseq=True)}"
     words = ["curl", *(["-N"] if _streams(operation) else []), *(["-X", method] if method != "GET" else []), target]
@@ -60,6 +57,11 @@ def command(url: str, method: str, path: str, operation: Mapping[str, Any]) -> s
         example = next(iter(content["examples"].values()))["value"]
         words += ["-H", f"Content-Type: {JSON}", "-d", json.dumps(example)]
     return shlex.join(words)
+
+
+def _examples(operation: Mapping[str, Any], place: str) -> dict[str, Any]:
+    shown = [each for each in operation["parameters"] if each.get("in") == place and "example" in each]
+    return {each["name"]: each["example"] for each in shown}
 
 
 def _streams(operation: Mapping[str, Any]) -> bool:
@@ -109,22 +111,24 @@ def kind(schema: Mapping[str, Any]) -> Markup:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return Markup('<a href="#shape-{0}">{0}</a>').format(name)
-    if "anyOf" in schema:
-        return Markup(" or ").join(kind(each) for each in schema["anyOf"])
+    if alternatives := schema.get("anyOf", schema.get("oneOf")):
+        return Markup(" or ").join(kind(each) for each in alternatives)
     if "const" in schema:
         return Markup("<code>{}</code>").format(json.dumps(schema["const"]))
     if "enum" in schema:
         return Markup(", ").join(Markup("<code>{}</code>").format(json.dumps(each)) for each in schema["enum"])
-    if schema.get("type") == "array":
-        return Markup("list of ") + kind(schema["items"])
     types = schema.get("type", "anything")
-    words = " or ".join(types) if isinstance(types, list) else types
-    return escape(f"{words}{_bounds(schema)}")
+    words = list(types) if isinstance(types, list) else [types]
+    if 0 in (schema.get("maxItems"), schema.get("maxProperties")):
+        words[0] = f"empty {words[0]}"
+    elif words[0] == "array":
+        return Markup(" or ").join([Markup("list of ") + kind(schema["items"]), *words[1:]])
+    return escape(f"{' or '.join(words)}{_bounds(schema)}")
 
 
 def _bounds(schema: Mapping[str, Any]) -> str:
-    least = schema.get("minimum", schema.get("minLength", schema.get("minItems")))
-    most = schema.get("maximum", schema.get("maxLength", schema.get("maxItems")))
+    least = schema.get("minimum", schema.get("minLength"))
+    most = schema.get("maximum", schema.get("maxLength"))
     if "exclusiveMinimum" in schema:
         return f", over {_number(schema['exclusiveMinimum'])} to {_number(most)}"
     if least is None and most is None:

@@ -19,9 +19,13 @@ class Tokenizer:
 
     def encode_prompt(self, prompt, instruct):
         """The text that the model reads for this prompt, and that text's tokens."""
-        text = prompt
-        if instruct:
-            text = self._post("/apply-template", {"messages": [{"role": "user", "content": prompt}]})["prompt"]
+        return self.encode_conversation([{"role": "user", "content": prompt}]) if instruct else self._encode(prompt)
+
+    def encode_conversation(self, messages):
+        """The same for several messages."""
+        return self._encode(self._post("/apply-template", {"messages": messages})["prompt"])
+
+    def _encode(self, text):
         tokens = self._post("/tokenize", {"content": text, "add_special": True, "parse_special": True})["tokens"]
         return text, tokens
 
