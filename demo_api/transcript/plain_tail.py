@@ -80,7 +80,7 @@ def _blocks(prompts: Sequence[str], text: str, ended: bool, merged: bool) -> Ite
         if found:
             end = _end_before(text, begin, found.start())
         else:
-            end = _last_end(text, begin, ended, merged) if is_last else None
+            end = _last_end(text, begin, ended, merged, metrics_follow=is_last)
         yield header, begin, end
 
 
@@ -101,9 +101,11 @@ def _end_before(text: str, begin: int, position: int) -> int | None:
     return _checked(text, begin, position - 2) if text.endswith("\n\n", begin, position) else None
 
 
-def _last_end(text: str, begin: int, ended: bool, merged: bool) -> int | None:
-    """Where the last user's answer ends: before the metrics or else before whatever else is known to come next."""
+def _last_end(text: str, begin: int, ended: bool, merged: bool, metrics_follow: bool) -> int | None:
+    """Where the last answer ends: before the metrics or else before whatever else is known to come next."""
     metrics = list(_METRICS.finditer(text, begin))
+    if metrics and not metrics_follow:
+        return None  # the next user's header is damaged, and the answer might go on behind it
     if metrics:
         return _end_before(text, begin, metrics[-1].start())
     following = re.compile(rf"\n\n(?={_NEXT_MERGED if merged else _NEXT})").search(text, begin)

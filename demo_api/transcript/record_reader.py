@@ -10,6 +10,7 @@ from demo_api.transcript.demo_log import DECODING_OVER, DemoLog
 from demo_api.transcript.plain_tail import FIRST_LINES, read_tail
 from demo_api.transcript.records import (
     DEMO,
+    LIBRARY,
     PLAIN_RECORD,
     SERIALISED_RECORD,
     Record,
@@ -22,7 +23,7 @@ PLUGIN = "demo_api_child"
 
 _PROCESS = b'"process": {"id": '  # stands near a serialised record's end
 # Records without any of these say nothing that is wanted here, and are most of the log while a model is loaded.
-_WANTED = (DEMO.encode(), PLUGIN.encode(), b'"name": "ERROR"', b'"name": "CRITICAL"')
+_WANTED = (*(name.encode() for name in (DEMO, PLUGIN, *LIBRARY)), b'"name": "ERROR"', b'"name": "CRITICAL"')
 _LONGEST_TAIL = 8 * 2**20  # all answers of a batch of 32 with 2,048 tokens each are less than 1 MiB of usual text
 
 
@@ -86,14 +87,15 @@ class RecordReader:
     def _feed_serialised(self, line: bytes) -> list[Event]:
         if SERIALISED_RECORD not in line:
             # The rest of a record that something else was printed into.
-            self.demo_log.damaged = self.demo_log.damaged or _PROCESS in line
+            if _PROCESS in line:
+                self.demo_log.lose()
             return []
         if self.has_records and not any(word in line for word in _WANTED):
             return []
         events: list[Event] = []
         for record in serialised_records(line):
             if record is None:
-                self.demo_log.damaged = True
+                self.demo_log.lose()
             elif record.name == PLUGIN:
                 events += self._read_plugin(record)
             # Else it is not loguru's, or printed by a model into a log of plain lines.
@@ -122,11 +124,14 @@ class RecordReader:
         self.has_records = True
         if record.level in ("ERROR", "CRITICAL"):
             self.last_error = record.message
-        if not record.is_demo:
-            return []
-        self._process = self._process or record.process
+        if record.is_demo:
+            self._process = self._process or record.process
         if record.process != self._process:
             return []  # a process that the demo started repeats what it has inherited
+        if record.is_library:
+            self.demo_log.feed_library(record.message)
+        if not record.is_demo:
+            return []
         return self.demo_log.feed(record.message, record.at, traced=record.level == "TRACE")
 
     def _add_to_tail(self, piece: bytes) -> None:

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 
 DEMO = "simple_text_demo"
 TEST_FUNCTION = "test_demo_text"
+# What the demo calls: the functions whose messages tell of the prompts and of the device, and their modules.
+LIBRARY = {
+    "preprocess_inputs_prefill": "models.tt_transformers.tt.common",
+    "__init__": "models.tt_transformers.tt.model_config",
+}
 
 STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}"
 PLAIN_RECORD = re.compile(rf"{STAMP} \| ([A-Z]+) *\| (([^ |:]+):([^:|]*):\d+) - (.*)".encode(), re.DOTALL)
@@ -48,6 +53,11 @@ class Record:
     def is_demo(self) -> bool:
         """Whether the demo's test logged it; how its module is called depends on pytest's import mode."""
         return self.name.rpartition(".")[2] == DEMO and self.function == TEST_FUNCTION
+
+    @property
+    def is_library(self) -> bool:
+        """Whether it is of a function of tt-metal's that tells what the demo itself does not."""
+        return LIBRARY.get(self.function) == self.name
 
 
 def plain_record(match: re.Match[bytes]) -> Record:
