@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 _STOP_TOKENS = ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>", "</s>")
 _ONE_TOKEN = re.compile(r"<\|\w{1,60}\|>|(?:(?!<\|).){0,97}")
 _HALF = "\ufffd"  # how a character is shown of which only some tokens are there
-_LONGEST_TAIL = 200  # the demo's have 100 characters at most
 
 
 def starts_with_stop_token(answer: str) -> bool:
@@ -19,13 +18,8 @@ def starts_with_stop_token(answer: str) -> bool:
 
 @dataclass
 class Decoding:
-    """The decode loop of one batch: how many tokens each user got, as far as the log shows it.
+    """The decode loop of one batch: how many tokens each user got, as far as the log shows it."""
 
-    Attributes:
-        users: how many there are; what is said of others is not kept.
-    """
-
-    users: int
     iterations: int = 0
     complete: bool = True  # every iteration from 0 on was seen
     stops: dict[int, int] = field(default_factory=dict)  # user -> the iteration in which the stop token came
@@ -40,14 +34,10 @@ class Decoding:
 
     def stop(self, user: int, iteration: int) -> None:
         """Notes that the user's stop token came in this iteration, if it is the first time."""
-        if user < self.users:
-            self.stops.setdefault(user, iteration)
+        self.stops.setdefault(user, iteration)
 
     def show(self, user: int, tail: str) -> None:
         """Takes in the end of the user's text after the last iteration."""
-        if user >= self.users:
-            return
-        tail = tail[:_LONGEST_TAIL]
         self.unchanged.discard(user)
         if self.tails.get(user) == tail and not _may_hide_growth(tail):
             self.unchanged.add(user)

@@ -15,6 +15,9 @@ from demo_api.messages import PHASES, Answer, Event, Metrics
 from demo_api.transcript.decoding import Decoding, starts_with_stop_token
 
 DECODING_OVER = "Finished decoding, printing the final outputs..."
+# 2,048 tokens of at most 128 characters each; what is longer was not decoded by the demo.
+_LONGEST_ANSWER = 2048 * 128
+_LONGEST_TAIL = 200  # characters of a message that shows the end of a user's text; the demo's have about 110
 _FIRST_BATCH = "Processing batch 0"
 ANSWER_MARK = "\n==REPEAT BATCH 0\n"  # only in the first batch is user i's prompt the i-th prompt
 
@@ -31,8 +34,8 @@ _NO_STOPS = ("The decode generation will only stop at the max_generated_tokens l
 
 _NUMBER = r"(-?\d[\d.]{0,30}(?:e[+-]?\d{1,3})?|inf|nan)"
 _ITERATION = re.compile(rf"Iteration (\d{{1,9}}): {_NUMBER}ms @ {_NUMBER} tok/s/user \({_NUMBER} tok/s throughput\)")
-_USER_STOPPED = re.compile(r"\[User (\d{1,9})\] Finished decoding at iteration (\d{1,9})")
-_USER_TAIL = re.compile(r"\[User (\d{1,9})\] (.*)", re.DOTALL)
+_USER_SAID = re.compile(r"\[User (\d{1,9})\] (.*)", re.DOTALL)
+_STOPPED = re.compile(r"Finished decoding at iteration (\d{1,9})")
 # "prefill targets" until May 2026, then "centralized performance targets", with more behind the device; since then a
 # model with targets leaves it out.
 _TARGETS = re.compile(r"Model (\S{1,200}) does not have [a-z ]{1,40} set for device ([^\s,]{1,200})(?:, .{0,200})?")
@@ -91,7 +94,7 @@ class DemoLog:
         self._device: str | None = None
         self._inferred_device: str | None = None
         self._headers = [answer_header(user, prompt) for user, prompt in enumerate(prompts)]
-        self._decoding = Decoding(len(self._headers))
+        self._decoding = Decoding()
         self._prompt_lengths: list[int] = []
         self._prompts_begun = False  # the first batch has begun, and its prompts are not yet encoded
         self._figures: dict[str, float | None] = {}
@@ -159,7 +162,7 @@ class DemoLog:
         elif message.startswith("[User "):
             return self._read_user(message, at, traced)
         elif message == _FIRST_BATCH:
-            self._prompts_begun = not self._is_over()
+            self._prompts_begun = True
         elif message.rstrip("\n") in _PHASE_OF_MESSAGE:
             return self._read_phase(_PHASE_OF_MESSAGE[message.rstrip("\n")], at)
         else:
@@ -181,7 +184,7 @@ class DemoLog:
     def _read_phase(self, name: str, at: float | None) -> list[Event]:
         self._prompts_begun = False
         if name == "decode_compile" and not self._is_over():
-            self._decoding = Decoding(len(self._headers))  # an earlier test may have failed in the middle of its own
+            self._decoding = Decoding()  # an earlier test may have failed in the middle of its own
         return self.begin_phase(name, at)
 
     def _read_iteration(self, message: str, at: float | None) -> list[Event]:
@@ -195,21 +198,23 @@ class DemoLog:
         return [*began, Event("progress", at, data)]
 
     def _read_user(self, message: str, at: float | None, traced: bool) -> list[Event]:
-        if self._is_over():
+        if self._is_over() or len(message) > _LONGEST_TAIL:
             return []
-        stopped = _USER_STOPPED.fullmatch(message) if traced else None
+        match = _USER_SAID.fullmatch(message)
+        user = int(match[1]) if match else len(self._headers)
+        if not match or user >= len(self._headers):
+            return []
+        stopped = _STOPPED.fullmatch(match[2]) if traced else None
         if stopped:
-            self._decoding.stop(int(stopped[1]), int(stopped[2]))
+            self._decoding.stop(user, int(stopped[1]))
             return []
-        match = _USER_TAIL.fullmatch(message)
-        if not match:
-            return []
-        self._decoding.show(int(match[1]), match[2])
-        return [Event("text", at, {"user": int(match[1]), "tail": match[2]})]
+        self._decoding.show(user, match[2])
+        return [Event("text", at, {"user": user, "tail": match[2]})]
 
     def _read_answer(self, message: str) -> None:
         for user, header in enumerate(self._headers):
-            if message.startswith(header) and message.endswith("\n") and len(message) > len(header):
+            size = len(message) - len(header) - 1
+            if message.startswith(header) and message.endswith("\n") and 0 <= size <= _LONGEST_ANSWER:
                 self.texts.setdefault(user, message[len(header) : -1])
 
     def _read_other(self, message: str) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 # The longest genuine line is the record of an answer: 2,048 tokens of at most 128 characters each (the longest token
 # of Llama 3's vocabulary), of which JSON makes at most six bytes a character, printed twice ("text" and "message").
 # That is 3.1 MiB; whatever is far beyond it cannot be a record.
-LONGEST_LINE = 8 * 2**20
+LONGEST_LINE = 4 * 2**20
+_STEP = 2**16
 
 
 class LineSplitter:
@@ -22,12 +23,13 @@ class LineSplitter:
 
     def feed(self, chunk: bytes) -> Iterator[bytes | None]:
         """The lines that this chunk completes, without their newline; None for one that is too long to be kept."""
-        begin = 0
-        while (end := chunk.find(b"\n", begin)) >= 0:
-            self._keep(chunk[begin:end])
-            yield self.flush()
-            begin = end + 1
-        self._keep(chunk[begin:])
+        for begin in range(0, len(chunk), _STEP):  # however long a chunk is, few of its lines are there at a time
+            first, *others = chunk[begin : begin + _STEP].split(b"\n")
+            self._keep(first)
+            if others:
+                yield self.flush()
+                yield from others[:-1]
+                self._keep(others[-1])
 
     def flush(self) -> bytes | None:
         """The unfinished line, None if it is too long; the next chunk begins a new one."""

@@ -7,6 +7,8 @@ is what was added to the answer.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from demo_api.transcript.decoding import starts_with_stop_token
 
 _WINDOW = 97
@@ -89,7 +91,9 @@ class _Header:
         self._known = (prompt + header)[-_WINDOW:]
         # A shorter piece stands in the prompt too, and what follows it may be prompt.
         lengths = range(len(self._mark), len(self._known) + 1)
-        self._least = next((length for length in lengths if self._known[-length:] not in prompt), _WINDOW + 1)
+        # Where a piece is not in the prompt, no longer one is: so a few looks at a long prompt are enough.
+        first = bisect_left(lengths, True, key=lambda length: self._known[-length:] not in prompt)
+        self._least = lengths[first] if first < len(lengths) else _WINDOW + 1
 
     def find_end(self, window: str) -> int:
         """Where the header ends in the window; 0 if it is not there."""
