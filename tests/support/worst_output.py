@@ -93,16 +93,16 @@ DECODING = STARTED + record("Starting decode loop...")
 SERIALISED: dict[str, bytes | Callable[[int], bytes]] = {
     "beginnings of records": filled(b"", b'{"text": "', LONG),
     "beginnings of records, each a string": filled(b"", b'{"text": "2026", ', LONG),
-    "empty objects": filled(b'{"text": "2026", "test_demo_text": [', b"{},", LONG),
-    "numbers": filled(b'{"text": "2026", "test_demo_text": [', b"1,", LONG),
-    "one number": filled(b'{"text": "2026", "test_demo_text": ', b"9", LONG),
-    "short strings": filled(b'{"text": "2026", "test_demo_text": [', b'"",', LONG),
+    "empty objects": filled(b'{"text": "2026", "simple_text_demo": [', b"{},", LONG),
+    "numbers": filled(b'{"text": "2026", "simple_text_demo": [', b"1,", LONG),
+    "one number": filled(b'{"text": "2026", "simple_text_demo": ', b"9", LONG),
+    "short strings": filled(b'{"text": "2026", "simple_text_demo": [', b'"",', LONG),
     "keys": lambda number: (
-        b'{"text": "2026", "test_demo_text": {' + b"".join(b'"%x": 1,' % (number + n) for n in range(400_000)) + b"\n"
+        b'{"text": "2026", "simple_text_demo": {' + b"".join(b'"%x": 1,' % (number + n) for n in range(400_000)) + b"\n"
     ),
-    "nested": filled(b'{"text": "2026", "test_demo_text": ', b"[", LONG),
-    "escapes": filled(b'{"text": "2026', b"\\u1234", LONG, b'", "test_demo_text": 1}'),
-    "short objects": filled(b'{"text": "2026", "test_demo_text": [', b"{},", 2**16 - 100),
+    "nested": filled(b'{"text": "2026", "simple_text_demo": ', b"[", LONG),
+    "escapes": filled(b'{"text": "2026', b"\\u1234", LONG, b'", "simple_text_demo": 1}'),
+    "short objects": filled(b'{"text": "2026", "simple_text_demo": [', b"{},", 2**16 - 100),
     "users": lambda number: record(f"[User {number % 10**9}] text {number}"),
     "stops": lambda number: record(f"[User {number % 10**9}] Finished decoding at iteration 1", level="TRACE"),
     "iterations": lambda number: record(f"Iteration {number}: 1ms @ 1.0 tok/s/user (1.0 tok/s throughput)"),

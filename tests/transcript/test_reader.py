@@ -537,6 +537,18 @@ def test_phases_and_events_of_a_live_run() -> None:
     assert times == sorted(times)
 
 
+@pytest.mark.parametrize("said", ["[User 1] tail", "[User 0] " + "x" * 200], ids=["nobody's", "longer than any"])
+def test_a_text_that_the_demo_cannot_have_shown_is_no_event(said: str) -> None:
+    log = DemoLog()
+    log.decode([["tail"]])
+    log.printed = log.printed[: log.printed.rindex(b'{"text"')]  # decoding goes on
+    reader = Reader(["a"])
+    assert any(event.kind == "text" for event in reader.feed("stderr", log.printed))
+    log = DemoLog()
+    log.say(said)
+    assert reader.feed("stderr", log.printed) == []
+
+
 def test_plain_text_has_phases_without_times() -> None:
     reading = Case("2026-04-one_ok-text").read()
     names = ["load", "prefill_compile", "prefill", "decode_compile", "decode", "output"]
