@@ -96,9 +96,8 @@ def llama_server(program: Path, folder: Path) -> Iterator[tuple[subprocess.Popen
     with stopped(process):
         url = f"http://127.0.0.1:{port}"
         wait_until_ready(f"{url}/health", process, log)
-        print(
-            next((line for line in log.read_text().splitlines() if "build" in line), "it names no version"), flush=True
-        )
+        shown = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=False)
+        print((shown.stderr + shown.stdout).strip(), flush=True)
         yield process, url
 
 
