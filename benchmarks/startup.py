@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 
 from demo_api.config import Settings
-from demo_api.demo import command
+from demo_api.demo import command, home
 from demo_api.demo.run_folder import RunFolder
 
 WAYS: dict[str, tuple[list[str], dict[str, str]]] = {
     "as the server does": ([], {}),
-    "with plugins of the environment": ([], {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""}),
+    "with this environment's plugins": ([], {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""}),
     "no cache provider": (["-p", "no:cacheprovider"], {}),
     "no assertion rewriting": (["--assert=plain"], {}),
     "no JUnit report": (["-p", "no:junitxml"], {}),
@@ -52,16 +52,17 @@ def main() -> None:
 
 
 def start(settings: Settings, folder: RunFolder, words: list[str], environ: dict[str, str]) -> tuple[float, float]:
-    folder.write_order(command.order("benchmark"))
-    argv = [*command.arguments(settings, folder, {}), "--collect-only", *words]
+    folder.write([], command.plugin_config("benchmark"))
+    spec = command.launch_spec(home.resolve(settings), {}, folder, {})
+    argv = [*spec.argv, "--collect-only", *words]
     if "no:junitxml" in words:
         argv = [word for word in argv if not word.startswith("--junitxml")]
     given = {name: str(folder.path / "pycache") if value == "(new)" else value for name, value in environ.items()}
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
         argv,
-        cwd=settings.demo_home,
-        env={**command.environment(settings, {}, folder), **given},
+        cwd=spec.cwd,
+        env={**spec.environment, **given},
         capture_output=True,
         stdin=subprocess.DEVNULL,
         check=False,

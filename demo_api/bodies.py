@@ -23,12 +23,12 @@ TokensGenerated = Annotated[
     int | None, Field(description="Tokens of the response, the end-of-sequence token not counted.")
 ]
 PromptTokens = Annotated[
-    int | None, Field(description="Tokens of the prompt with its template; only the direct engine knows.")
+    int | None, Field(description="Tokens of the prompt with its template; null where they were not counted.")
 ]
 FinishReason = Annotated[
     str | None, Field(description="`stop`: the model ended its answer; `length`: it reached `max_tokens`.")
 ]
-Note = Annotated[str | None, Field(description="A sentence, where a figure could not be had.")]
+Note = Annotated[str | None, Field(description="What could not be had, and why; else null.")]
 When = Annotated[str | None, Field(description="UTC, such as 2026-11-22T18:41:26.123Z; null when not yet.")]
 Seconds = Annotated[float | None, Field(description="Accepted to finished; null before that.")]
 ExitCode = Annotated[

@@ -106,6 +106,29 @@ def test_a_child_that_answers(
     _nothing_is_left(server)
 
 
+@pytest.mark.parametrize("generation", ["2025", "2026"])
+def test_an_answer_that_ends_before_it_begins_is_empty(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings], generation: str
+) -> None:
+    server = serve(child_settings("ends_first", generation, warm="off"))
+    answer = server.chat("Hello").json()
+    assert (answer["response"], answer["tokens_generated"], answer["tokens_per_second"]) == ("", 0, 0.0)
+    assert (answer["finish_reason"], answer["note"]) == ("stop", None)
+    events = server.get(f"/runs/{answer['run_id']}/events").text
+    assert '"added"' not in events, "nor has its text so far what the demo decoded after that"
+    assert "event: done" in events
+
+
+@pytest.mark.parametrize("generation", ["2025", "2026"])
+def test_the_model_has_one_name(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings], generation: str
+) -> None:
+    server = serve(child_settings("passes", generation, warm="off"))
+    [listed] = server.get("/v1/models").json()["data"]
+    names = {server.get("/health").json()["model"], listed["id"], server.chat("Hello").json()["model"]}
+    assert names == {"Llama-3.2-1B-Instruct"}, "though the demo logs its base model's name"
+
+
 @both_ways
 @pytest.mark.parametrize("child", FAILURES)
 def test_a_child_that_does_not(
@@ -425,6 +448,7 @@ def test_a_batch_is_filled_up_and_every_run_keeps_its_own_answer(child_settings:
         results = DemoRunner(settings).generate(batch, lambda *event: told.append(event), hold).results
     answers = [result.answer.response for result in results if result.answer]
     assert answers == ["ok: number 0", "ok: number 1", "ok: number 2"]
+    assert [result.answer.prompt_tokens for result in results if result.answer] == [12, 12, 12]
     assert {run_id for run_id, _ in told} == {"run-0", "run-1", "run-2"}
     assert {(run_id, event.data["user"]) for run_id, event in told if event.kind == "text"} <= {
         ("run-0", 0),

@@ -11,11 +11,22 @@ from pathlib import Path
 
 from demo_api.config import Settings
 from demo_api.errors import StorageFull
-from demo_api.messages import Batch, Failure, Outcome, Result, Run, Timing
+from demo_api.messages import Answer, Batch, Failure, Outcome, Result, Run, Timing
 from demo_api.process.child import Ended
-from demo_api.transcript import Reading
+from demo_api.transcript import Reading, starts_with_stop_token
 
 _NO_SPEED = "The demo gives no speed for a run of one decode iteration."
+_PERHAPS_EMPTY = (
+    "The answer begins with what marks the end of one: it may be empty, and what follows of no meaning; "
+    "the demo's log does not tell."
+)
+
+_OF_ITERATIONS = ("timing.ttft_ms", "timing.decode_tokens_per_second")
+_LOGGED = (
+    *("load_seconds", "prefill_compile_seconds", "prefill_seconds", "decode_compile_seconds", "decode_seconds"),
+    *("teardown_seconds", "ttft_ms", "decode_tokens_per_second"),
+)
+"""Figures of ``Timing`` that the demo's log gives, each by one sentence."""
 
 _LEAST_FREE_BYTES = 64 * 1024
 """With fewer bytes left on its disk, what a child printed has probably not all been kept."""
@@ -46,25 +57,25 @@ def results_of(
         reading: what the child printed.
         spawned: when the child was spawned.
         started: when the batch started: ``spawned`` itself, or when a child that waited was given the batch.
-        model: its name, where the demo has not printed one.
+        model: its name, as ``/health`` has it; the demo's own may be that of its base model.
         folder: where the child's output is.
     """
     failure = _failure(reading, ended, settings, folder)
     timing = _timing(reading, ended, spawned, started)
     results = []
     for user, run in enumerate(batch.runs):
-        answer = reading.answers[user] if failure is None else None
+        answer = _answer(reading, user) if failure is None else None
         result = Result(
             run_id=run.run_id,
             answer=answer,
             failure=failure,
             timing=replace(timing, queue_seconds=_queue_seconds(run, started.monotonic - batch.claimed_at)),
-            model=reading.demo_model or model,
+            model=model,
             device=reading.demo_device,
             finish_reason=_finish_reason(run, answer.tokens_generated) if answer else None,
             exit_code=ended.exit_code,
             log_folder=str(folder),
-            note=_NO_SPEED if answer and reading.iterations == 1 else None,
+            note=_note(answer, reading, timing) if answer else None,
         )
         results.append(result)
     # By what the child printed: the failure's code may be that of a full disk.
@@ -128,6 +139,30 @@ def _divided_by_zero_after_answer(reading: Reading) -> bool:
         and reading.iterations == 1
         and reading.all_answered
     )
+
+
+def _answer(reading: Reading, user: int) -> Answer:
+    """The user's answer. Where its first token was the end, the demo went on, and what it printed is of no meaning."""
+    answer = reading.answers[user]
+    return replace(answer, response="", tokens_generated=0) if user in reading.ended_first else answer
+
+
+def _note(answer: Answer, reading: Reading, timing: Timing) -> str | None:
+    """What the demo's log did not tell, though it does in every version that is known."""
+    if starts_with_stop_token(answer.response):
+        return _PERHAPS_EMPTY
+    facts = {
+        "device": reading.demo_device,
+        "prompt_tokens": answer.prompt_tokens,
+        "tokens_generated": answer.tokens_generated,
+        **{f"timing.{name}": getattr(timing, name) for name in _LOGGED},
+    }
+    one_iteration = reading.iterations == 1
+    unknown = [name for name, fact in facts.items() if fact is None and not (one_iteration and name in _OF_ITERATIONS)]
+    sentences = [_NO_SPEED] if one_iteration else []
+    if unknown:
+        sentences.append(f"The demo's log does not tell: {', '.join(unknown)}.")
+    return " ".join(sentences) or None
 
 
 def _finish_reason(run: Run, tokens: int | None) -> str | None:

@@ -9,11 +9,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from demo_api.messages import PHASES, Answer, Event, Metrics
+from demo_api.transcript.decoding import Decoding, starts_with_stop_token
 
 DECODING_OVER = "Finished decoding, printing the final outputs..."
+# 2,048 tokens of at most 128 characters each; what is longer was not decoded by the demo.
+_LONGEST_ANSWER = 2048 * 128
+_LONGEST_TAIL = 200  # characters of a message that shows the end of a user's text; the demo's have about 110
+_FIRST_BATCH = "Processing batch 0"
 ANSWER_MARK = "\n==REPEAT BATCH 0\n"  # only in the first batch is user i's prompt the i-th prompt
 
 _PHASES = PHASES[1:]  # the log begins with the test
@@ -26,14 +31,17 @@ _PHASE_OF_MESSAGE = {
 }
 # stop_at_eos=0: end-of-sequence tokens are dropped in silence and decoding goes on, so the log has no counts.
 _NO_STOPS = ("The decode generation will only stop at the max_generated_tokens limit", "Please note that 'stop_at_eos'")
-# A stop token that comes first of all is not taken for one: the demo prints it and goes on, and the count is undefined.
-_STOP_TOKENS = ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>", "</s>")
 
 _NUMBER = r"(-?\d[\d.]{0,30}(?:e[+-]?\d{1,3})?|inf|nan)"
 _ITERATION = re.compile(rf"Iteration (\d{{1,9}}): {_NUMBER}ms @ {_NUMBER} tok/s/user \({_NUMBER} tok/s throughput\)")
-_USER_STOPPED = re.compile(r"\[User (\d{1,9})\] Finished decoding at iteration (\d{1,9})")
-_USER_TAIL = re.compile(r"\[User (\d{1,9})\] (.*)", re.DOTALL)
-_TARGETS = re.compile(r"Model (\S{1,200}) does not have prefill targets set for device (\S{1,200})")
+_USER_SAID = re.compile(r"\[User (\d{1,9})\] (.*)", re.DOTALL)
+_STOPPED = re.compile(r"Finished decoding at iteration (\d{1,9})")
+# "prefill targets" until May 2026, then "centralized performance targets", with more behind the device; since then a
+# model with targets leaves it out.
+_TARGETS = re.compile(r"Model (\S{1,200}) does not have [a-z ]{1,40} set for device ([^\s,]{1,200})(?:, .{0,200})?")
+_DEVICE = re.compile(r"Inferring device name: ([^\s,]{1,200})")
+_PROMPT_LENGTHS = re.compile(r"Encoded prompt lengths: ?(\d{1,9}(?:, \d{1,9}){0,999})")
+_CLIPPED = re.compile(r"Left-clipping prompts to (\d{1,9})")
 _FIGURES = (
     (re.compile(rf"Prefill compile time: {_NUMBER}s"), ("prefill_compile_s",)),
     (re.compile(rf"Decode compile time: {_NUMBER}s"), ("decode_compile_s",)),
@@ -64,49 +72,16 @@ def answer_header(user: int, prompt: str) -> str:
     return f"{ANSWER_MARK}==USER {user} - PROMPT\n{short} \n==USER {user} - OUTPUT\n"
 
 
-@dataclass
-class _Decoding:
-    """The decode loop of one batch: how many tokens each user got, as far as the log shows it."""
-
-    iterations: int = 0
-    complete: bool = True  # every iteration from 0 on was seen
-    stops: dict[int, int] = field(default_factory=dict)  # user -> the iteration in which the stop token came
-    tails: dict[int, str] = field(default_factory=dict)  # user -> the end of the text, as last shown
-    unchanged: set[int] = field(default_factory=set)  # users to whose text the last iteration added nothing
-
-    def iterate(self, number: int) -> None:
-        self.complete = self.complete and number == self.iterations
-        self.iterations += 1
-
-    def show(self, user: int, tail: str) -> None:
-        self.unchanged.discard(user)
-        if self.tails.get(user) == tail and not _may_hide_growth(tail):
-            self.unchanged.add(user)
-        self.tails[user] = tail
-
-    def tokens(self, user: int, stops_are_shown: bool) -> int | None:
-        """How many tokens the user got; the first comes from the prefill, so N iterations without a stop make N+1."""
-        if user in self.stops:
-            return self.stops[user] + 1
-        return self.iterations + 1 if stops_are_shown else None
-
-
-def _may_hide_growth(tail: str) -> bool:
-    """Whether one more token may leave this tail (``...`` and 97 characters) as it is: a loop, or half a character."""
-    last = tail[3:]
-    return tail.endswith("\ufffd") or (len(last) == 97 and any(last[n:] == last[:-n] for n in range(1, 34)))
-
-
 class DemoLog:
     """One run, followed message by message.
 
     Attributes:
         phases: those that began, in order.
         texts: user -> the answer as logged.
-        damaged: whether a part of the log was lost; what was not seen may have stood there, so there are no counts.
+        damaged: whether a part of the log was lost before the end of decoding, so that nothing can be counted.
         serialised: whether the log has one JSON object a line; who asks for that also asks for TRACE records.
         waiting_at: when a child that was started ahead began to wait, Unix seconds on its clock; None if it did not.
-        model, device: from the line that says that no targets are known for them; None if it never came.
+        model: from the line that says that no targets are known for it; None if it never came.
     """
 
     def __init__(self, prompts: Sequence[str]) -> None:
@@ -116,12 +91,26 @@ class DemoLog:
         self.serialised = False
         self.waiting_at: float | None = None
         self.model: str | None = None
-        self.device: str | None = None
+        self._device: str | None = None
+        self._inferred_device: str | None = None
         self._headers = [answer_header(user, prompt) for user, prompt in enumerate(prompts)]
-        self._decoding = _Decoding()
+        self._decoding = Decoding()
+        self._prompt_lengths: list[int] = []
+        self._prompts_begun = False  # the first batch has begun, and its prompts are not yet encoded
         self._figures: dict[str, float | None] = {}
         self._trace_seen = False
         self._stops_unknown = False
+
+    @property
+    def device(self) -> str | None:
+        """As the demo's last line names it, or else as its model's configuration does; None if neither was seen."""
+        return self._device or self._inferred_device
+
+    @property
+    def ended_first(self) -> frozenset[int]:
+        """Users whose first token was the end of their answer, though the demo printed what it decoded after that."""
+        known = () if self.damaged or self._stops_unknown else self.texts.items()
+        return frozenset(user for user, text in known if self._decoding.ended_first(user, text))
 
     @property
     def iterations(self) -> int:
@@ -139,8 +128,12 @@ class DemoLog:
         for user in range(len(self._headers)):
             if user not in self.texts:
                 break
-            answers.append(Answer(self.texts[user], self._tokens(user)))
+            answers.append(Answer(self.texts[user], self._tokens(user), self._prompt_tokens(user)))
         return answers
+
+    def lose(self) -> None:
+        """Notes that a part of the log was lost here. What comes after the end of decoding has nothing to count."""
+        self.damaged = self.damaged or not self._is_over()
 
     def begin_phase(self, name: str, at: float | None) -> list[Event]:
         """Begins a phase, unless it or a later one has begun before (a second test or batch, a cut log)."""
@@ -168,15 +161,30 @@ class DemoLog:
             return self._read_iteration(message, at)
         elif message.startswith("[User "):
             return self._read_user(message, at, traced)
+        elif message == _FIRST_BATCH:
+            self._prompts_begun = True
         elif message.rstrip("\n") in _PHASE_OF_MESSAGE:
             return self._read_phase(_PHASE_OF_MESSAGE[message.rstrip("\n")], at)
         else:
             self._read_other(message)
         return []
 
+    def feed_library(self, message: str) -> None:
+        """Takes in the next message of what the demo calls: only what happens before the first prefill tells of it."""
+        inferred = _DEVICE.fullmatch(message)
+        lengths = _PROMPT_LENGTHS.fullmatch(message) if self._prompts_begun else None
+        clipped = _CLIPPED.fullmatch(message) if self._prompts_begun else None
+        if inferred:
+            self._inferred_device = self._inferred_device or inferred[1]
+        elif lengths and not self._prompt_lengths:
+            self._prompt_lengths = [int(length) for length in lengths[1].split(", ")]
+        elif clipped:
+            self._prompt_lengths = [int(clipped[1])] * len(self._prompt_lengths)
+
     def _read_phase(self, name: str, at: float | None) -> list[Event]:
+        self._prompts_begun = False
         if name == "decode_compile" and not self._is_over():
-            self._decoding = _Decoding()  # an earlier test may have failed in the middle of its own
+            self._decoding = Decoding()  # an earlier test may have failed in the middle of its own
         return self.begin_phase(name, at)
 
     def _read_iteration(self, message: str, at: float | None) -> list[Event]:
@@ -190,28 +198,30 @@ class DemoLog:
         return [*began, Event("progress", at, data)]
 
     def _read_user(self, message: str, at: float | None, traced: bool) -> list[Event]:
-        if self._is_over():
+        if self._is_over() or len(message) > _LONGEST_TAIL:
             return []
-        stopped = _USER_STOPPED.fullmatch(message) if traced else None
+        match = _USER_SAID.fullmatch(message)
+        user = int(match[1]) if match else len(self._headers)
+        if not match or user >= len(self._headers):
+            return []
+        stopped = _STOPPED.fullmatch(match[2]) if traced else None
         if stopped:
-            self._decoding.stops.setdefault(int(stopped[1]), int(stopped[2]))
+            self._decoding.stop(user, int(stopped[1]))
             return []
-        match = _USER_TAIL.fullmatch(message)
-        if not match:
-            return []
-        self._decoding.show(int(match[1]), match[2])
-        return [Event("text", at, {"user": int(match[1]), "tail": match[2]})]
+        self._decoding.show(user, match[2])
+        return [Event("text", at, {"user": user, "tail": match[2]})]
 
     def _read_answer(self, message: str) -> None:
         for user, header in enumerate(self._headers):
-            if message.startswith(header) and message.endswith("\n") and len(message) > len(header):
+            size = len(message) - len(header) - 1
+            if message.startswith(header) and message.endswith("\n") and 0 <= size <= _LONGEST_ANSWER:
                 self.texts.setdefault(user, message[len(header) : -1])
 
     def _read_other(self, message: str) -> None:
         self._stops_unknown = self._stops_unknown or message.startswith(_NO_STOPS)
         targets = _TARGETS.fullmatch(message)
         if targets and self.model is None:
-            self.model, self.device = targets[1], targets[2]
+            self.model, self._device = targets[1], targets[2]
         for pattern, names in _FIGURES:
             match = pattern.fullmatch(message)
             for name, text in zip(names, match.groups(), strict=True) if match else ():
@@ -224,11 +234,13 @@ class DemoLog:
     def _tokens(self, user: int) -> int | None:
         """The user's count, where the log settles it."""
         decoding = self._decoding
-        lost = self.damaged or not decoding.complete or decoding.iterations == 0
-        if lost or self._stops_unknown or self.texts[user].startswith(_STOP_TOKENS):
+        if self.damaged or self._stops_unknown or starts_with_stop_token(self.texts[user]):
             return None
         not_stopped = self.serialised and user not in decoding.unchanged
         return decoding.tokens(user, stops_are_shown=self._trace_seen or not_stopped)
+
+    def _prompt_tokens(self, user: int) -> int | None:
+        return self._prompt_lengths[user] if user < len(self._prompt_lengths) else None
 
 
 def _finite(text: str) -> float | None:

@@ -24,6 +24,7 @@ class Reading:
         metrics: the demo's own figures.
         phases: those that began, in order.
         waiting_at: when a child that was started ahead began to wait, Unix seconds; None if it did not.
+        ended_first: users whose first token was the end of their answer, whatever the demo printed after that.
         demo_device: the device as the demo calls it, such as ``N150``; None if it did not say.
         demo_model: the model as the demo calls it; None if it did not say.
         iterations: decode iterations seen.
@@ -33,6 +34,7 @@ class Reading:
     status: str
     error: Failure | None
     answers: list[Answer]
+    ended_first: frozenset[int]
     metrics: Metrics
     phases: list[Phase]
     waiting_at: float | None
@@ -61,15 +63,16 @@ class _Stream:
         self.empty = self.empty and not chunk
         events: list[Event] = []
         for line in self._lines.feed(chunk):
+            if line is None:
+                self.records.demo_log.lose()
+                continue
             self.report.feed(line)
             events += self.records.feed(line)
-        if self._lines.dropped:
-            self.records.demo_log.damaged = True
         return events
 
     def flush(self) -> bytes:
         """The last line, if it has no newline."""
-        rest = b"".join(self._lines.flush())
+        rest = self._lines.flush() or b""
         self.report.feed(rest)
         return rest
 
@@ -115,8 +118,9 @@ class Reader:
         """
         rests = self._stdout.flush(), self._stderr.flush()
         report = self._stderr.report if self._stdout.empty else self._stdout.report
-        # After a failed test nothing more need follow the answers; after a passed one the metrics must.
-        ended = exit_code > 0 and report.counts is not None
+        # After a failed test, or where the child left in the middle of it, nothing more need follow the answers; after
+        # a passed one the metrics must. A signal may have cut the log anywhere.
+        ended = exit_code > 0 or (exit_code == 0 and report.counts is None)
         self._stdout.records.finish(rests[0], ended, merged=True)
         self._stderr.records.finish(rests[1], ended, merged=self._stdout.empty)
         log = self._stderr.records if self._stderr.records.has_records else self._stdout.records
@@ -127,6 +131,7 @@ class Reader:
             status="failed" if error else "succeeded",
             error=error,
             answers=answers,
+            ended_first=log.demo_log.ended_first,
             metrics=log.demo_log.metrics,
             phases=self._phases(log),
             waiting_at=self.waiting_at,

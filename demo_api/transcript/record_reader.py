@@ -10,9 +10,10 @@ from demo_api.transcript.demo_log import DECODING_OVER, DemoLog
 from demo_api.transcript.plain_tail import FIRST_LINES, read_tail
 from demo_api.transcript.records import (
     DEMO,
-    PLAIN_RECORD,
+    LIBRARY,
     SERIALISED_RECORD,
     Record,
+    find_plain_record,
     plain_record,
     serialised_records,
 )
@@ -22,7 +23,8 @@ PLUGIN = "demo_api_child"
 
 _PROCESS = b'"process": {"id": '  # stands near a serialised record's end
 # Records without any of these say nothing that is wanted here, and are most of the log while a model is loaded.
-_WANTED = (DEMO.encode(), PLUGIN.encode(), b'"name": "ERROR"', b'"name": "CRITICAL"')
+_WANTED = (*(name.encode() for name in (DEMO, PLUGIN, *LIBRARY)), b'"name": "ERROR"', b'"name": "CRITICAL"')
+_LONGEST_ERROR = 4000  # characters
 _LONGEST_TAIL = 8 * 2**20  # all answers of a batch of 32 with 2,048 tokens each are less than 1 MiB of usual text
 
 
@@ -57,9 +59,11 @@ class RecordReader:
         if self._tail is not None:
             self._add_to_tail(line + b"\n")
             return []
+        if len(line) < len(_PROCESS):
+            return []  # it is not even a piece of a record
         if self.demo_log.serialised:
             return self._feed_serialised(line)
-        at, match = line.find(SERIALISED_RECORD), PLAIN_RECORD.search(line) if b" | " in line else None
+        at, match = line.find(SERIALISED_RECORD), find_plain_record(line)
         if at >= 0 and (not match or at < match.start()):
             return self._feed_serialised(line)
         is_piece = not self.has_records and _PROCESS in line  # the end of a record whose beginning was cut off
@@ -78,22 +82,22 @@ class RecordReader:
                 self._feed_serialised(rest)
             return
         self._add_to_tail(rest)
-        text = self._tail.decode("utf-8", "surrogateescape")
         ended = ended and self._tail_size <= _LONGEST_TAIL
-        for message in read_tail(self._prompts, text, self._sources, ended, merged):
+        for message in read_tail(self._prompts, bytes(self._tail), self._sources, ended, merged):
             self.demo_log.feed(message, None)
 
     def _feed_serialised(self, line: bytes) -> list[Event]:
         if SERIALISED_RECORD not in line:
             # The rest of a record that something else was printed into.
-            self.demo_log.damaged = self.demo_log.damaged or _PROCESS in line
+            if _PROCESS in line:
+                self.demo_log.lose()
             return []
         if self.has_records and not any(word in line for word in _WANTED):
             return []
         events: list[Event] = []
         for record in serialised_records(line):
             if record is None:
-                self.demo_log.damaged = True
+                self.demo_log.lose()
             elif record.name == PLUGIN:
                 events += self._read_plugin(record)
             # Else it is not loguru's, or printed by a model into a log of plain lines.
@@ -121,12 +125,15 @@ class RecordReader:
     def _read(self, record: Record) -> list[Event]:
         self.has_records = True
         if record.level in ("ERROR", "CRITICAL"):
-            self.last_error = record.message
-        if not record.is_demo:
-            return []
-        self._process = self._process or record.process
+            self.last_error = record.message[:_LONGEST_ERROR]
+        if record.is_demo:
+            self._process = self._process or record.process
         if record.process != self._process:
             return []  # a process that the demo started repeats what it has inherited
+        if record.is_library:
+            self.demo_log.feed_library(record.message)
+        if not record.is_demo:
+            return []
         return self.demo_log.feed(record.message, record.at, traced=record.level == "TRACE")
 
     def _add_to_tail(self, piece: bytes) -> None:

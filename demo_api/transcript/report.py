@@ -18,6 +18,8 @@ _FIRST_BYTES = frozenset(word[:1] for word in _BEGINNINGS)
 _LONGEST = 4000  # characters of one line that are kept
 _MOST = 60  # lines of one reason
 
+_WITH_REASONS = ("FAILURES", "ERRORS", "")  # sections, the most telling first; "" is what comes before the first one
+
 _HEADER = re.compile(r"=+ (.+?) =+")
 _ITEM = re.compile(r"_+ [^_ ].* _+")  # a long name leaves room for one underscore only
 _CAPTURED = re.compile(r"-+ Captured .+ -+")
@@ -27,7 +29,7 @@ _VERDICT = re.compile(r"(?:=+ )?((?:\d+ [a-z ]+(?:, )?)+|no tests ran) in \d+\.\
 _COUNT = re.compile(r"(\d{1,9}) ([a-z]+(?: [a-z]+)*)")
 _REASON = re.compile(r"(?:FAILED|ERROR) .+? - (.+)")
 _SKIPPED = re.compile(r"SKIPPED \[\d+\] (?:.+?:\d+: )?(.+)")
-_SKIPPED_INLINE = re.compile(r".*::.* SKIPPED \((.+)\)(?: +\[ *\d+%\])?")
+_SKIPPED_INLINE = re.compile(r"(.+)\)(?: +\[ *\d+%\])?")  # from behind "SKIPPED ("
 _USAGE = re.compile(r"[\w.-]+: error: (.+)")
 _GROUPED = re.compile(r" {2,40}\| ([A-Za-z_][\w.]*: .+)")
 _EXCEPTION = re.compile(r"(?:[A-Za-z_][\w.]*(?:Error|Exception|Exit)|.{0,200}: No module named .+)(?:: .+)?")
@@ -74,13 +76,16 @@ class Report:
 
     def cause(self) -> list[str]:
         """The lines of the reason of the first failure, the first line first; empty if there is none."""
-        for section in ("FAILURES", "ERRORS", ""):
+        for section in _WITH_REASONS:
             if self._blocks.get(section):
                 return self._blocks[section]
         return self._grouped or ([self._reason] if self._reason else [])
 
     def feed(self, line: bytes) -> None:
         """Takes in the next line, without its newline."""
+        if not line:  # quickly: a child can print fifty million of them in a minute
+            self._in_block = False
+            return
         if line.startswith(b"\x1b"):
             line = _ANSI.sub(b"", line[: 4 * _LONGEST])
         if line[:1] in _FIRST_BYTES and line.startswith(_BEGINNINGS):
@@ -92,7 +97,9 @@ class Report:
 
     def _look_inside(self, line: bytes) -> None:
         if b"SKIPPED (" in line:
-            match = _SKIPPED_INLINE.fullmatch(_ANSI.sub(b"", line[:_LONGEST]).decode("utf-8", "replace").rstrip())
+            text = _ANSI.sub(b"", line[:_LONGEST]).decode("utf-8", "replace").rstrip()
+            test, _, reason = text.partition(" SKIPPED (")
+            match = _SKIPPED_INLINE.fullmatch(reason) if "::" in test else None
             self.skipped = match[1] if match else self.skipped
         elif b": error: " in line[:80]:
             match = _USAGE.fullmatch(line[:_LONGEST].decode("utf-8", "replace").rstrip())
@@ -135,7 +142,7 @@ class Report:
             self.counts = {name: int(count) for count, name in _COUNT.findall(match[1])}
 
     def _read_reason(self, text: str) -> None:
-        if self._in_captured or self._items > 1:
+        if self._in_captured or self._items > 1 or self._section not in _WITH_REASONS:
             return
         if not self._in_block:
             self._blocks[self._section] = []

@@ -7,6 +7,10 @@ is what was added to the answer.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
+from demo_api.transcript.decoding import starts_with_stop_token
+
 _WINDOW = 97
 _HALF = "\ufffd"  # how a character is shown of which only some tokens are there
 _LOST = " … "
@@ -25,6 +29,7 @@ class TextSoFar:
       than 76 characters), it may be prompt to its end but for those two tokens: the answer is shown from the third on.
     - Where a tail can continue the one before in several ways, the least is added: of an answer that goes on repeating
       itself, what leaves its last 97 characters as they were is not shown.
+    - Where the first token is the end of the answer, nothing is shown of what the demo decodes after it.
     - What continues nothing (a tail was lost, a token brought 97 characters, decoding began anew) follows an ellipsis.
 
     What it keeps is some hundred characters, however long prompt and answer are.
@@ -39,6 +44,7 @@ class TextSoFar:
         self._header_seen = False
         self._before: str | None = None  # the last tail, without blanks
         self._has_text = False
+        self._ended_first = False
         self._gap = ""  # what stands before the next piece
 
     def feed(self, tail: str) -> str:
@@ -58,6 +64,7 @@ class TextSoFar:
         answer_at = max(header.find_end(window) for header in self._headers)
         if before is None:
             self._header_seen = answer_at > 0
+            self._ended_first = answer_at > 0 and starts_with_stop_token(window[answer_at:].lstrip())
             return self._piece(window[answer_at or len(window) :])
         known = _overlap(before, self._before)
         new_at = inked[known - 1] + 1 if known else 0
@@ -70,7 +77,7 @@ class TextSoFar:
     def _piece(self, new: str) -> str:
         if not self._has_text:
             new = new.lstrip()
-        if not new:
+        if not new or self._ended_first:
             return ""
         piece, self._gap, self._has_text = self._gap + new, "", True
         return piece
@@ -84,7 +91,9 @@ class _Header:
         self._known = (prompt + header)[-_WINDOW:]
         # A shorter piece stands in the prompt too, and what follows it may be prompt.
         lengths = range(len(self._mark), len(self._known) + 1)
-        self._least = next((length for length in lengths if self._known[-length:] not in prompt), _WINDOW + 1)
+        # Where a piece is not in the prompt, no longer one is: so a few looks at a long prompt are enough.
+        first = bisect_left(lengths, True, key=lambda length: self._known[-length:] not in prompt)
+        self._least = lengths[first] if first < len(lengths) else _WINDOW + 1
 
     def find_end(self, window: str) -> int:
         """Where the header ends in the window; 0 if it is not there."""

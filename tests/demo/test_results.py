@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,22 +33,41 @@ def said(
     waiting_at: float | None = None,
     metrics: Metrics | None = None,
     model: str | None = None,
+    device: str | None = "N150",
+    ended_first: frozenset[int] = frozenset(),
     asked: int = 1,
 ) -> Reading:
     """What a child printed: by default one answer."""
-    given = [*answers] or [Answer("Four.", 3)]
+    given = [*answers] or [Answer("Four.", 3, 12)]
     return Reading(
         status="failed" if error else "succeeded",
         error=error,
         answers=given,
+        ended_first=ended_first,
         metrics=metrics or Metrics(),
         phases=phases or [],
         waiting_at=waiting_at,
-        demo_device="N150",
+        demo_device=device,
         demo_model=model,
         iterations=iterations,
         all_answered=len(given) >= asked,
     )
+
+
+def phases(*marks: tuple[str, float | None]) -> list[Phase]:
+    return [Phase(name, at) for name, at in marks]
+
+
+ALL_PHASES = phases(
+    ("load", 1003.0),
+    ("prefill_compile", 1004.5),
+    ("prefill", 1005.0),
+    ("decode_compile", 1005.25),
+    ("decode", 1006.0),
+    ("output", 1009.0),
+)
+ALL: dict[str, Any] = {"phases": ALL_PHASES, "metrics": Metrics(ttft_ms=91.5, tokens_per_second_per_user=64.3)}
+"""What a log tells in which nothing is missing."""
 
 
 def run(number: int = 0, waited_seconds: float | None = 1.5) -> Run:
@@ -106,7 +126,7 @@ def test_a_result_says_where_it_comes_from(settle: Settle, tmp_path: Path) -> No
     result = only(settle(said()))
     assert (result.failure, result.exit_code, result.log_folder) == (None, 0, str(tmp_path))
     assert (result.device, result.model) == ("N150", "as set")
-    assert only(settle(said(model="as the demo calls it"))).model == "as the demo calls it"
+    assert only(settle(said(model="its base model"))).model == "as set", "as /health and the direct engine call it"
 
 
 @pytest.mark.parametrize(
@@ -123,12 +143,50 @@ def test_finish_reason(settle: Settle, tokens: int | None, reason: str | None) -
     assert only(settle(said(Answer("text", tokens)))).finish_reason == reason
 
 
-@pytest.mark.parametrize(
-    ("iterations", "noted"),
-    [pytest.param(0, False, id="none"), pytest.param(1, True, id="one"), pytest.param(2, False, id="two")],
-)
-def test_a_speed_that_the_demo_cannot_give_is_noted(settle: Settle, iterations: int, noted: bool) -> None:
-    assert (only(settle(said(iterations=iterations))).note is not None) is noted
+def test_an_answer_whose_first_token_is_the_end_is_empty_as_on_the_direct_engine(settle: Settle) -> None:
+    reading = said(Answer("Four.", 3, 12), Answer("<|eot_id|> again", None, 14), ended_first=frozenset({1}), **ALL)
+    whole, empty = settle(reading, runs=[run(0), run(1)]).results
+    assert (whole.answer, whole.finish_reason, whole.note) == (Answer("Four.", 3, 12), "stop", None)
+    assert (empty.answer, empty.finish_reason, empty.note) == (Answer("", 0, 14), "stop", None)
+
+
+def test_an_answer_that_may_be_empty_is_noted(settle: Settle) -> None:
+    result = only(settle(said(Answer("<|eot_id|> again", None, 14), **ALL)))
+    assert (result.answer, result.finish_reason) == (Answer("<|eot_id|> again", None, 14), None)
+    assert result.note is not None
+    assert "may be empty" in result.note
+
+
+WHOLE = Answer("Four.", 3, 12)
+SPEED = "The demo gives no speed for a run of one decode iteration."
+NOTES: dict[str, tuple[Answer, dict[str, Any], str | None]] = {
+    "all is known": (WHOLE, {}, None),
+    "no device": (WHOLE, {"device": None}, "The demo's log does not tell: device."),
+    "no counts": (Answer("Four."), {}, "The demo's log does not tell: prompt_tokens, tokens_generated."),
+    "no figures": (
+        WHOLE,
+        {"metrics": Metrics()},
+        "The demo's log does not tell: timing.ttft_ms, timing.decode_tokens_per_second.",
+    ),
+    "a phase without a beginning": (
+        WHOLE,
+        {"phases": ALL_PHASES[:1] + ALL_PHASES[2:]},
+        "The demo's log does not tell: timing.prefill_compile_seconds.",
+    ),
+    "one iteration": (WHOLE, {"metrics": Metrics(), "iterations": 1}, SPEED),
+    "one iteration, no device": (
+        WHOLE,
+        {"metrics": Metrics(), "iterations": 1, "device": None},
+        f"{SPEED} The demo's log does not tell: device.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("answer", "lacking", "note"), NOTES.values(), ids=NOTES)
+def test_what_the_log_does_not_tell_is_noted(
+    settle: Settle, answer: Answer, lacking: dict[str, Any], note: str | None
+) -> None:
+    assert only(settle(said(answer, **{**ALL, **lacking}))).note == note
 
 
 # Failures
@@ -210,7 +268,7 @@ def test_a_failure_on_a_full_disk_says_so_first(settle: Settle, monkeypatch: pyt
 
 def test_a_full_disk_takes_no_answer_away_and_hides_no_stop(settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:
     full_disk(monkeypatch)
-    assert only(settle(said())).answer == Answer("Four.", 3)
+    assert only(settle(said())).answer == WHOLE
     failure = only(settle(said(), Ended(2, 10.0, "cancelled", ("SIGINT",), 0))).failure
     assert failure == Failure("cancelled", STOPPED["cancelled"])
 
@@ -287,20 +345,6 @@ def test_the_device_is_in_doubt_unless_every_process_could_close_it(
 
 
 # Times
-
-
-def phases(*marks: tuple[str, float | None]) -> list[Phase]:
-    return [Phase(name, at) for name, at in marks]
-
-
-ALL_PHASES = phases(
-    ("load", 1003.0),
-    ("prefill_compile", 1004.5),
-    ("prefill", 1005.0),
-    ("decode_compile", 1005.25),
-    ("decode", 1006.0),
-    ("output", 1009.0),
-)
 
 
 def test_the_times_of_a_cold_child(settle: Settle) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from loguru import logger
+from support.worst_output import PROMPTS, WORST
 
 from demo_api.messages import Event, Metrics
 from demo_api.transcript import Phase, Reader, Reading, parse
@@ -71,6 +72,7 @@ def test_recorded_transcript(name: str) -> None:
         assert [answer["response"] for answer in got["answers"]] == [answer["response"] for answer in want["answers"]]
         for answer, true in zip(got["answers"], want["answers"], strict=True):
             assert_count(answer["tokens_generated"], true)
+            assert answer["prompt_tokens"] == true["prompt_tokens"]
     if "metrics" in want:
         figures = {name: figure for name, figure in got["metrics"].items() if figure is not None}
         assert figures == pytest.approx(want["metrics"], rel=1e-6)
@@ -389,8 +391,8 @@ def test_deeply_nested_json_does_not_raise() -> None:
 # Forgeries
 
 
-def forged(message: str, process: int = 1) -> bytes:
-    inner = {"name": DEMO, "function": "test_demo_text", "message": message, "level": {"name": "INFO"}}
+def forged(message: str, process: int = 1, name: str = DEMO, function: str = "test_demo_text") -> bytes:
+    inner = {"name": name, "function": function, "message": message, "level": {"name": "INFO"}}
     record = {"text": "2026\n", "record": {**inner, "process": {"id": process}, "time": {"timestamp": 1.5}}}
     return json.dumps(record).encode() + b"\n"
 
@@ -533,6 +535,18 @@ def test_phases_and_events_of_a_live_run() -> None:
     times = [phase.at for phase in phases if phase.at is not None]
     assert len(times) == 6
     assert times == sorted(times)
+
+
+@pytest.mark.parametrize("said", ["[User 1] tail", "[User 0] " + "x" * 200], ids=["nobody's", "longer than any"])
+def test_a_text_that_the_demo_cannot_have_shown_is_no_event(said: str) -> None:
+    log = DemoLog()
+    log.decode([["tail"]])
+    log.printed = log.printed[: log.printed.rindex(b'{"text"')]  # decoding goes on
+    reader = Reader(["a"])
+    assert any(event.kind == "text" for event in reader.feed("stderr", log.printed))
+    log = DemoLog()
+    log.say(said)
+    assert reader.feed("stderr", log.printed) == []
 
 
 def test_plain_text_has_phases_without_times() -> None:
@@ -851,37 +865,220 @@ def test_cpp_lines_after_a_plain_answer_are_not_of_it() -> None:
     assert texts(case.read(stderr=glued)) == texts(case.read())
 
 
-# Memory
+# What tt-metal's own modules tell
 
-MEASURE = """
-import resource, sys
-from demo_api.transcript import Reader
-reader = Reader(["a"])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-chunk = {chunk}
-for _ in range(200 * 2**20 // len(chunk)):
-    reader.feed({stream!r}, chunk)
-reader.finish(0)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
-"""
-PLAIN_TAIL = f"b'2026-11-22 02:14:40.449 | INFO     | {DEMO}:test_demo_text:752 - \\n' + b'x' * 65536"
+COMMON = {"name": "models.tt_transformers.tt.common", "function": "preprocess_inputs_prefill"}
+MODEL_CONFIG = {"name": "models.tt_transformers.tt.model_config", "function": "__init__"}
+
+
+def prompt_tokens(reading: Reading) -> list[int | None]:
+    return [answer.prompt_tokens for answer in reading.answers]
+
+
+def encoded(log: DemoLog, *lengths: str, batch: int = 0) -> None:
+    log.say(f"Processing batch {batch}")
+    log.say(*lengths, **COMMON)
+    log.say("Starting prefill warmup...")
+
+
+LENGTHS = {
+    "one for each user": (["Encoded prompt lengths:15, 18"], [15, 18]),
+    "a space before them": (["Encoded prompt lengths: 15, 18"], [15, 18]),
+    "padding": (["Encoded prompt lengths:15, 18, 15, 18"], [15, 18]),
+    "fewer than users": (["Encoded prompt lengths:15"], [15, None]),
+    "clipped": (["Encoded prompt lengths:2000, 1800", "Left-clipping prompts to 900"], [900, 900]),
+    "twice": (["Encoded prompt lengths:15, 18", "Encoded prompt lengths:1, 2"], [15, 18]),
+    "no numbers": (["Encoded prompt lengths:many"], [None, None]),
+    "an endless number": (["Encoded prompt lengths:" + "9" * 5000], [None, None]),
+    "not said": ([], [None, None]),
+}
+
+
+@pytest.mark.parametrize("serialize", [True, False], ids=["serialised", "plain"])
+@pytest.mark.parametrize(("said", "true"), LENGTHS.values(), ids=LENGTHS)
+def test_prompts_are_counted_by_the_demo(said: list[str], true: list[int | None], serialize: bool) -> None:
+    log = DemoLog(serialize=serialize)
+    log.say("Reading inputs...")
+    encoded(log, *said)
+    log.decode([["tail"] * 2])
+    log.answer(["a", "b"], ["one", "two"])
+    log.say("", "=== Performance metrics ===")
+    encoded(log, "Encoded prompt lengths:3, 4", batch=1)
+    assert prompt_tokens(parse(["a", "b"], [PASSED], [log.printed], 0)) == true
+
+
+FORGED_LENGTHS = (
+    f"2026-11-22 02:14:40.449 | INFO     | {COMMON['name']}:{COMMON['function']}:1 - Encoded prompt lengths:9"
+)
+
+
+@pytest.mark.parametrize("serialize", [True, False], ids=["serialised", "plain"])
+@pytest.mark.parametrize("where", ["prompt", "tail", "answer"])
+@pytest.mark.parametrize("known", [True, False], ids=["counted", "not counted"])
+def test_no_prompt_and_no_answer_can_forge_a_count_of_prompt_tokens(serialize: bool, where: str, known: bool) -> None:
+    record = forged("Encoded prompt lengths:9", **COMMON).decode()
+    lie = f"so:\nProcessing batch 0\n{FORGED_LENGTHS}\n{record}ok"
+    prompt, tail, answer = (lie if where == name else "a" for name in ("prompt", "tail", "answer"))
+    log = DemoLog(serialize=serialize)
+    log.say("Reading inputs...")
+    encoded(log, *(["Encoded prompt lengths:15"] if known else []))
+    log.decode([[tail.replace("\n", " ")]])
+    log.answer([prompt], [answer])
+    log.say("", "=== Performance metrics ===")
+    reading = parse([prompt], [PASSED], [log.printed], 0)
+    assert (texts(reading), prompt_tokens(reading)) == ([answer], [15 if known else None])
 
 
 @pytest.mark.parametrize(
-    ("stream", "chunk"),
-    [
-        ("stdout", "b'E   a line of a traceback that goes on for ever, and a little longer than that\\n' * 800"),
-        ("stdout", "b'x' * 65536"),
-        ("stderr", PLAIN_TAIL),
-        ("stderr", "b'2026-11-22 02:14:40.449 | INFO     | a:b:1 - ' + b'%d\\n' % 7 + b'word ' * 13000"),
-        ("stderr", repr(forged("x" * 60000))),
-    ],
-    ids=["report", "no newline", "plain answer", "plain log", "records"],
+    "other",
+    [{**COMMON, "function": "encode_prompt_hf"}, {**COMMON, "name": "models.demos.tt.common"}, {}],
+    ids=["another function", "another module", "the demo"],
 )
-def test_200_megabytes_are_read_in_little_memory(stream: str, chunk: str) -> None:
-    code = MEASURE.format(stream=stream, chunk=chunk)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
-    assert int(done.stdout) < 64
+def test_only_the_function_that_encodes_prompts_counts_them(other: dict[str, str]) -> None:
+    log = DemoLog()
+    log.say("Reading inputs...", "Processing batch 0")
+    log.say("Encoded prompt lengths:9", **other)
+    log.decode([["tail"]])
+    log.answer(["a"], ["b"])
+    assert prompt_tokens(parse(["a"], [PASSED], [log.printed], 0)) == [None]
+
+
+INFERRED = "Inferring device name: N150"
+DEVICES = {
+    "inferred": ([INFERRED], [], "N150"),
+    "until May 2026": ([INFERRED], ["Model Foo-9B does not have prefill targets set for device T3K"], "T3K"),
+    "since May 2026": (
+        [],
+        ["Model Foo-9B does not have centralized performance targets set for device N300, batch_size=1, seq_len=1024"],
+        "N300",
+    ),
+    "blackhole": (["Inferring device name: P150x4"], [], "P150x4"),
+    "two models": ([INFERRED, "Inferring device name: N300"], [], "N150"),
+    "not said": (["Checkpoint directory: /ckpt"], ["==", "Inferring device name: N300"], None),
+}
+
+
+@pytest.mark.parametrize("serialize", [True, False], ids=["serialised", "plain"])
+@pytest.mark.parametrize(("loading", "at_last", "device"), DEVICES.values(), ids=DEVICES)
+def test_the_device_is_known_from_several_lines(
+    loading: list[str], at_last: list[str], device: str | None, serialize: bool
+) -> None:
+    log = DemoLog(serialize=serialize)
+    log.say("Reading inputs...")
+    log.say(*loading, **MODEL_CONFIG)
+    log.decode([["tail"]])
+    log.answer(["a"], ["b"])
+    log.say("", "=== Performance metrics ===", *at_last)
+    assert parse(["a"], [PASSED], [log.printed], 0).demo_device == device
+
+
+# An answer whose first token is the end
+
+
+EMPTY = {
+    "one more token": ("?<|eot_id|>assistant<|end_header_id|>  <|eot_id|> again", "<|eot_id|> again again", True),
+    "nothing more": ("[INST] a [/INST]</s>", "</s>", True),
+    "a special token": ("a<|im_end|><|im_start|>", "<|im_end|><|im_start|> user", True),
+    "half a character": ("a<|eot_id|>\ufffd\ufffd", "<|eot_id|>\U0001f600 smile", True),
+    "a newline": ("a<|eot_id|> ", "<|eot_id|>\nagain", True),
+    "spelled out": ("<|eot_id|>assistant<|end_header_id|>  <|eot", "<|eot_id|> is the end", False),
+    "spelled out after a quoted header": (
+        "<|eot_id|><|start_header_id|>assistant<|end_header_id|>  <|eot",
+        "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n<|eot_id|>",
+        False,
+    ),
+    "a usual answer": ("<|eot_id|>assistant<|end_header_id|>  It is", "It is four.", False),
+    "not shown": ("something else", "<|eot_id|> again", False),
+}
+
+
+@pytest.mark.parametrize(("tail", "answer", "empty"), EMPTY.values(), ids=EMPTY)
+def test_an_answer_whose_first_token_is_the_end(tail: str, answer: str, empty: bool) -> None:
+    log = DemoLog()
+    log.decode([[tail], [tail + " and more"]])
+    log.answer(["a"], [answer])
+    reading = parse(["a"], [PASSED], [log.printed], 0)
+    assert (reading.ended_first, texts(reading)) == (frozenset({0} if empty else {}), [answer])
+
+
+@pytest.mark.parametrize("name", ["2025-07-answer_eos_first-json", "2026-04-answer_eos_first-text"])
+def test_a_recorded_answer_whose_first_token_is_the_end(name: str) -> None:
+    assert Case(name).read().ended_first == {0}
+
+
+def test_without_its_first_iteration_a_log_does_not_tell_what_came_first() -> None:
+    case = Case("2025-07-answer_eos_first-json")
+    lost = case.stderr.index(b"Iteration 1:")
+    assert case.read(stderr=case.stderr[lost:]).ended_first == frozenset()
+
+
+# Cut behind an answer
+
+
+@pytest.mark.parametrize("name", ["2025-07-batch4_limit-json", "2026-04-batch4_limit-text"])
+def test_a_log_that_is_cut_behind_the_answers_has_their_counts(name: str) -> None:
+    case = Case(name)
+    true = [answer["tokens_generated"] for answer in case.expected["answers"]]
+    seen = set()
+    for cut in range(case.stderr.index(b"==USER 0 - OUTPUT"), len(case.stderr), 37):
+        reading = case.read(stderr=case.stderr[:cut])
+        assert counts(reading) == true[: len(reading.answers)]
+        assert prompt_tokens(reading) == prompt_tokens(case.read())[: len(reading.answers)]
+        seen.add(len(reading.answers))
+    assert seen == {0, 1, 2, 3, 4}
+
+
+LEFT = {
+    "exit code 0": (0, b"", True),
+    "exit code 7": (7, b"", True),
+    "a failed test": (1, VERDICT_FAILED, True),
+    "a passed test": (0, PASSED, False),  # which has printed its metrics: the log is not whole
+    "a signal": (-9, b"", False),
+}
+
+
+@pytest.mark.parametrize("serialize", [True, False], ids=["serialised", "plain"])
+@pytest.mark.parametrize("given", [1, 3, 4])
+@pytest.mark.parametrize(("exit_code", "stdout", "whole"), LEFT.values(), ids=LEFT)
+def test_answers_of_a_child_that_left_between_two(
+    exit_code: int, stdout: bytes, whole: bool, given: int, serialize: bool
+) -> None:
+    prompts = ["a", "b", "c", "d"]
+    log = DemoLog(serialize=serialize)
+    log.decode([["tail"] * 4] * 2)
+    log.answer(prompts, ["one\n\ntwo"] * given)
+    reading = parse(prompts, [stdout], [log.printed], exit_code)
+    assert texts(reading) == ["one\n\ntwo"] * (given if whole or serialize else given - 1)
+    assert reading.status == "failed" or (given, exit_code, stdout) == (4, 0, PASSED)
+
+
+def test_a_plain_answer_before_a_damaged_header_is_no_answer() -> None:
+    case = Case("2026-04-batch4_limit-text")
+    reading = case.read(stderr=case.stderr.replace(b"==USER 2 - PROMPT", b"==USER"))
+    assert len(reading.answers) == 1
+
+
+# Memory
+
+SMALL = 2**17
+
+
+@pytest.mark.timeout(60)  # each takes much less than a second; what is not linear takes minutes
+@pytest.mark.parametrize("name", WORST)
+def test_a_little_of_the_worst_output_is_read_at_once(name: str) -> None:
+    reader, fed = Reader(PROMPTS), 0
+    tracemalloc.start()
+    try:
+        for piece in WORST[name].pieces(SMALL):
+            reader.feed(WORST[name].stream, piece)
+            fed += len(piece)
+        kept, _ = tracemalloc.get_traced_memory()
+        assert kept < 2 * fed + 2**20, "what is kept of each line would fill the memory in the end"
+        assert reader.finish(0).status == "failed"
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 100 * 2**20
 
 
 def test_a_record_behind_an_endless_line_is_read() -> None:

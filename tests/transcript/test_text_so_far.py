@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from demo_api.transcript import Reader
+from demo_api.transcript import Reader, starts_with_stop_token
 from demo_api.transcript.text_so_far import TextSoFar
 
 CASES = Path(__file__).parents[1] / "transcripts"
@@ -255,8 +255,9 @@ CHATML_TOKENS = ["<|im_end|>", "\n", "<|im_start|>", "assistant", "\n"]
 @ANY_TEMPLATE
 def test_an_answer_that_quotes_headers_is_kept(template: tuple[str, str]) -> None:
     plain = words(COUNTING)
+    whole, parts = [HEADER_TOKENS, CHATML_TOKENS], [HEADER_TOKENS[3:], CHATML_TOKENS[2:]]
     for start in (0, 1, 2, 30):
-        for tokens in (HEADER_TOKENS, CHATML_TOKENS, HEADER_TOKENS[3:], CHATML_TOKENS[2:]):
+        for tokens in parts if start == 0 else whole + parts:  # a whole one begins with a stop token
             answer = plain[:start] + tokens + plain[start:] + tokens + plain
             assert decode("Count", answer, template) == "".join(answer).replace("\n", " ")
 
@@ -338,6 +339,7 @@ def assert_shown(shown: str, answer: str, whole: Sequence[str]) -> None:
 @example(TEMPLATES["ChatML"], "Hi" * 20, "".join(map(str, range(300))), [3])
 def test_the_pieces_are_the_answer(template: tuple[str, str], prompt: str, answer: str, sizes: list[int]) -> None:
     assume(not any(bare(prompt + header) in bare(answer) for header in (LLAMA_HEADER, CHATML_HEADER)))
+    assume(not starts_with_stop_token(answer.lstrip()))
     whole = whole_texts(template, prompt, cut(answer, sizes))
     assert_shown(joined(prompt, map(tail_of, whole)), answer, whole)
 
@@ -390,3 +392,15 @@ def test_an_endless_answer_is_read_in_little_memory() -> None:
         shown = (shown + chance.choice(alphabet))[-200:]
         text.feed(tail_of(shown))
     assert size_of(text) < 3000
+
+
+@ANY_TEMPLATE
+@pytest.mark.parametrize("stop", ["<|eot_id|>", "<|im_end|>"])
+def test_nothing_is_shown_where_the_first_token_is_the_end(template: tuple[str, str], stop: str) -> None:
+    assert decode("Stop at once.", [stop, *[" again"] * 40], template) == ""
+
+
+@ANY_TEMPLATE
+def test_an_answer_that_spells_a_stop_token_is_shown(template: tuple[str, str]) -> None:
+    tokens = ["<|", "eot", "_id", "|>", " ends", " it"]
+    assert decode("What ends it?", tokens, template) == "<|eot_id|> ends it"

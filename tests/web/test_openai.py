@@ -297,3 +297,18 @@ def test_the_real_model_answers_a_conversation(real: Server) -> None:
     lines = [line for line in raw.text.split("\n\n") if line.startswith("data: ")]
     assert lines[-1] == "data: [DONE]"
     assert all(json.loads(line[len("data: ") :]) for line in lines[:-1])
+
+
+@pytest.mark.parametrize("generation", ["2025", "2026"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_the_demo_counts_the_tokens_of_prompt_and_answer(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings], generation: str, stream: bool
+) -> None:
+    server = serve(child_settings("passes", generation, warm="off"))
+    options = {"stream_options": {"include_usage": True}} if stream else {}
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+        [model] = client.models.list()
+        asked = client.chat.completions.create(model=model.id, messages=[USER], stream=stream, **options)
+        usage = list(asked)[-1].usage if stream else asked.usage
+    # The child takes words for tokens, and has a template of ten.
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (13, 4, 17)

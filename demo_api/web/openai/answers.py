@@ -75,7 +75,7 @@ class ChatCompletion(Head):
 
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
-    usage: Annotated[Usage | None, Field(description="Null on the demo engine, which does not tell.")]
+    usage: Annotated[Usage | None, Field(description="Null where a count is not known.")]
 
 
 class Delta(TypedDict):

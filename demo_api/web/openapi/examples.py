@@ -76,7 +76,7 @@ def succeeded(engine: str) -> Run:
         attempts=1,
         result=Result(
             RUN_ID,
-            Answer(_RESPONSE, 11, prompt_tokens=37 if engine == "direct" else None),
+            Answer(_RESPONSE, 11, prompt_tokens=37),
             timing=_TIMING[engine],
             model=MODEL,
             device="CPU",

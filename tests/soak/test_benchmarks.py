@@ -1,0 +1,28 @@
+"""Every benchmark runs, as far as this machine has what it measures against."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ONE_ROUND = {"overhead.py": "1", "startup.py": "1", "warm.py": "1", "throughput.py": "1 1", "direct.py": "1"}
+
+
+def test_each_benchmark_is_run_here() -> None:
+    assert set(ONE_ROUND) == {path.name for path in BENCHMARKS.glob("*.py")}
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ONE_ROUND)
+def test_a_benchmark_runs(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / name, *ONE_ROUND[name].split()], capture_output=True, text=True, check=False
+    )
+    if "is not installed" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stderr
+    assert "median" in done.stdout
