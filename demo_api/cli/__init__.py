@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 from io import TextIOWrapper
@@ -38,6 +39,8 @@ class _Commands(click.Group):
         if cmd_name not in _MODULES:
             return None
         command: click.Command = getattr(import_module(f"demo_api.cli.{_MODULES[cmd_name]}"), cmd_name)
+        if callable(signal.getsignal(signal.SIGINT)):  # and not ignored
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # the imports are over, see __main__
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -46,6 +49,9 @@ class _Commands(click.Group):
         except DemoApiError as error:
             click.echo(f"demo-api: {error}\n{error.next_step}", err=True)
             ctx.exit(_exit_code(error))
+        except KeyboardInterrupt:
+            click.echo("demo-api: Interrupted.", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
 
 
 def _exit_code(error: DemoApiError) -> int:

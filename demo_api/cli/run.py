@@ -19,7 +19,7 @@ from demo_api.demo.run_folder import RunFolder
 from demo_api.devices.local_run import LocalRun
 from demo_api.errors import DemoApiError
 from demo_api.messages import Event
-from demo_api.web import server
+from demo_api.process.stopping import stop_on_signals
 from demo_api.web.parse import check_request
 
 _RUN_SETTINGS = [name for name in flag_names() if name not in OF_SERVERS]
@@ -50,7 +50,7 @@ def run(prompt: str, as_json: bool, **options: Any) -> None:
 def _run(settings: Settings, fields: dict[str, object]) -> ChatAnswer:
     demo = LocalRun(settings)
     runs = demo.prepare([check_request(fields)])
-    server.stop_on_signals(demo.stop, demo.hurry)
+    stop_on_signals(demo.stop, demo.hurry)
     with Console(stderr=True).status("waiting for the device") as status:
         (run,) = demo.run(runs, lambda event: status.update(_progress(event)))
     folder = run.result.log_folder if run.result else None

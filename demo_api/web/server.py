@@ -1,18 +1,12 @@
-"""The HTTP server: waitress, with a thread for each client that waits, and how signals stop it.
+"""The HTTP server: waitress, with a thread for each client that waits.
 
 Waitress: one process, threads, no limit on how long an answer may take, and it reads slow bodies without a thread.
 """
 
 from __future__ import annotations
 
-import logging
-import signal
-import threading
 import time
-from collections.abc import Callable
 from functools import partial
-from itertools import chain, repeat
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import waitress
@@ -26,8 +20,6 @@ from demo_api.web.access import check_exposure
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
-
-logger = logging.getLogger(__name__)
 
 _SPARE_THREADS = 8
 _SPARE_CONNECTIONS = 1000
@@ -99,18 +91,3 @@ class HttpServer:
     def _is_sending(self) -> bool:
         channels = [each for each in list(self._sockets.values()) if isinstance(each, HTTPChannel)]
         return any(channel.requests or channel.total_outbufs_len for channel in channels)
-
-
-def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> None:
-    """Calls ``stop`` at the first SIGINT or SIGTERM, and ``hurry`` at each further one, on threads of their own."""
-    # Not in the signal handler itself: it may have interrupted a thread that has the locks which closing needs.
-    actions = chain([stop], repeat(hurry))
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        action = next(actions)
-        if action is stop:
-            logger.info("stopping; what runs may end, and the device is closed (once more to hurry)")
-        threading.Thread(target=action).start()
-
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)

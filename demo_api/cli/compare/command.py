@@ -14,15 +14,16 @@ from rich.console import Console
 from demo_api.cli.compare.asking import ask_all, client_of
 from demo_api.cli.compare.comparison import NOT_COMPARED, SIDES, Comparison, Pair, settings_of
 from demo_api.cli.compare.report import as_dict, as_html, print_report
-from demo_api.cli.compare.servers import OWN_SETTINGS, Servers, interrupt_on_signals
+from demo_api.cli.compare.servers import OWN_SETTINGS, Servers
 from demo_api.cli.options import flags_of
 from demo_api.client import Client
 from demo_api.config import Settings, flag, flag_names
 from demo_api.demo.prompt_files import BUNDLED, read_prompts
 from demo_api.errors import DemoApiError
+from demo_api.process.stopping import stop_on_signals
 from demo_api.web.parse import check_request
 
-_EXIT_NOT_COMPARED, _EXIT_INTERRUPTED = 2, 130
+_EXIT_NOT_COMPARED = 2
 _SERVER_SETTINGS = [name for name in flag_names() if name not in OWN_SETTINGS]
 
 
@@ -80,8 +81,6 @@ def compare(context: click.Context, /, json_file: Path | None, html_file: Path |
     except OSError as error:
         click.echo(f"demo-api: {error.filename} cannot be written: {error.strerror}.", err=True)
         context.exit(_EXIT_NOT_COMPARED)
-    except KeyboardInterrupt:
-        context.exit(_EXIT_INTERRUPTED)
     context.exit(comparison.exit_code)
 
 
@@ -100,10 +99,11 @@ def _compare(options: dict[str, Any], flags: dict[str, str | None]) -> Compariso
 def _compare_started(
     servers: Servers, prompts: list[str], parameters: dict[str, object], options: dict[str, Any]
 ) -> Comparison:
-    interrupt_on_signals()
+    stop_on_signals(servers.interrupt, servers.hurry)
     keep = False
     try:
         comparison = _ask(servers.client, prompts, parameters, options, one_at_a_time=servers.one_at_a_time)
+        servers.raise_if_interrupted()
         keep = any(pair.verdict == NOT_COMPARED for pair in comparison.pairs)  # their errors tell of files in it
         return comparison
     finally:

@@ -35,7 +35,7 @@ from demo_api.config import Settings, flag, flag_names
 from demo_api.devices.local_run import LocalRun
 from demo_api.errors import BadRequest, DemoApiError
 from demo_api.messages import Event, Request
-from demo_api.web import server
+from demo_api.process.stopping import stop_on_signals
 from demo_api.web.parse import check_request
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def _run(options: dict[str, Any]) -> tuple[list[Check], int]:
     asked = [check_request({"prompt": entry.prompt, **sampling}) for entry in entries]
     deadline, interrupted = Deadline(max_seconds), threading.Event()
     if url:
-        server.stop_on_signals(interrupted.set, lambda: None)
+        stop_on_signals(interrupted.set, lambda: None)
         checks = _print(ask_server(entries, asked, url, deadline, interrupted, key=Settings.load().key))
     else:
         checks = _print(_ask_here(Settings.load(options), entries, asked, deadline, interrupted))
@@ -119,7 +119,7 @@ def _ask_here(
         interrupted.set()
         demo.stop()
 
-    server.stop_on_signals(stop, demo.hurry)
+    stop_on_signals(stop, demo.hurry)
     with Console(stderr=True).status("waiting for the device") as status:
 
         def tell(event: Event) -> None:
