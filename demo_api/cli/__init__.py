@@ -55,7 +55,7 @@ class _Commands(click.Group):
 
 
 def _exit_code(error: DemoApiError) -> int:
-    if isinstance(error, SetupError):
+    if error.code == SetupError.code:  # of a run too, whose child found nothing to run
         return EXIT_SETUP
     if isinstance(error, BadRequest):
         return EXIT_USAGE
