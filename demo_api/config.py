@@ -17,7 +17,7 @@ from urllib.parse import quote
 import platformdirs
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from demo_api.errors import SetupError
+from demo_api.errors import BadRequest, SetupError
 
 _WATCHING = 128
 """Clients that may follow events, or ask again for a run under its Idempotency-Key."""
@@ -29,6 +29,8 @@ _UNPREFIXED = {"llama_dir": "LLAMA_DIR", "hf_model": "HF_MODEL"}
 
 # Settings without a flag: everybody on the machine can read a process's command line.
 _VARIABLES_ONLY = ("keys", "key")
+# An empty text is a list with nothing in it: no keys. Of any other setting it is no value.
+_LISTS = ("keys", "hosts", "cors_origins")
 _SECRET = ("keys", "key", "database_url")
 """They may hold a password, so no error repeats them."""
 
@@ -253,11 +255,17 @@ class Settings(BaseModel):
 
         Raises:
             SetupError: a value is of the wrong kind or out of range; the sentence names the variable or the flag.
+            BadRequest: a variable is set, and empty.
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {
-            name: environ[variable(name)] for name in setting_names() if environ.get(variable(name))
+            name: environ[variable(name)] for name in setting_names() if variable(name) in environ
         }
+        for name, value in values.items():
+            if not value.strip() and name not in _LISTS:
+                # To take it for none would be to test, or to serve, something else than was meant: scripts lose values.
+                raise BadRequest(f"{variable(name)} is empty.", next_step="Give it a value, or unset it.")
+        values = {name: value for name, value in values.items() if value.strip()}
         values.update({name: value for name, value in (flags or {}).items() if value is not None})
         try:
             return cls(**values, inherited=dict(environ))

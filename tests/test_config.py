@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from demo_api.config import CPU_DEMO_HOME, Settings, flag, setting_names, variable
-from demo_api.errors import SetupError
+from demo_api.errors import BadRequest, SetupError
 
 
 def test_a_flag_beats_the_environment_which_beats_the_default() -> None:
@@ -14,9 +14,19 @@ def test_a_flag_beats_the_environment_which_beats_the_default() -> None:
     assert (settings.port, settings.max_queue, settings.host) == (9002, 5, "127.0.0.1")
 
 
-def test_an_empty_variable_is_as_good_as_none() -> None:
-    assert Settings.load({}, {"DEMO_API_PORT": "", "LLAMA_DIR": ""}).port == 8080
-    assert Settings.load({}, {"LLAMA_DIR": ""}).llama_dir is None
+LISTS = ("keys", "hosts", "cors_origins")
+
+
+@pytest.mark.parametrize("name", [name for name in setting_names() if name not in LISTS])
+@pytest.mark.parametrize("value", ["", " "], ids=["empty", "blank"])
+def test_an_empty_variable_is_wrong_use(name: str, value: str) -> None:
+    with pytest.raises(BadRequest, match=f"^{variable(name)} is empty.$"):
+        Settings.load({name: "1"}, {variable(name): value})
+
+
+def test_an_empty_variable_of_a_list_is_the_list_with_nothing_in_it() -> None:
+    settings = Settings.load({}, {variable(name): "" for name in LISTS})
+    assert (settings.keys, settings.hosts, settings.cors_origins) == ((), (), ())
 
 
 def test_the_model_variables_keep_the_names_that_tt_metal_gives_them() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from io import TextIOWrapper
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -45,6 +48,7 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            _refuse_empty_words(ctx.args)
             return super().invoke(ctx)
         except DemoApiError as error:
             click.echo(f"demo-api: {error}\n{error.next_step}", err=True)
@@ -52,6 +56,17 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("demo-api: Interrupted.", err=True)
             ctx.exit(EXIT_INTERRUPTED)
+
+
+def _refuse_empty_words(words: Iterable[str]) -> None:
+    # Taken for none, it would have something else tested, or served, than was meant: scripts lose values.
+    for before, word in pairwise(("", *words)):
+        if word == "--":  # what follows is a prompt
+            return
+        name = re.fullmatch(r"(--[\w-]+)=", word)
+        if name or not word.strip():
+            given = name[1] if name else before if re.fullmatch(r"--[\w-]+", before) else "An argument"
+            raise BadRequest(f"{given} is empty.", next_step="Give it a value, or leave it out.")
 
 
 def _exit_code(error: DemoApiError) -> int:

@@ -15,7 +15,7 @@ from demo_api.cli.doctor.finding import Finding, error, ok, warning
 from demo_api.cli.doctor.probe import Setup, broken_off
 from demo_api.cli.options import flags_of
 from demo_api.config import Settings, flag_names
-from demo_api.errors import SetupError, ShuttingDown
+from demo_api.errors import BadRequest, SetupError, ShuttingDown
 from demo_api.process.stopping import CurrentChild, stop_on_signals
 
 Check = Callable[[Setup], Finding]
@@ -79,7 +79,7 @@ def doctor(as_json: bool, collect: bool, **flags: str | None) -> None:
 def _findings(collect: bool, flags: Mapping[str, str | None], current: CurrentChild) -> Iterator[tuple[str, Finding]]:
     try:
         settings = Settings.load(flags)
-    except SetupError as problem:  # that is all that can be said
+    except (SetupError, BadRequest) as problem:  # that is all that can be said
         yield "settings", error(str(problem), problem.next_step)
         return
     yield "settings", ok("All variables and flags have values that can be used.")

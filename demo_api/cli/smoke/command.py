@@ -92,12 +92,12 @@ def _run(options: dict[str, Any]) -> tuple[list[Check], int]:
     path, url, max_seconds = (options.pop(name) for name in ("prompts", "url", "max_seconds"))
     sampling = {name: options.pop(name) for name in ("max_tokens", "temperature")}
     given = [flag(name) for name, value in options.items() if value is not None]
-    if url and given:
+    if url is not None and given:
         raise BadRequest(f"{', '.join(given)} cannot be used with --url.", next_step="The server has its own settings.")
     entries = read_prompts(path, max_tokens=sampling["max_tokens"])
     asked = [check_request({"prompt": entry.prompt, **sampling}) for entry in entries]
     deadline, interrupted = Deadline(max_seconds), threading.Event()
-    if url:
+    if url is not None:
         stop_on_signals(interrupted.set, lambda: None)
         checks = _print(ask_server(entries, asked, url, deadline, interrupted, key=Settings.load().key))
     else:
