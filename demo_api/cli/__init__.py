@@ -46,6 +46,14 @@ class _Commands(click.Group):
             signal.signal(signal.SIGINT, signal.default_int_handler)  # the imports are over, see __main__
         return command
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # such as a full disk behind standard output
+            what = error.filename or "Standard output"
+            click.echo(f"demo-api: {what} cannot be used: {error.strerror or error}.", err=True)
+            sys.exit(EXIT_SETUP)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             _refuse_empty_words(ctx.args)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from demo_api.cli.compare.asking import client_of, not_ready
+from demo_api.cli.compare.asking import not_ready
 from demo_api.client import Client
 from demo_api.config import Settings, flag, variable
 from demo_api.errors import SetupError
@@ -128,7 +128,7 @@ class Servers:
             url = _URL.search(self._printed(side, "stdout"))
             if url is None:
                 continue
-            client = client_of(url[1], timeout=self._timeout, key=self._key)
+            client = Client(url[1], timeout=self._timeout, key=self._key)
             why_not = not_ready(client)
             if why_not is None:
                 return client

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 
 import click
-from rich.console import Console
 from rich.text import Text
 
+from demo_api.cli.console import console_of
 from demo_api.cli.doctor import child_checks, demo_checks, machine_checks, model_files
 from demo_api.cli.doctor.finding import Finding, error, ok, warning
 from demo_api.cli.doctor.probe import Setup, broken_off
@@ -60,12 +60,12 @@ def doctor(as_json: bool, collect: bool, **flags: str | None) -> None:
     """Check what a user cannot see; nothing is changed, and no device is opened unless you --collect."""
     current = CurrentChild()
     stop_on_signals(current.stop, current.hurry)
-    console = Console(force_terminal=sys.stdout.isatty(), highlight=False, soft_wrap=True)
+    console = console_of(sys.stdout)
     findings = {}
     for subject, finding in _findings(collect, flags, current):
         findings[subject] = finding
         if not as_json:
-            console.print(_lines(subject, finding))
+            console.print(_lines(subject, finding), soft_wrap=True)
     wrong = [subject for subject, finding in findings.items() if finding.level == "error"]
     if as_json:
         click.echo(json.dumps({"ok": not wrong, "checks": [_as_dict(*each) for each in findings.items()]}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 import threading
 import time
 from collections import Counter
@@ -13,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.text import Text
 
+from demo_api.cli.console import console_of
 from demo_api.cli.options import OF_SERVERS, flags_of
 from demo_api.cli.smoke import junit
 from demo_api.cli.smoke.asking import Deadline, ask_demo, ask_server
@@ -75,16 +76,19 @@ def smoke(ctx: click.Context, /, junit_xml: Path | None, json_file: Path | None,
         checks, code = _run(options)
         seconds = time.monotonic() - started
         _write(junit_xml, json_file, checks, code, seconds)
+        counts = Counter(check.status for check in checks)
+        shown = (f"{counts[status]} {status}" for status in (PASSED, FAILED, COULD_NOT_RUN) if counts[status])
+        click.echo(f"{', '.join(shown)}, in {seconds:.1f} s")
     except DemoApiError as error:
         click.echo(f"demo-api: {error}\n{error.next_step}", err=True)
         ctx.exit(EXIT_COULD_NOT_RUN)
     except Exception as error:
         # The usual exit code for this is 1, which is a verdict on the demo.
-        logger.error("the smoke test itself failed: %s", error, exc_info=not isinstance(error, OSError))
+        if isinstance(error, OSError):
+            logger.error("%s cannot be used: %s.", error.filename or "Standard output", error.strerror or error)
+        else:
+            logger.exception("the smoke test itself failed")
         ctx.exit(EXIT_COULD_NOT_RUN)
-    counts = Counter(check.status for check in checks)
-    summary = ", ".join(f"{counts[status]} {status}" for status in (PASSED, FAILED, COULD_NOT_RUN) if counts[status])
-    click.echo(f"{summary}, in {seconds:.1f} s")
     ctx.exit(code)
 
 
@@ -120,7 +124,7 @@ def _ask_here(
         demo.stop()
 
     stop_on_signals(stop, demo.hurry)
-    with Console(stderr=True).status("waiting for the device") as status:
+    with console_of(sys.stderr).status("waiting for the device") as status:
 
         def tell(event: Event) -> None:
             if event.kind == "phase":
