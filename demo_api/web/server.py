@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import waitress
 from waitress import wasyncore
@@ -17,6 +17,7 @@ from waitress.trigger import trigger
 from demo_api.config import Settings
 from demo_api.errors import SetupError
 from demo_api.web.access import check_exposure
+from demo_api.web.connections import Sockets, affordable
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -37,14 +38,15 @@ class HttpServer:
         settings: ``host``, ``port`` and ``max_waiting`` are used.
 
     Raises:
-        SetupError: the address cannot be used, or others could reach it and nothing keeps them out. The port is bound
-            by then, but nothing is answered before ``run``.
+        SetupError: the address cannot be used, others could reach it and nothing keeps them out, or too few files may
+            be open. The port is bound by then, but nothing is answered before ``run``.
     """
 
     def __init__(self, app: WSGIApplication, settings: Settings) -> None:
         check_exposure(settings)
         threads = settings.max_waiting + _SPARE_THREADS  # the others answer /health
-        self._sockets: dict[int, Any] = {}  # waitress keeps all that its loop looks at in here
+        connections = affordable(threads + _SPARE_CONNECTIONS)
+        self._sockets = Sockets(connections)
         try:
             self._waitress = waitress.create_server(
                 app,
@@ -52,7 +54,7 @@ class HttpServer:
                 host=settings.host,
                 port=settings.port,
                 threads=threads,
-                connection_limit=threads + _SPARE_CONNECTIONS,
+                connection_limit=connections + 1,  # where none of them is idle
                 max_request_body_size=_MAX_BODY,  # a longer one is refused unread, and not by the application
                 asyncore_use_poll=True,  # select() knows no descriptor over 1023
                 ident=None,
