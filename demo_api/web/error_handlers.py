@@ -41,7 +41,7 @@ def add_error_handlers(app: Flask) -> None:
         status = error.code or 500
         code, next_step = HTTP_ERRORS.get(status, ("bad_request", "Correct the request and send it again."))
         next_step = next_step.replace("DEMO_API_MAX_BODY", str(app.config["MAX_CONTENT_LENGTH"]))
-        sentence = f"{error.name}: {request.method} {request.path}."
+        sentence = str(error.description) if status == 415 else f"{error.name}: {request.method} {request.path}."
         body: Problem = {"success": False, "error": sentence, "code": code, "next_step": next_step}
         if status == 404:
             body["available_endpoints"] = endpoints(app)

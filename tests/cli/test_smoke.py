@@ -264,6 +264,12 @@ def test_an_interpreter_that_cannot_run_pytest_is_a_broken_machine(site: Site, c
     assert demo_api("device", "status", environ=site.environ).stdout == "device: free\n"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_prompt_file_may_be_written_on_windows(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "prompts.json").write_text('[{"prompt": "é"}]', encoding=encoding)
+    assert [entry.prompt for entry in read_prompts(tmp_path / "prompts.json", max_tokens=1)] == ["é"]
+
+
 # A demo's first line, and whether the machine is to blame for it.
 IMPORTS = {
     "a package that is not installed": ("import ttnn_of_nobody", COULD_NOT_RUN),
@@ -433,7 +439,7 @@ def test_the_demo_gets_the_prompts_and_the_sampling_but_no_expectation_and_no_ci
 # Each is refused before anything is started, with a sentence that names the place.
 REFUSED_FILES = {
     "not JSON": ("{", "is not JSON"),
-    "not UTF-8": ("\xff", "is not JSON"),
+    "not UTF-8": ("\xff", "it is not in UTF-8 (byte 1)"),
     "no list": ('{"prompt": "a"}', "input should be a valid array"),
     "empty": ("[]", "it has no prompts"),
     "no object": ("[1]", "entry 1: "),
