@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -134,6 +134,19 @@ def _absolute(path: Path) -> Path:
         raise ValueError(error) from None
 
 
+def users_folder(path: Callable[[str], Path]) -> Path:
+    """The user's folder for our files of this kind; where there is no home, a path that nobody can make or use.
+
+    A container's user may have neither HOME nor an entry in passwd. Only what needs the folder is to fail then.
+    """
+    nowhere = Path("/dev/null/HOME-is-not-set/demo-api")
+    try:
+        found = path("demo-api")
+    except RuntimeError:  # of platformdirs 4.5 and later; an earlier one leaves the tilde
+        return nowhere
+    return found if found.is_absolute() else nowhere
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Command = Annotated[str, AfterValidator(_command)]
 
@@ -185,11 +198,11 @@ class Settings(BaseModel):
         None, description="Interpreter of the child, where the demo home has no python_env/bin/python."
     )
     model_dir: AbsolutePath = Field(
-        default_factory=lambda: platformdirs.user_cache_path("demo-api") / "models",
+        default_factory=lambda: users_folder(platformdirs.user_cache_path) / "models",
         description="Where `demo-api model pull` keeps the small model.",
     )
     state_dir: AbsolutePath = Field(
-        default_factory=lambda: platformdirs.user_state_path("demo-api"),
+        default_factory=lambda: users_folder(platformdirs.user_state_path),
         description="Where the ledger, the logs of the runs and the locks of the devices are.",
     )
     database_url: str | None = Field(

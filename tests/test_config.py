@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from demo_api.config import CPU_DEMO_HOME, Settings, flag, setting_names, variable
+from demo_api.config import CPU_DEMO_HOME, Settings, flag, setting_names, users_folder, variable
 from demo_api.errors import BadRequest, SetupError
 
 
@@ -72,6 +73,18 @@ def test_a_wrong_value_is_one_sentence_with_the_names_of_variable_and_flag(name:
 def test_devices_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(SetupError, match=r"DEMO_API_DEVICES or --devices is .*: value error, \S"):
         Settings.load({"devices": text}, {})
+
+
+def _not_known(_name: str) -> Path:
+    raise RuntimeError("could not determine the home directory")
+
+
+@pytest.mark.parametrize("of_user", [_not_known, Path("~/.cache").joinpath], ids=["it is an error", "a tilde is left"])
+def test_without_a_home_there_is_a_path_that_nobody_can_make(of_user: Callable[[str], Path]) -> None:
+    path = users_folder(of_user)
+    assert "HOME-is-not-set" in str(path)
+    with pytest.raises(NotADirectoryError):
+        path.mkdir(parents=True)
 
 
 def test_the_default_demo_home_is_the_cpu_edition(tmp_path: Path) -> None:

@@ -319,6 +319,29 @@ def test_a_prompt_that_ends_like_a_flag_is_a_prompt(
     assert (done.returncode, done.stdout) == (0, "ok: --url=\n"), done.stderr
 
 
+HOMELESS = {
+    "device status": (3, "The ledger /dev/null/HOME-is-not-set/demo-api/ledger.db cannot be opened: Not a directory."),
+    "model path": (3, "The small model is not in /dev/null/HOME-is-not-set/demo-api/models yet."),
+    "smoke --url http://127.0.0.1:1": (2, None),
+    "compare --demo http://127.0.0.1:1 --direct http://127.0.0.1:1": (2, "There is no server at http://127.0.0.1:1"),
+}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only the superuser can become a user without an entry in passwd")
+@pytest.mark.parametrize(("command", "expected"), HOMELESS.items(), ids=HOMELESS)
+def test_a_user_without_a_home_is_stopped_only_by_what_needs_it(command: str, expected: tuple[int, str | None]) -> None:
+    environ = {"PATH": os.environ["PATH"]}
+    words = [*DEMO_API, *command.split()]
+    # With the superuser's right to read: the interpreter is in somebody's home.
+    rights = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    nobody = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", *rights]
+    done = subprocess.run([*nobody, *words], env=environ, capture_output=True, text=True, timeout=60, check=False)
+    code, sentence = expected
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert sentence is None or done.stderr.startswith(f"demo-api: {sentence}")
+
+
 def test_parse_prints_one_json_object(environ: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "prompts.json").write_text('[{"prompt": "Hello"}]')
     (tmp_path / "stdout.txt").write_text("")
