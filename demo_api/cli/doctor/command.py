@@ -117,7 +117,7 @@ def examine(setup: Setup, checks: Mapping[str, Check] = CHECKS) -> Iterator[tupl
 
 
 def _as_dict(subject: str, finding: Finding) -> dict[str, str]:
-    return {"check": subject, "level": finding.level, "told": finding.sentence, "next_step": finding.next_step}
+    return {"check": subject, "level": finding.level, "finding": finding.sentence, "next_step": finding.next_step}
 
 
 def _lines(subject: str, finding: Finding) -> Text:
