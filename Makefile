@@ -29,7 +29,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/lint-imports --no-cache
 
 bench: $(VENV)/installed-dev
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,dev,bench]'
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,dev,bench]'
 	$(BIN)/demo-api model pull
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/startup.py
@@ -49,15 +49,15 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu]'
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[cpu]'
 	touch $@
 
 # In an environment of its own: every pytest here would load its plugin, which takes 0.4 s, also the children's.
 $(VENV)/schemathesis/installed: constraints.txt | $(VENV)/bin/pip
 	$(PYTHON) -m venv $(VENV)/schemathesis
-	$(VENV)/schemathesis/bin/pip install --quiet --constraint constraints.txt 'schemathesis>=4.32; python_version >= "3.11"'
+	$(VENV)/schemathesis/bin/pip install --disable-pip-version-check --constraint constraints.txt 'schemathesis>=4.32; python_version >= "3.11"'
 	touch $@
 
 $(VENV)/installed-dev: setup.cfg pyproject.toml constraints.txt $(VENV)/schemathesis/installed | $(VENV)/bin/pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,dev]'
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,dev]'
 	touch $@ $(VENV)/installed

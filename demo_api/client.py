@@ -13,10 +13,12 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import requests
 
 from demo_api.bodies import Accepted, ChatAnswer, Health, RunRecord
+from demo_api.errors import BadRequest
 
 _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 45.0  # of a stream that is alive: the server sends a comment every 15
@@ -69,11 +71,15 @@ class Client:
         patience: seconds for which a server may be away, or have no room, until ``submit``, ``events`` or ``wait``
             gives up.
         timeout: seconds to wait for one answer; ``chat`` waits for the whole run.
-        trust_env: whether proxies and ``.netrc`` of the environment are used, as ``requests`` does.
+        trust_env: whether proxies and ``.netrc`` of the environment are used, as ``requests`` does; they are seldom
+            meant for a server of one's own, and ``.netrc`` would take the place of the key.
 
     Attributes:
         url: the server's, as it may be shown: without a password.
         timeout: as given.
+
+    Raises:
+        BadRequest: the URL is none.
 
     Every method but ``send`` raises ServerError, or one of ``requests.RequestException`` where nobody answers.
     """
@@ -85,10 +91,14 @@ class Client:
         key: str | None = None,
         patience: float = 60.0,
         timeout: float | None = None,
-        trust_env: bool = True,
+        trust_env: bool = False,
     ) -> None:
         self._url = url.rstrip("/")
-        self.url = re.sub("//[^/]*@", "//", self._url)
+        self.url = re.sub("(^|//)[^/]*@", r"\1", self._url)
+        if not _is_address(url):
+            raise BadRequest(
+                f"{self.url} is no address of a server.", next_step="Give one such as http://127.0.0.1:8080."
+            )
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._patience = patience
         self.timeout = timeout
@@ -197,6 +207,14 @@ class Client:
                 stream=stream,
                 allow_redirects=False,  # a POST that is redirected becomes a GET
             )
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _checked(answer: requests.Response) -> requests.Response:

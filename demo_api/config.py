@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +17,7 @@ from urllib.parse import quote
 import platformdirs
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from demo_api.errors import SetupError
+from demo_api.errors import BadRequest, SetupError
 
 _WATCHING = 128
 """Clients that may follow events, or ask again for a run under its Idempotency-Key."""
@@ -29,6 +29,8 @@ _UNPREFIXED = {"llama_dir": "LLAMA_DIR", "hf_model": "HF_MODEL"}
 
 # Settings without a flag: everybody on the machine can read a process's command line.
 _VARIABLES_ONLY = ("keys", "key")
+# An empty text is a list with nothing in it: no keys. Of any other setting it is no value.
+_LISTS = ("keys", "hosts", "cors_origins")
 _SECRET = ("keys", "key", "database_url")
 """They may hold a password, so no error repeats them."""
 
@@ -132,6 +134,19 @@ def _absolute(path: Path) -> Path:
         raise ValueError(error) from None
 
 
+def users_folder(path: Callable[[str], Path]) -> Path:
+    """The user's folder for our files of this kind; where there is no home, a path that nobody can make or use.
+
+    A container's user may have neither HOME nor an entry in passwd. Only what needs the folder is to fail then.
+    """
+    nowhere = Path("/dev/null/HOME-is-not-set/demo-api")
+    try:
+        found = path("demo-api")
+    except RuntimeError:  # of platformdirs 4.5 and later; an earlier one leaves the tilde
+        return nowhere
+    return found if found.is_absolute() else nowhere
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Command = Annotated[str, AfterValidator(_command)]
 
@@ -183,11 +198,11 @@ class Settings(BaseModel):
         None, description="Interpreter of the child, where the demo home has no python_env/bin/python."
     )
     model_dir: AbsolutePath = Field(
-        default_factory=lambda: platformdirs.user_cache_path("demo-api") / "models",
+        default_factory=lambda: users_folder(platformdirs.user_cache_path) / "models",
         description="Where `demo-api model pull` keeps the small model.",
     )
     state_dir: AbsolutePath = Field(
-        default_factory=lambda: platformdirs.user_state_path("demo-api"),
+        default_factory=lambda: users_folder(platformdirs.user_state_path),
         description="Where the ledger, the logs of the runs and the locks of the devices are.",
     )
     database_url: str | None = Field(
@@ -255,11 +270,17 @@ class Settings(BaseModel):
 
         Raises:
             SetupError: a value is of the wrong kind or out of range; the sentence names the variable or the flag.
+            BadRequest: a variable is set, and empty.
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {
-            name: environ[variable(name)] for name in setting_names() if environ.get(variable(name))
+            name: environ[variable(name)] for name in setting_names() if variable(name) in environ
         }
+        for name, value in values.items():
+            if not value.strip() and name not in _LISTS:
+                # To take it for none would be to test, or to serve, something else than was meant: scripts lose values.
+                raise BadRequest(f"{variable(name)} is empty.", next_step="Give it a value, or unset it.")
+        values = {name: value for name, value in values.items() if value.strip()}
         values.update({name: value for name, value in (flags or {}).items() if value is not None})
         try:
             return cls(**values, inherited=dict(environ))

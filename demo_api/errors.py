@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -58,7 +59,7 @@ class DemoApiError(Exception):
 
     def __init__(self, message: str, *, next_step: str | None = None, **fields: Unpack[Facts]) -> None:
         super().__init__(message)
-        self.next_step = next_step or self.next_step
+        self.next_step = _MORE_FILES if _lacks_files(sys.exc_info()[1]) else next_step or self.next_step
         self.fields: Facts = fields
 
     def body(self) -> Problem:
@@ -70,6 +71,14 @@ class DemoApiError(Exception):
             "next_step": self.next_step,
             **self.fields,
         }
+
+
+_MORE_FILES = "Raise the limit of open files (`ulimit -n`), or close what uses them up."
+
+
+def _lacks_files(handled: BaseException | None) -> bool:
+    """Whether what is being turned into a sentence is that no more files can be opened, which can happen anywhere."""
+    return isinstance(handled, OSError) and handled.errno in (errno.EMFILE, errno.ENFILE)
 
 
 class BadRequest(DemoApiError):

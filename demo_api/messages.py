@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -350,3 +351,17 @@ class EngineHealth(ModelHealth):
     queue: Queue | None
     device: Annotated[DeviceHealth | None, Field(description="The best one; null before the model is in memory.")]
     devices: list[DeviceHealth]
+
+
+def in_utf8(text: bytes) -> bytes:
+    """JSON text in UTF-8 without a byte order mark, of text in any Unicode encoding: Windows' tools write several.
+
+    Raises:
+        ValueError: it is in none; where that shows.
+    """
+    encoding = json.detect_encoding(text)  # as json.loads does
+    try:
+        decoded = text.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not in UTF-8 (byte {error.start + 1})") from None
+    return text if encoding == "utf-8" else decoded.encode()

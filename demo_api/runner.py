@@ -169,8 +169,9 @@ class DemoRunner:
             ended = self._follow(warm.child, progress, ahead + self._settings.run_timeout)
             # It may have started between the decision to stop it and the signal.
             if ended.stopped == "not_started" or (not progress.test_started and ended.stopped in _NOT_THE_RUNS_FAULT):
+                suspect = doubt(ended, folder.path)
                 folder.remove()
-                return Outcome([], suspect=doubt(ended), again=True)
+                return Outcome([], suspect=suspect, again=True)
             return self._outcome(demo, progress, ended, folder, spawned=warm.spawned)
         finally:
             limit.cancel()

@@ -16,6 +16,7 @@ from support.waiting import wait_for
 
 from demo_api.client import Client, ServerError, reason
 from demo_api.config import Settings
+from demo_api.errors import BadRequest
 
 
 @dataclass
@@ -135,6 +136,23 @@ def test_a_server_that_hangs_up_is_told_in_one_sentence() -> None:
         with pytest.raises(requests.ConnectionError) as caught:
             Client(f"http://127.0.0.1:{rude.getsockname()[1]}").health()
     assert reason(caught.value) == "Remote end closed connection without response"
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://h", "http://", "http://h:99999", "me:secret@h"])
+def test_what_is_no_address_is_refused_before_anything_is_sent(url: str) -> None:
+    with pytest.raises(BadRequest, match="is no address of a server") as caught:
+        Client(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_proxy_of_the_environment_is_not_asked(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert Client(line.server.url).health()["status"] == "healthy"
+    with pytest.raises(requests.ConnectionError):
+        Client(line.server.url, trust_env=True).health()
 
 
 def test_the_url_that_may_be_shown_has_no_password() -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from demo_api.config import CPU_DEMO_HOME, Settings, flag, setting_names, variable
-from demo_api.errors import SetupError
+from demo_api.config import CPU_DEMO_HOME, Settings, flag, setting_names, users_folder, variable
+from demo_api.errors import BadRequest, SetupError
 
 
 def test_a_flag_beats_the_environment_which_beats_the_default() -> None:
@@ -14,9 +15,19 @@ def test_a_flag_beats_the_environment_which_beats_the_default() -> None:
     assert (settings.port, settings.max_queue, settings.host) == (9002, 5, "127.0.0.1")
 
 
-def test_an_empty_variable_is_as_good_as_none() -> None:
-    assert Settings.load({}, {"DEMO_API_PORT": "", "LLAMA_DIR": ""}).port == 8080
-    assert Settings.load({}, {"LLAMA_DIR": ""}).llama_dir is None
+LISTS = ("keys", "hosts", "cors_origins")
+
+
+@pytest.mark.parametrize("name", [name for name in setting_names() if name not in LISTS])
+@pytest.mark.parametrize("value", ["", " "], ids=["empty", "blank"])
+def test_an_empty_variable_is_wrong_use(name: str, value: str) -> None:
+    with pytest.raises(BadRequest, match=f"^{variable(name)} is empty.$"):
+        Settings.load({name: "1"}, {variable(name): value})
+
+
+def test_an_empty_variable_of_a_list_is_the_list_with_nothing_in_it() -> None:
+    settings = Settings.load({}, {variable(name): "" for name in LISTS})
+    assert (settings.keys, settings.hosts, settings.cors_origins) == ((), (), ())
 
 
 def test_the_model_variables_keep_the_names_that_tt_metal_gives_them() -> None:
@@ -62,6 +73,18 @@ def test_a_wrong_value_is_one_sentence_with_the_names_of_variable_and_flag(name:
 def test_devices_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(SetupError, match=r"DEMO_API_DEVICES or --devices is .*: value error, \S"):
         Settings.load({"devices": text}, {})
+
+
+def _not_known(_name: str) -> Path:
+    raise RuntimeError("could not determine the home directory")
+
+
+@pytest.mark.parametrize("of_user", [_not_known, Path("~/.cache").joinpath], ids=["it is an error", "a tilde is left"])
+def test_without_a_home_there_is_a_path_that_nobody_can_make(of_user: Callable[[str], Path]) -> None:
+    path = users_folder(of_user)
+    assert "HOME-is-not-set" in str(path)
+    with pytest.raises(NotADirectoryError):
+        path.mkdir(parents=True)
 
 
 def test_the_default_demo_home_is_the_cpu_edition(tmp_path: Path) -> None:

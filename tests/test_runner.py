@@ -88,6 +88,22 @@ def _hold(settings: Settings) -> DeviceLock:
     return device.wait_for_lock(seconds=5, given_up=Signal(), make_way=lambda: end_waiting_child(device, grace=5))
 
 
+@pytest.mark.parametrize("warm", ["off", "imports"], ids=["cold", "warm"])
+def test_an_interpreter_that_the_loader_refuses_leaves_the_device_free(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings], tmp_path: Path, warm: str
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'python: cannot open shared object file' >&2\nkill -ILL $$\n")
+    python.chmod(0o755)
+    server = serve(child_settings("passes", python=python, warm=warm, reset_command=f"touch {tmp_path}/reset"))
+    body = server.chat().json()
+    assert (body["code"], body["exit_code"]) == ("not_set_up", -4)
+    assert body["error"].endswith("(exit code -4): python: cannot open shared object file.")
+    (device,) = server.get("/health").json()["devices"]
+    assert device["state"] == "free"
+    assert not (tmp_path / "reset").exists()
+
+
 both_ways = pytest.mark.parametrize("warm", ["off", "imports"], ids=["cold", "warm"])
 """Every child is started for its batch, and started ahead and held for it."""
 

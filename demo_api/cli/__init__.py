@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from io import TextIOWrapper
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -38,18 +42,43 @@ class _Commands(click.Group):
         if cmd_name not in _MODULES:
             return None
         command: click.Command = getattr(import_module(f"demo_api.cli.{_MODULES[cmd_name]}"), cmd_name)
+        if callable(signal.getsignal(signal.SIGINT)):  # and not ignored
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # the imports are over, see __main__
         return command
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # such as a full disk behind standard output
+            what = error.filename or "Standard output"
+            click.echo(f"demo-api: {what} cannot be used: {error.strerror or error}.", err=True)
+            sys.exit(EXIT_SETUP)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            _refuse_empty_words(ctx.args)
             return super().invoke(ctx)
         except DemoApiError as error:
             click.echo(f"demo-api: {error}\n{error.next_step}", err=True)
             ctx.exit(_exit_code(error))
+        except KeyboardInterrupt:
+            click.echo("demo-api: Interrupted.", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+
+
+def _refuse_empty_words(words: Iterable[str]) -> None:
+    # Taken for none, it would have something else tested, or served, than was meant: scripts lose values.
+    for before, word in pairwise(("", *words)):
+        if word == "--":  # what follows is a prompt
+            return
+        name = re.fullmatch(r"(--[\w-]+)=", word)
+        if name or not word.strip():
+            given = name[1] if name else before if re.fullmatch(r"--[\w-]+", before) else "An argument"
+            raise BadRequest(f"{given} is empty.", next_step="Give it a value, or leave it out.")
 
 
 def _exit_code(error: DemoApiError) -> int:
-    if isinstance(error, SetupError):
+    if error.code == SetupError.code:  # of a run too, whose child found nothing to run
         return EXIT_SETUP
     if isinstance(error, BadRequest):
         return EXIT_USAGE

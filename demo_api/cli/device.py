@@ -10,7 +10,8 @@ from demo_api.devices.lock import Device, devices_of
 from demo_api.devices.recovery import DeviceRecovery
 from demo_api.devices.reset import holders
 from demo_api.devices.warm import end_waiting_child
-from demo_api.errors import BadRequest, DeviceFailed, SetupError
+from demo_api.errors import BadRequest, DeviceFailed, SetupError, ShuttingDown
+from demo_api.process.stopping import stop_on_signals
 from demo_api.queue import Ledger
 
 
@@ -47,7 +48,9 @@ def reset(name: str | None, **flags: str | None) -> None:
             "No command is set that resets a device.",
             next_step="Set DEMO_API_RESET_COMMAND (--reset-command), for Tenstorrent to `tt-smi -r`.",
         )
-    chosen, ledger = _device(settings, name), Ledger(settings)
+    chosen, devices = _device(settings, name), Ledger(settings).devices
+    recovery = DeviceRecovery(devices, chosen, settings)
+    stop_on_signals(recovery.stop, lambda: None)
     end_waiting_child(chosen, grace=settings.stop_grace)
     lock = chosen.try_lock()
     if lock is None:
@@ -57,8 +60,10 @@ def reset(name: str | None, **flags: str | None) -> None:
         if in_the_way:
             used_by = ", ".join(in_the_way)
             raise DeviceFailed(f"The device {chosen.name} is used by {used_by}.", next_step="End that program.")
-        DeviceRecovery(ledger.devices, chosen, settings).reset(lock)
-    known = ledger.devices.get(chosen.name)
+        recovery.reset(lock)
+    if recovery.is_stopped:
+        raise ShuttingDown(f"The reset of {chosen.name} was broken off.", next_step="Reset it before it is used.")
+    known = devices.get(chosen.name)
     if known.state != "free":
         raise DeviceFailed(f"The device {chosen.name} is {known.state}: {known.reason}")
     click.echo(f"{chosen.name}: free")

@@ -24,8 +24,24 @@ def configure(settings: Settings) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if settings.log_format == "json" else Lines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("waitress").addFilter(OncePerSecond())
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a waiting line is our normal state
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+class OncePerSecond(logging.Filter):
+    """Drops a message that was logged less than a second before: a loop that fails says so thousands of times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is logged."""
+        if record.created - self._last.get(record.getMessage(), 0.0) < 1:
+            return False
+        self._last = {record.getMessage(): record.created}  # the last one only: that is what a loop repeats
+        return True
 
 
 class Lines(logging.Formatter):

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from demo_api import bodies
 from demo_api.bodies import ChatAnswer
+from demo_api.cli.console import console_of
 from demo_api.cli.options import OF_SERVERS, flags_of
 from demo_api.config import Settings, flag_names
 from demo_api.demo.run_folder import RunFolder
 from demo_api.devices.local_run import LocalRun
 from demo_api.errors import DemoApiError
 from demo_api.messages import Event
-from demo_api.web import server
+from demo_api.process.stopping import stop_on_signals
 from demo_api.web.parse import check_request
 
 _RUN_SETTINGS = [name for name in flag_names() if name not in OF_SERVERS]
@@ -50,8 +51,8 @@ def run(prompt: str, as_json: bool, **options: Any) -> None:
 def _run(settings: Settings, fields: dict[str, object]) -> ChatAnswer:
     demo = LocalRun(settings)
     runs = demo.prepare([check_request(fields)])
-    server.stop_on_signals(demo.stop, demo.hurry)
-    with Console(stderr=True).status("waiting for the device") as status:
+    stop_on_signals(demo.stop, demo.hurry)
+    with console_of(sys.stderr).status("waiting for the device") as status:
         (run,) = demo.run(runs, lambda event: status.update(_progress(event)))
     folder = run.result.log_folder if run.result else None
     output = RunFolder(Path(folder)).readable_log() if folder else ""

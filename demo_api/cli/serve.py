@@ -15,6 +15,7 @@ from demo_api.config import Settings, flag_names
 from demo_api.demo import home
 from demo_api.direct import DirectEngine
 from demo_api.errors import SetupError
+from demo_api.process.stopping import stop_on_signals
 from demo_api.web import server
 from demo_api.web.access import check_exposure
 from demo_api.web.error_handlers import endpoints
@@ -44,7 +45,7 @@ def serve(**flags: str | None) -> None:
         service.close()
         http.close()
 
-    server.stop_on_signals(stop, service.hurry)
+    stop_on_signals(stop, service.hurry)
     service.start()  # what an earlier server left in the line is run without anybody asking
     failed = _stop_if_it_fails(service, stop) if _fails_fast(settings) else []
     http.run()

@@ -123,8 +123,8 @@ def interpreter(settings: Settings) -> Path:
         SetupError: it is not there or cannot be executed.
     """
     own = settings.demo_home / "python_env" / "bin" / "python"
-    path = own if own.exists() or own.is_symlink() else settings.python or Path(sys.executable)
-    if not (path.is_file() and os.access(path, os.X_OK)):
+    path = own if os.path.lexists(own) else settings.python or Path(sys.executable)
+    if not (os.access(path, os.X_OK) and path.is_file()):  # in this order: is_file() raises where nobody may look
         raise SetupError(
             f"The child's interpreter {path} cannot be executed.",
             next_step="Set DEMO_API_PYTHON to the Python that tt-metal was installed into.",

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from demo_api.errors import BadRequest
+from demo_api.messages import in_utf8
 
 BUNDLED = Path(__file__).parent / "prompts"
 """The files of the folder ``prompts``: a link in a checkout, so that they are packaged too."""
@@ -36,12 +37,14 @@ def read_entries(path: Path, kind: type[_Entry]) -> list[_Entry]:
         BadRequest: it cannot be read or is no such file; the sentence names the entry, from 1, and its key.
     """
     try:
-        entries = TypeAdapter(list[kind]).validate_json(path.read_bytes())  # type: ignore[valid-type]
+        entries = TypeAdapter(list[kind]).validate_json(in_utf8(path.read_bytes()))  # type: ignore[valid-type]
     except OSError as error:
         raise BadRequest(f"The prompt file {path} cannot be read: {error.strerror}.", next_step=_FORMAT) from None
     except ValidationError as error:
         reason = _reason(error.errors(include_url=False, include_input=False)[0], kind)
         raise BadRequest(f"{path} is no prompt file: {reason}.", next_step=_FORMAT) from None
+    except ValueError as error:
+        raise BadRequest(f"{path} is no prompt file: {error}.", next_step="Save it in UTF-8.") from None
     if not entries:
         raise BadRequest(f"{path} is no prompt file: it has no prompts.", next_step=_FORMAT)
     return entries

@@ -10,9 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from demo_api.config import Settings
-from demo_api.errors import StorageFull
+from demo_api.demo.run_folder import RunFolder
+from demo_api.errors import SetupError, StorageFull
 from demo_api.messages import Answer, Batch, Failure, Outcome, Result, Run, Timing
 from demo_api.process.child import Ended
+from demo_api.process.output import last_line
 from demo_api.transcript import Reading, starts_with_stop_token
 
 _NO_SPEED = "The demo gives no speed for a run of one decode iteration."
@@ -27,6 +29,14 @@ _LOGGED = (
     *("teardown_seconds", "ttft_ms", "decode_tokens_per_second"),
 )
 """Figures of ``Timing`` that the demo's log gives, each by one sentence."""
+
+_STARTED = '{"text": "demo_api_child: started'
+"""The first that our plugin writes, as soon as pytest has loaded it; see ``demo_api_child.py``."""
+
+_MOST_BEFORE = 256 * 1024
+"""Bytes of stderr among which that record must be: before it an interpreter says little, if anything."""
+
+_MOST_SHOWN = 300  # characters
 
 _LEAST_FREE_BYTES = 64 * 1024
 """With fewer bytes left on its disk, what a child printed has probably not all been kept."""
@@ -80,13 +90,29 @@ def results_of(
         results.append(result)
     # By what the child printed: the failure's code may be that of a full disk.
     crashed = ended.stopped is None and reading.error is not None and reading.error.code == "crashed"
-    return Outcome(
-        results, suspect=doubt(ended) or (f"A child crashed with exit code {ended.exit_code}." if crashed else None)
-    )
+    doubtful = f"A child crashed with exit code {ended.exit_code}." if crashed and pytest_started(folder) else None
+    return Outcome(results, suspect=doubt(ended, folder) or doubtful)
 
 
-def doubt(ended: Ended) -> str | None:
-    """Why a child's end may have left the device open; None when every process had its time to close it."""
+def pytest_started(folder: Path) -> bool:
+    """Whether a child's interpreter came as far as to run pytest, or may have; before that nobody opens a device."""
+    try:
+        return _STARTED in _head(RunFolder(folder).stderr) or _is_full(folder)
+    except FileNotFoundError:  # somebody has removed it
+        return True
+
+
+def doubt(ended: Ended, folder: Path) -> str | None:
+    """Why a child's end may have left the device open; None when every process had its time to close it.
+
+    Args:
+        folder: where the child's output is.
+    """
+    doubtful = _doubt(ended)
+    return doubtful if doubtful and pytest_started(folder) else None
+
+
+def _doubt(ended: Ended) -> str | None:
     if ended.survivors_killed:
         return f"{ended.survivors_killed} processes that a child had started outlived it and had to be ended."
     # Python ends so when nobody catches the interrupt: before anything was opened, or when it has closed what it had.
@@ -114,10 +140,25 @@ def _failure(reading: Reading, ended: Ended, settings: Settings, folder: Path) -
     if ended.stopped is not None:
         return stopped(settings, ended.stopped)
     failure = None if _divided_by_zero_after_answer(reading) else reading.error
+    killed = ended.exit_code < 0 and failure is not None and failure.code == "interrupted"
+    if failure is not None and not killed and not pytest_started(folder):
+        failure = _no_pytest(ended, folder)
     if failure is not None and _is_full(folder):
         sentence = f"The disk of the state folder is full, and the run failed: {failure.message}"
         return Failure(StorageFull.code, sentence, StorageFull.next_step)
     return failure
+
+
+def _no_pytest(ended: Ended, folder: Path) -> Failure:
+    run = RunFolder(folder)
+    said = last_line(f"{_head(run.stdout)}\n{_head(run.stderr)}")[:_MOST_SHOWN].rstrip(".")
+    sentence = f"The child's interpreter ended before pytest began (exit code {ended.exit_code}): {said}."
+    return Failure(SetupError.code, sentence, "Run `demo-api doctor`, which examines the interpreter.")
+
+
+def _head(path: Path) -> str:
+    with open(path, "rb") as file:
+        return file.read(_MOST_BEFORE).decode("utf-8", "replace")
 
 
 def _is_full(folder: Path) -> bool:

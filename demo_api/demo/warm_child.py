@@ -84,8 +84,10 @@ class WarmChild:
         ended = self.child.follow(
             timeout_s=math.inf, max_output=self.settings.max_output, on_output=lambda stream, chunk: None
         )
-        self.folder.remove()
-        return doubt(ended)
+        try:
+            return doubt(ended, self.folder.path)
+        finally:
+            self.folder.remove()
 
     def _read(self, stream: str, chunk: bytes) -> None:
         self._reader.feed(stream, chunk)

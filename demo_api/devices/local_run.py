@@ -79,8 +79,9 @@ class LocalRun:
                     for run, result in zip(chosen, outcome.results, strict=True):
                         yield replace(run, result=result, time_seconds=seconds)
         except OSError as error:
+            reason = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
             raise StorageFull.of(error) or SetupError(
-                f"The run could not be started: {error}.",
+                f"The run could not be started: {reason}.",
                 next_step="Look for permission in the state folder (--state-dir).",
             ) from None
 

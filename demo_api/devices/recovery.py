@@ -104,6 +104,11 @@ class DeviceRecovery:
             logger.error("device %s: %s", name, problem)
             self._states.set(name, "failed", problem)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether ``stop`` was called."""
+        return self._stopped
+
     def stop(self) -> None:
         """Breaks off a reset that goes on, and every later one. Returns at once."""
         with self._lock:

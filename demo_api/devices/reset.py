@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from demo_api.process.child import Child, Ended
 from demo_api.process.output import last_line
+from demo_api.process.stopping import CurrentChild, Stopped
 
 MARK = "DEMO_API_RESET"
 """The environment variable that marks the processes of a reset with ``Device.mark``."""
@@ -49,9 +50,7 @@ class Reset:
         self._timeout_s = timeout_s
         self._environment = environment
         self._lock_fds = () if lock is None else (lock,)
-        self._lock = threading.Lock()
-        self._child: Child | None = None
-        self._stopped = False
+        self._current = CurrentChild()
 
     def run(self) -> str | None:
         """Runs the commands, up to the first that fails.
@@ -69,16 +68,13 @@ class Reset:
 
     def stop(self) -> None:
         """Stops the command that runs. Returns at once, from any thread."""
-        with self._lock:
-            self._stopped = True
-            if self._child is not None:
-                self._child.stop("stopped")
+        self._current.stop()
 
     def _run(self, command: str, folder: Path, deadline: float) -> str | None:
         folder.mkdir()
         said: list[bytes] = []
         try:
-            child = self._spawn(command, folder)
+            child = self._current.spawn(partial(self._spawn, command, folder))
             ended = child.follow(
                 timeout_s=deadline - time.monotonic(),
                 max_output=_MOST_OUTPUT,
@@ -86,13 +82,12 @@ class Reset:
             )
         except OSError as error:
             return f"`{command}` could not be run: {error.strerror}."
-        finally:
-            with self._lock:
-                self._child = None
+        except Stopped:
+            return f"`{command}` was not started: the reset was broken off."
         return self._problem(command, ended, b"".join(said))
 
     def _spawn(self, command: str, folder: Path) -> Child:
-        child = Child(
+        return Child(
             shlex.split(command),
             cwd=folder,
             env=self._environment,
@@ -102,11 +97,6 @@ class Reset:
             pass_fds=self._lock_fds,
             grace=_GRACE_S,
         )
-        with self._lock:
-            self._child = child
-            if self._stopped:
-                child.stop("stopped")
-        return child
 
     def _problem(self, command: str, ended: Ended, said: bytes) -> str | None:
         if ended.stopped == "timed_out":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from io import BytesIO
 from typing import Any
 
@@ -12,6 +11,7 @@ from waitress.parser import HTTPRequestParser
 from werkzeug.exceptions import HTTPException
 
 from demo_api.web.access import bearer
+from demo_api.web.connections import make_room
 from demo_api.web.keys import Keys
 
 
@@ -75,20 +75,9 @@ def channel_class(app: Flask, *, max_body: int, most: int) -> type[HTTPChannel]:
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
-            _make_room([each for each in self._map.values() if isinstance(each, HTTPChannel)], most)
+            make_room([each for each in self._map.values() if isinstance(each, HTTPChannel)], most)
 
     return Channel
-
-
-def _make_room(channels: list[HTTPChannel], most: int) -> None:
-    """Closes a connection if there are too many: of the address that has most of them, the one that is idle longest."""
-    staying = [channel for channel in channels if not channel.will_close]
-    # What waits for an answer, or is being sent one, stays. Its number is bounded by the threads.
-    idle = [channel for channel in staying if not channel.requests and not channel.total_outbufs_len]
-    if len(staying) > most and idle:
-        of_address = Counter(channel.addr[0] for channel in staying)
-        loser = max(idle, key=lambda channel: (of_address[channel.addr[0]], -channel.last_activity))
-        loser.will_close = True  # in the loop's next turn: in this one its number could become another's
 
 
 class _Forgotten:

@@ -46,6 +46,7 @@ def add_error_handlers(app: Flask) -> None:
         code, next_step = HTTP_ERRORS.get(status, ("bad_request", "Correct the request and send it again."))
         next_step = next_step.replace("DEMO_API_MAX_BODY", str(app.config["MAX_CONTENT_LENGTH"]))
         sentence = f"{error.name}: {request.method[:20]} {request.path[:200]}."
+        sentence = str(error.description) if status == 415 else sentence
         body: Problem = {"success": False, "error": sentence, "code": code, "next_step": next_step}
         if status == 404:
             body["available_endpoints"] = endpoints(app)

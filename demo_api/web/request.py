@@ -13,6 +13,7 @@ from werkzeug.exceptions import UnsupportedMediaType
 
 from demo_api.config import Settings
 from demo_api.errors import BadRequest, TooManyWaiting
+from demo_api.messages import in_utf8
 from demo_api.web.openapi.schemas import JsonObject
 
 logger = logging.getLogger(__name__)
@@ -41,14 +42,25 @@ AFTER: JsonObject = {
 
 
 def json_body() -> bytes:
-    """The body.
+    """The body, in UTF-8.
 
     Raises:
         UnsupportedMediaType: its Content-Type is not JSON.
+        BadRequest: it is compressed, or in no encoding of Unicode.
     """
-    if not request.is_json:
-        raise UnsupportedMediaType()
-    return request.get_data(cache=False)
+    if not request.is_json:  # nor is a form taken for JSON: a browser lets any page send one here
+        raise UnsupportedMediaType(f"The Content-Type is {request.mimetype[:100] or 'missing'}, and must say JSON.")
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise BadRequest(
+            f"The body is compressed (Content-Encoding: {encoding[:100]}), and is read uncompressed only.",
+            next_step="Send it uncompressed, without that header.",
+            field="Content-Encoding",
+        )
+    try:
+        return in_utf8(request.get_data(cache=False))
+    except ValueError as error:
+        raise BadRequest(f"The body is not JSON: {error}.", next_step="Send JSON in UTF-8.") from None
 
 
 def idempotency_key() -> str | None:

@@ -1,18 +1,12 @@
-"""The HTTP server: waitress, with a thread for each client that waits, and how signals stop it.
+"""The HTTP server: waitress, with a thread for each client that waits.
 
 Waitress: one process, threads, no limit on how long an answer may take, and it reads slow bodies without a thread.
 """
 
 from __future__ import annotations
 
-import logging
-import signal
-import threading
 import time
-from collections.abc import Callable
 from functools import partial
-from itertools import chain, repeat
-from types import FrameType
 from typing import Any
 
 import waitress
@@ -26,11 +20,13 @@ from demo_api.config import Settings
 from demo_api.errors import SetupError
 from demo_api.web.access import check_exposure
 from demo_api.web.channel import channel_class
-
-logger = logging.getLogger(__name__)
+from demo_api.web.connections import affordable
 
 _SPARE_THREADS = 8
 _SPARE_CONNECTIONS = 1000
+_SPARE_ENTRIES = 32
+"""What else is in waitress's map, and connections that are about to be closed: our channels make room before its limit."""
+
 _MAX_BODY = 16 * 2**20
 """Of all that is read; DEMO_API_MAX_BODY may be as much."""
 
@@ -48,13 +44,14 @@ class HttpServer:
         settings: ``host``, ``port``, ``max_body`` and ``max_waiting`` are used.
 
     Raises:
-        SetupError: the address cannot be used, or others could reach it and nothing keeps them out. The port is bound
-            by then, but nothing is answered before ``run``.
+        SetupError: the address cannot be used, others could reach it and nothing keeps them out, or too few files may
+            be open. The port is bound by then, but nothing is answered before ``run``.
     """
 
     def __init__(self, app: Flask, settings: Settings) -> None:
         check_exposure(settings)
         threads = settings.max_waiting + _SPARE_THREADS  # the others answer /health
+        connections = affordable(threads + _SPARE_CONNECTIONS)
         self._sockets: dict[int, Any] = {}  # waitress keeps all that its loop looks at in here
         try:
             self._waitress = waitress.create_server(
@@ -63,7 +60,7 @@ class HttpServer:
                 host=settings.host,
                 port=settings.port,
                 threads=threads,
-                connection_limit=threads + 2 * _SPARE_CONNECTIONS,  # our channels keep below it
+                connection_limit=connections + _SPARE_ENTRIES,
                 channel_timeout=_IDLE_SECONDS,
                 cleanup_interval=_IDLE_SECONDS // 4,
                 max_request_body_size=_MAX_BODY,  # a longer one is refused unread, and not by the application
@@ -80,9 +77,8 @@ class HttpServer:
                 f"The address {settings.host}:{settings.port} cannot be used: {reason}.",
                 next_step="Stop the program that uses it, or choose another with --host and --port.",
             ) from None
-
         for listener in [each for each in self._sockets.values() if isinstance(each, BaseWSGIServer)]:
-            listener.channel_class = channel_class(app, max_body=settings.max_body, most=threads + _SPARE_CONNECTIONS)
+            listener.channel_class = channel_class(app, max_body=settings.max_body, most=connections)
 
     @property
     def url(self) -> str:
@@ -107,18 +103,3 @@ class HttpServer:
     def _is_sending(self) -> bool:
         channels = [each for each in list(self._sockets.values()) if isinstance(each, HTTPChannel)]
         return any(channel.requests or channel.total_outbufs_len for channel in channels)
-
-
-def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> None:
-    """Calls ``stop`` at the first SIGINT or SIGTERM, and ``hurry`` at each further one, on threads of their own."""
-    # Not in the signal handler itself: it may have interrupted a thread that has the locks which closing needs.
-    actions = chain([stop], repeat(hurry))
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        action = next(actions)
-        if action is stop:
-            logger.info("stopping; what runs may end, and the device is closed (once more to hurry)")
-        threading.Thread(target=action).start()
-
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)

@@ -282,6 +282,66 @@ def test_run_is_interrupted_by_ctrl_c(environ: dict[str, str], home_of: Callable
     assert _left(environ) == []
 
 
+EMPTY_WORDS = {
+    "smoke --url": (["smoke", "--url", ""], "--url is empty."),
+    "smoke --url=": (["smoke", "--url="], "--url is empty."),
+    "smoke --prompts": (["smoke", "--prompts", ""], "--prompts is empty."),
+    "smoke --junit-xml": (["smoke", "--junit-xml", " "], "--junit-xml is empty."),
+    "smoke --demo-home": (["smoke", "--demo-home", ""], "--demo-home is empty."),
+    "compare --demo": (["compare", "--demo", "", "--direct", "http://127.0.0.1:1"], "--demo is empty."),
+    "compare --json": (["compare", "--start", "--json", ""], "--json is empty."),
+    "run --llama-dir": (["run", "--llama-dir", "", "Hello"], "--llama-dir is empty."),
+    "serve --port": (["serve", "--port", ""], "--port is empty."),
+    "device reset": (["device", "reset", ""], "An argument is empty."),
+    "model path": (["model", "path", "--model-dir", ""], "--model-dir is empty."),
+    "doctor --python": (["doctor", "--python", ""], "--python is empty."),
+}
+
+
+@pytest.mark.parametrize(("words", "sentence"), EMPTY_WORDS.values(), ids=EMPTY_WORDS)
+def test_what_is_given_empty_is_wrong_use(environ: dict[str, str], words: list[str], sentence: str) -> None:
+    done = demo_api(*words, environ=environ)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"demo-api: {sentence}\nGive it a value, or leave it out.\n"
+
+
+@pytest.mark.parametrize("command", ["smoke", "compare --start", "serve", "device status", "run Hello", "model path"])
+def test_a_variable_that_is_empty_is_wrong_use(environ: dict[str, str], command: str) -> None:
+    done = demo_api(*command.split(), environ=environ | {"DEMO_API_DEMO_HOME": ""})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "demo-api: DEMO_API_DEMO_HOME is empty.\nGive it a value, or unset it.\n"
+
+
+def test_a_prompt_that_ends_like_a_flag_is_a_prompt(
+    environ: dict[str, str], home_of: Callable[[str], list[str]]
+) -> None:
+    done = demo_api("run", *home_of("passes"), "--", "--url=", environ=environ)
+    assert (done.returncode, done.stdout) == (0, "ok: --url=\n"), done.stderr
+
+
+HOMELESS = {
+    "device status": (3, "The ledger /dev/null/HOME-is-not-set/demo-api/ledger.db cannot be opened: Not a directory."),
+    "model path": (3, "The small model is not in /dev/null/HOME-is-not-set/demo-api/models yet."),
+    "smoke --url http://127.0.0.1:1": (2, None),
+    "compare --demo http://127.0.0.1:1 --direct http://127.0.0.1:1": (2, "There is no server at http://127.0.0.1:1"),
+}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only the superuser can become a user without an entry in passwd")
+@pytest.mark.parametrize(("command", "expected"), HOMELESS.items(), ids=HOMELESS)
+def test_a_user_without_a_home_is_stopped_only_by_what_needs_it(command: str, expected: tuple[int, str | None]) -> None:
+    environ = {"PATH": os.environ["PATH"]}
+    words = [*DEMO_API, *command.split()]
+    # With the superuser's right to read: the interpreter is in somebody's home.
+    rights = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    nobody = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", *rights]
+    done = subprocess.run([*nobody, *words], env=environ, capture_output=True, text=True, timeout=60, check=False)
+    code, sentence = expected
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert sentence is None or done.stderr.startswith(f"demo-api: {sentence}")
+
+
 def test_parse_prints_one_json_object(environ: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "prompts.json").write_text('[{"prompt": "Hello"}]')
     (tmp_path / "stdout.txt").write_text("")

@@ -99,7 +99,7 @@ DIFFERENCES = {
 
 
 @pytest.mark.parametrize(("one", "other", "difference", "ratio"), DIFFERENCES.values(), ids=DIFFERENCES)
-def test_a_difference_is_told_by_character_and_word(
+def test_a_difference_is_shown_by_character_and_word(
     one: str, other: str, difference: Difference | None, ratio: float
 ) -> None:
     assert first_difference(one, other) == difference
@@ -142,7 +142,7 @@ def test_what_could_not_be_compared_weighs_more_than_what_differs() -> None:
     assert Comparison(pairs).exit_code == 2
 
 
-def test_figures_are_medians_of_what_was_told() -> None:
+def test_figures_are_medians_of_what_is_known() -> None:
     replies = [Reply(response="a", seconds=seconds, ttft_ms=ttft) for seconds, ttft in [(9, None), (1, 5), (2, 7)]]
     figures = Replies([*replies, Reply(error="500: It failed.")]).figures
     assert (figures.seconds, figures.ttft_ms, figures.tokens) == (2, 6, None)
@@ -169,14 +169,14 @@ def test_the_totals_are_of_the_prompts_that_both_tell_the_time_of() -> None:
     assert (comparison.speed_up, pairs[0].speed_up, pairs[2].speed_up) == (3.0, 3.0, None)
 
 
-def test_a_sum_of_which_a_part_is_missing_is_not_told() -> None:
+def test_a_sum_of_which_a_part_is_missing_is_unknown() -> None:
     pairs = [Pair("a", said("a", seconds=1.0, tokens=tokens), said("a", seconds=0.0)) for tokens in (1, None)]
     comparison = Comparison(pairs)
     assert (comparison.total("demo").tokens, comparison.total("demo").tokens_per_second) == (None, None)
     assert comparison.speed_up is None  # nothing is divided by zero seconds
 
 
-def test_where_the_time_went_is_told_by_parts() -> None:
+def test_where_the_time_went_is_shown_by_parts() -> None:
     demo = said("a", seconds=10.0, parts={"startup": 3.0, "load": 4.0, "decode": 2.0})
     pair = Pair("a", demo, said("a", seconds=2.5, parts={"decode": 2.0}))
     assert Comparison([pair]).parts == [
@@ -193,7 +193,7 @@ TIMED = st.builds(
     lambda seconds, load, decode: said(
         "a",
         seconds=seconds,
-        parts={name: told for name, told in (("load", load), ("decode", decode)) if told is not None},
+        parts={name: seconds for name, seconds in (("load", load), ("decode", decode)) if seconds is not None},
     ),
     SECONDS,
     SECONDS,
@@ -215,8 +215,8 @@ def test_settings_are_the_union_and_what_differs_is_marked() -> None:
         "direct": {"settings": {"max_seq_len": 2048, "precision": "bf8", "paged_attention": True}},
     }
     pair = Pair("a", FAILED, said("a", engine="direct", model="m", device="CPU"))
-    told = settings_of(healths, [pair])
-    assert told == [
+    compared = settings_of(healths, [pair])
+    assert compared == [
         Setting("engine", "demo", "direct"),
         Setting("model", None, "m"),
         Setting("device", None, "CPU"),
@@ -225,7 +225,7 @@ def test_settings_are_the_union_and_what_differs_is_marked() -> None:
         Setting("sampling.top_p", "0.9", None),
         Setting("paged_attention", None, "true"),
     ]
-    assert [each.name for each in told if each.differs] == ["engine", "max_seq_len"]
+    assert [each.name for each in compared if each.differs] == ["engine", "max_seq_len"]
 
 
 @pytest.mark.parametrize("health", [{}, {"settings": None}, {"settings": [1]}, {"engine": 3, "model": None}], ids=str)
@@ -257,10 +257,10 @@ NO_PROMPTS = {
 }
 
 
-@pytest.mark.parametrize(("content", "told"), NO_PROMPTS.values(), ids=NO_PROMPTS)
-def test_what_is_no_prompt_file_is_told(tmp_path: Path, content: str, told: str) -> None:
+@pytest.mark.parametrize(("content", "sentence"), NO_PROMPTS.values(), ids=NO_PROMPTS)
+def test_what_is_no_prompt_file_is_said(tmp_path: Path, content: str, sentence: str) -> None:
     (tmp_path / "f.json").write_text(content)
-    with pytest.raises(BadRequest, match=re.escape(told)):
+    with pytest.raises(BadRequest, match=re.escape(sentence)):
         read_prompts(tmp_path / "f.json")
 
 
@@ -298,7 +298,7 @@ StartTwo = Callable[..., tuple[list[str], SayingRunner, SayingRunner]]
 
 @pytest.fixture
 def two(serve: Callable[..., Server], settings: Callable[..., Settings], tmp_path: Path) -> StartTwo:
-    """Starts two servers that say what they are told to, and gives the flags that name them."""
+    """Starts two servers that say what they are to, and gives the flags that name them."""
 
     def start(
         demo: Callable[[str], str] = str.upper, direct: Callable[[str], str] = str.upper
@@ -348,7 +348,7 @@ def test_flags_become_parameters(two: StartTwo, prompt_file: Callable[..., str])
     assert (asked.max_tokens, asked.temperature, asked.top_p, asked.seed) == (7, 0.5, 0.25, 3)
 
 
-def test_different_answers_are_1_and_it_is_told_where(
+def test_different_answers_are_1_and_it_is_said_where(
     two: StartTwo, prompt_file: Callable[..., str], tmp_path: Path
 ) -> None:
     urls, *_ = two(direct=lambda text: f"{text.upper()} indeed")
@@ -356,10 +356,10 @@ def test_different_answers_are_1_and_it_is_told_where(
     assert done.exit_code == 1
     (pair,) = json.loads((tmp_path / "f.json").read_text())["prompts"]
     assert (pair["first_difference"], pair["similarity"]) == ({"character": 14, "word": 4}, pytest.approx(6 / 7))
-    told = " ".join(done.stdout.split())
-    assert "1 prompt: 1 different" in told
-    assert "demo: ONE TWO THREE" in told
-    assert "direct: ONE TWO THREE indeed" in told
+    printed = " ".join(done.stdout.split())
+    assert "1 prompt: 1 different" in printed
+    assert "demo: ONE TWO THREE" in printed
+    assert "direct: ONE TWO THREE indeed" in printed
     assert compare(*urls, prompt_file("one two three"), "--min-similarity=0.8").exit_code == 0
 
 
@@ -386,7 +386,7 @@ def test_one_failed_prompt_is_2_and_stops_none_of_the_others(
     assert (report["exit_code"], report["totals"]["prompts"]) == (2, 2)
 
 
-def test_answers_that_change_between_repeats_are_told(two: StartTwo, prompt_file: Callable[..., str]) -> None:
+def test_answers_that_change_between_repeats_are_named(two: StartTwo, prompt_file: Callable[..., str]) -> None:
     numbers = iter(range(100))
     urls, demo, _direct = two(direct=lambda text: text.upper() if (n := next(numbers)) == 0 else f"{text}{n}")
     done = compare(*urls, prompt_file("a"), "--repeat=3")
@@ -418,23 +418,23 @@ STRANGERS = {
 }
 
 
-@pytest.mark.parametrize(("status", "says", "told"), STRANGERS.values(), ids=STRANGERS)
+@pytest.mark.parametrize(("status", "says", "sentence"), STRANGERS.values(), ids=STRANGERS)
 def test_what_another_program_says_is_shown_as_its_error(
     two: StartTwo,
     prompt_file: Callable[..., str],
     stranger: Callable[..., str],
     status: int,
     says: bytes,
-    told: str,
+    sentence: str,
 ) -> None:
     urls, *_ = two()
     done = compare(urls[0], f"--direct={stranger(status, says)}", prompt_file("a"))
     assert done.exit_code == 2
-    assert f"direct failed: {told}" in " ".join(done.stdout.split())
+    assert f"direct failed: {sentence}" in " ".join(done.stdout.split())
     assert "\x1b" not in done.stdout
 
 
-def test_figures_that_are_not_told_are_dashes(
+def test_figures_that_are_unknown_are_dashes(
     two: StartTwo, prompt_file: Callable[..., str], stranger: Callable[..., str]
 ) -> None:
     urls, *_ = two()
@@ -443,7 +443,7 @@ def test_figures_that_are_not_told_are_dashes(
     assert (done.exit_code, "1 prompt: 1 same.") == (0, done.stdout.strip().splitlines()[-1])
 
 
-def test_a_server_that_does_not_answer_in_time_is_told(
+def test_a_server_that_does_not_answer_in_time_is_said(
     serve: Callable[..., Server], settings: Callable[..., Settings], two: StartTwo, prompt_file: Callable[..., str]
 ) -> None:
     urls, *_ = two()
@@ -473,11 +473,11 @@ WRONG_USE = {
 }
 
 
-@pytest.mark.parametrize(("flags", "told"), WRONG_USE.values(), ids=WRONG_USE)
-def test_wrong_use_is_2_and_asks_nobody(flags: list[str], told: str) -> None:
+@pytest.mark.parametrize(("flags", "sentence"), WRONG_USE.values(), ids=WRONG_USE)
+def test_wrong_use_is_2_and_asks_nobody(flags: list[str], sentence: str) -> None:
     done = compare(*flags)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert told in " ".join(done.stderr.split())
+    assert sentence in " ".join(done.stderr.split())
 
 
 def test_a_password_in_an_address_is_not_shown(two: StartTwo, prompt_file: Callable[..., str], tmp_path: Path) -> None:
@@ -487,7 +487,7 @@ def test_a_password_in_an_address_is_not_shown(two: StartTwo, prompt_file: Calla
     assert "secret" not in (tmp_path / "f.json").read_text()
 
 
-def test_a_file_that_cannot_be_written_after_all_is_told(two: StartTwo, prompt_file: Callable[..., str]) -> None:
+def test_a_file_that_cannot_be_written_after_all_is_said(two: StartTwo, prompt_file: Callable[..., str]) -> None:
     urls, *_ = two()
     done = compare(*urls, prompt_file("a"), "--json=/dev/full")
     assert done.exit_code == 2
@@ -539,9 +539,11 @@ def test_a_direct_server_with_another_model_file_differs(
     tmp_path: Path,
 ) -> None:
     (path,) = model_dir.glob("*.gguf")
-    told = b"You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    system = b"You are a helpful AI assistant named SmolLM, trained by Hugging Face"
     other = tmp_path / "other.gguf"  # its chat template tells the model something else
-    other.write_bytes(path.read_bytes().replace(told, b"Answer in French, and only about the sea.".ljust(len(told))))
+    other.write_bytes(
+        path.read_bytes().replace(system, b"Answer in French, and only about the sea.".ljust(len(system)))
+    )
     demo = serve(settings(llama_dir=model_dir))
     direct = serve(settings(llama_dir=other, engine="direct", state_dir=tmp_path / "direct"))
     direct.service.wait_until_loaded()  # type: ignore[attr-defined]

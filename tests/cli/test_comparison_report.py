@@ -51,8 +51,8 @@ def hostile() -> Comparison:
     figures = {"seconds": 123456.789, "tokens": 2048, "tokens_per_second": 12345.6, "ttft_ms": 123456.0, "parts": parts}
     failed = Replies([Reply(error=long), *said(long).replies])
     pairs = [Pair(long, said(long, **figures), said(f"{long} and more", long, **figures)), Pair("a", failed, failed)]
-    told = [Setting(HOSTILE, long, None), Setting("max_seq_len", "1024", "2048")]
-    return Comparison(pairs, told, {"max_tokens": 64, "seed": None}, {"demo": "http://h/" + HOSTILE}, 3)
+    settings = [Setting(HOSTILE, long, None), Setting("max_seq_len", "1024", "2048")]
+    return Comparison(pairs, settings, {"max_tokens": 64, "seed": None}, {"demo": "http://h/" + HOSTILE}, 3)
 
 
 def printed(comparison: Comparison, width: int = 80) -> str:
@@ -90,10 +90,10 @@ def test_every_line_fits_the_terminal(width: int) -> None:
     assert max(cell_len(line) for line in printed(hostile(), width).splitlines()) <= width
 
 
-def test_a_terminal_is_shown_and_not_told_what_was_said() -> None:
-    told = printed(hostile())
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e\ud800]", told)
-    flat = told.replace("\n", "").replace(" ", "")
+def test_a_terminal_is_shown_and_does_not_obey_what_was_said() -> None:
+    shown = printed(hostile())
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e\ud800]", shown)
+    flat = shown.replace("\n", "").replace(" ", "")
     for typed in TYPED:
         assert typed.replace(" ", "") in flat
 
@@ -101,18 +101,18 @@ def test_a_terminal_is_shown_and_not_told_what_was_said() -> None:
 def test_the_terminal_tells_figures_parts_and_settings() -> None:
     demo = said("a b", seconds=6.0, tokens=12, tokens_per_second=2.0, ttft_ms=100.4, parts={"startup": 4.5})
     direct = said("a c", seconds=2.0, tokens=12, tokens_per_second=6.0, parts={"decode": 1.5})
-    told = printed(Comparison([Pair("Hello", demo, direct)], [Setting("precision", None, "bf8")], {"max_tokens": 64}))
-    lines = [" ".join(line.split()) for line in told.splitlines()]
+    shown = printed(Comparison([Pair("Hello", demo, direct)], [Setting("precision", None, "bf8")], {"max_tokens": 64}))
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
     assert "1 Hello demo 12 6.000 2 100 3.0x" in lines
     assert any(line.endswith("direct 12 2.000 6 -") for line in lines)
     assert "startup: interpreter, imports 4.500 - 4.500 112%" in lines
     assert "decode - 1.500 -1.500 -38%" in lines
     assert "total 6.000 2.000 4.000 100%" in lines
-    assert "precision not told bf8" in lines
+    assert "precision unknown bf8" in lines
     assert lines[-1] == "1 prompt: 1 different; the demo took 3.0 times as long."
 
 
-def test_a_terminal_that_knows_ascii_only_is_told_as_well() -> None:
+def test_a_terminal_that_knows_ascii_only_is_served_as_well() -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="backslashreplace")
     print_report(hostile(), Console(file=stream, width=80))
 
@@ -123,7 +123,7 @@ def test_what_differs_never_shows_as_1() -> None:
 
 
 NUMBERS = {
-    "not told": (None, 3, "-"),
+    "unknown": (None, 3, "-"),
     "seconds": (1.23456, 3, "1.235"),
     "whole tokens": (12.0, 1, "12"),
     "a median of tokens": (12.5, 1, "12.5"),
@@ -234,7 +234,7 @@ def test_the_page_shows_what_was_typed(typed: str) -> None:
     assert source.encode()  # half a character has become an escape
 
 
-def test_the_page_tells_errors_other_answers_and_what_is_not_told() -> None:
+def test_the_page_tells_errors_other_answers_and_what_is_unknown() -> None:
     failed = Replies([Reply(error="503: The line is full.")])
     pairs = [Pair("a", said("x", seconds=1.0), failed), Pair("b", said("x", "y"), said("x", "x"))]
     source = as_html(Comparison(pairs, [Setting("precision", None, "bf8")]))
@@ -243,7 +243,7 @@ def test_the_page_tells_errors_other_answers_and_what_is_not_told() -> None:
         "demo is not deterministic: 2 different answers in 2",
         "another answer of this server",
         "no answer",
-        "not told",
+        "unknown",
     ):
         assert words in source
     assert Page(source).texts == ["x", "no answer", "x", "y", "x"]

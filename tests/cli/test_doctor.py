@@ -181,11 +181,11 @@ def test_the_page_documents_no_check_that_is_not_there() -> None:
 
 def test_the_cpu_edition_is_in_order_and_is_spared_the_checks_of_a_device(environ: dict[str, str]) -> None:
     done = doctor("--json", environ=environ)
-    told = json.loads(done.stdout)
-    assert (done.returncode, done.stderr, told["ok"]) == (0, "", True)
-    assert [each["check"] for each in told["checks"]] == CPU_SUBJECTS
-    assert {each["level"] for each in told["checks"]} == {"ok"}
-    assert all(set(each) == {"check", "level", "told", "next_step"} for each in told["checks"])
+    report = json.loads(done.stdout)
+    assert (done.returncode, done.stderr, report["ok"]) == (0, "", True)
+    assert [each["check"] for each in report["checks"]] == CPU_SUBJECTS
+    assert {each["level"] for each in report["checks"]} == {"ok"}
+    assert all(set(each) == {"check", "level", "finding", "next_step"} for each in report["checks"])
 
 
 def test_a_line_for_each_finding_without_colour_where_no_terminal_is(environ: dict[str, str]) -> None:
@@ -226,8 +226,8 @@ def test_nothing_is_changed(environ: dict[str, str], tmp_path: Path, edition: st
         words = ["--collect", "--demo-home", str(tmp_path / "home")]
     before = _listing(tmp_path, CPU_DEMO_HOME)
     done = doctor("--json", *words, environ=environ)
-    told = {each["check"]: each["level"] for each in json.loads(done.stdout)["checks"]}
-    assert told["collection"] == "ok"
+    levels = {each["check"]: each["level"] for each in json.loads(done.stdout)["checks"]}
+    assert levels["collection"] == "ok"
     assert _listing(tmp_path, CPU_DEMO_HOME) == before
 
 
@@ -238,12 +238,12 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize(("variable", "value", "told"), SETTINGS.values(), ids=SETTINGS)
-def test_a_wrong_setting_is_a_finding(environ: dict[str, str], variable: str, value: str, told: str) -> None:
+@pytest.mark.parametrize(("variable", "value", "sentence"), SETTINGS.values(), ids=SETTINGS)
+def test_a_wrong_setting_is_a_finding(environ: dict[str, str], variable: str, value: str, sentence: str) -> None:
     done = doctor("--json", environ=environ | {variable: value})
     (finding,) = json.loads(done.stdout)["checks"]
     assert (finding["check"], finding["level"], done.returncode) == ("settings", "error", 3)
-    assert told in finding["told"]
+    assert sentence in finding["finding"]
     assert "see settings" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -278,7 +278,7 @@ def test_a_demo_home_in_order_has_no_finding_but_that_nothing_was_collected(
     assert rest == {"collection": "Not tried: with ttnn, collecting the demo's tests opens the device."}
 
 
-def test_a_folder_without_the_demo_is_told_once(tmp_path: Path, setup_of: Callable[..., Setup]) -> None:
+def test_a_folder_without_the_demo_is_found_once(tmp_path: Path, setup_of: Callable[..., Setup]) -> None:
     findings = dict(examine(setup_of(demo_home=tmp_path / "none")))
     assert findings["demo_script"].level == "error"
     assert "DEMO_API_DEMO_HOME" in findings["demo_script"].next_step
@@ -297,12 +297,12 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(("generation", "flags", "level", "told"), MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize(("generation", "flags", "level", "sentence"), MODELS.values(), ids=MODELS)
 def test_which_variable_is_read_and_what_is_set(
-    setup_of: Callable[..., Setup], generation: str, flags: dict[str, str | None], level: str, told: str
+    setup_of: Callable[..., Setup], generation: str, flags: dict[str, str | None], level: str, sentence: str
 ) -> None:
     finding = found(setup_of(generation=generation, **flags), "model")
-    assert (finding.level, told in finding.sentence) == (level, True), finding
+    assert (finding.level, sentence in finding.sentence) == (level, True), finding
 
 
 TILDES = {
@@ -357,7 +357,7 @@ FOLDERS = {
 }
 
 
-@pytest.mark.parametrize(("generation", "variable", "make", "level", "told"), FOLDERS.values(), ids=FOLDERS)
+@pytest.mark.parametrize(("generation", "variable", "make", "level", "sentence"), FOLDERS.values(), ids=FOLDERS)
 def test_the_format_of_a_models_folder(
     setup_of: Callable[..., Setup],
     tmp_path: Path,
@@ -365,11 +365,11 @@ def test_the_format_of_a_models_folder(
     variable: str,
     make: Callable[[Path], Path],
     level: str,
-    told: str,
+    sentence: str,
 ) -> None:
     folder = make(tmp_path / "Llama-3.2-1B-Instruct")
     finding = found(setup_of(generation=generation, **{variable: str(folder)}), "model_files")
-    assert (finding.level, told in finding.sentence) == (level, True), finding
+    assert (finding.level, sentence in finding.sentence) == (level, True), finding
 
 
 NAMES = {
@@ -380,14 +380,14 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize(("name", "environ", "level", "told"), NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize(("name", "environ", "level", "sentence"), NAMES.values(), ids=NAMES)
 def test_a_hugging_face_name_is_looked_for_in_the_cache(
-    setup_of: Callable[..., Setup], tmp_path: Path, name: str, environ: dict[str, str], level: str, told: str
+    setup_of: Callable[..., Setup], tmp_path: Path, name: str, environ: dict[str, str], level: str, sentence: str
 ) -> None:
     make_files(tmp_path / "hf/hub/models--owner--model/snapshots/0123", ("config.json",))
     setup = setup_of(generation="2026", hf_model=name, environ={"HF_HOME": str(tmp_path / "hf")} | environ)
     finding = found(setup, "model_files")
-    assert (finding.level, told in finding.sentence) == (level, True), finding
+    assert (finding.level, sentence in finding.sentence) == (level, True), finding
 
 
 def _architecture(name: bytes) -> bytes:
@@ -397,16 +397,16 @@ def _architecture(name: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "sentence"),
     [
         pytest.param(b"PK\3\4" + bytes(40), "cannot be read as a GGUF file", id="another format"),
         pytest.param(_architecture(b"qwen2"), "is a model of the architecture qwen2", id="another architecture"),
     ],
 )
-def test_a_file_that_the_cpu_edition_cannot_run(tmp_path: Path, content: bytes, told: str) -> None:
+def test_a_file_that_the_cpu_edition_cannot_run(tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "model.gguf").write_bytes(content)
     finding = found(cpu(llama_dir=tmp_path), "model_files")
-    assert (finding.level, told in finding.sentence) == ("error", True), finding
+    assert (finding.level, sentence in finding.sentence) == ("error", True), finding
 
 
 def test_a_missing_model_hides_nothing_else(tmp_path: Path) -> None:
@@ -436,19 +436,19 @@ INTERPRETERS = {
 }
 
 
-@pytest.mark.parametrize(("text", "told"), INTERPRETERS.values(), ids=INTERPRETERS)
+@pytest.mark.parametrize(("text", "sentence"), INTERPRETERS.values(), ids=INTERPRETERS)
 def test_an_interpreter_that_does_not_answer(
     setup_of: Callable[..., Setup],
     script: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     text: str,
-    told: str,
+    sentence: str,
 ) -> None:
-    monkeypatch.setattr(probe, "PROBE_SECONDS", 0.5 if "no answer" in told else 60)
+    monkeypatch.setattr(probe, "PROBE_SECONDS", 0.5 if "no answer" in sentence else 60)
     setup = setup_of(python=script(text))
     findings = dict(examine(setup))
-    assert (findings["interpreter"].level, told in findings["interpreter"].sentence) == ("error", True)
+    assert (findings["interpreter"].level, sentence in findings["interpreter"].sentence) == ("error", True)
     assert not {"packages", "import", "numpy", "collection"} & set(findings)
     assert _left(tmp_path) == []
 
@@ -503,7 +503,7 @@ def test_what_the_demo_itself_imports_is_looked_for(setup_of: Callable[..., Setu
     assert (finding.level, "needs torch, ttnn, which" in finding.sentence) == ("error", True)
 
 
-def test_a_pytest_that_is_too_old_is_told(setup_of: Callable[..., Setup], tmp_path: Path) -> None:
+def test_a_pytest_that_is_too_old_is_found(setup_of: Callable[..., Setup], tmp_path: Path) -> None:
     old = make_package(tmp_path / "old", "pytest", "pytest", "6.2.5")
     loguru = make_package(tmp_path / "loguru", "loguru", "loguru", "0.7.3")
     finding = found(setup_of(python=make_python(tmp_path / "env", old, loguru, bare=True)), "packages")
@@ -518,7 +518,7 @@ def llama_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("generation", ["2025", "2026"])
-def test_llama_models_hides_the_demo_and_how_to_undo_it_is_told(
+def test_llama_models_hides_the_demo_and_how_to_undo_it_is_said(
     setup_of: Callable[..., Setup], llama_models: Path, generation: str
 ) -> None:
     finding = found(setup_of(generation=generation, python=llama_models), "import")
@@ -533,7 +533,7 @@ def test_llama_models_hides_the_cpu_edition_too(llama_models: Path) -> None:
     assert finding.next_step == f"Run `{llama_models} -m pip uninstall llama-models`."
 
 
-def test_a_package_models_that_nobody_has_installed_is_told_by_its_path(
+def test_a_package_models_that_nobody_has_installed_is_named_by_its_path(
     setup_of: Callable[..., Setup], tmp_path: Path
 ) -> None:
     make_files(tmp_path / "mine" / "models", ("__init__.py",), b"")
@@ -563,7 +563,7 @@ def test_the_options_that_are_looked_for_are_those_that_the_child_gets(
     assert {f"--{name}" for name in options} == set(NEEDED_OPTIONS)
 
 
-def test_a_conftest_that_refuses_sampling_parameters_is_told(setup_of: Callable[..., Setup], tmp_path: Path) -> None:
+def test_a_conftest_that_refuses_sampling_parameters_is_found(setup_of: Callable[..., Setup], tmp_path: Path) -> None:
     finding = found(setup_of(), "options")
     assert (finding.level, "type=dict, which refuses every text" in finding.sentence) == ("ok", True)
     conftest = tmp_path / "home/conftest.py"
@@ -595,7 +595,7 @@ def test_the_checkout_s_generation_and_what_is_used_of_it_are_shown(
 
 
 @pytest.mark.parametrize("text", ["", "def pytest_addoption(parser:"], ids=["empty", "no Python"])
-def test_a_conftest_without_the_options_is_told(setup_of: Callable[..., Setup], tmp_path: Path, text: str) -> None:
+def test_a_conftest_without_the_options_is_found(setup_of: Callable[..., Setup], tmp_path: Path, text: str) -> None:
     setup = setup_of()
     (tmp_path / "home/conftest.py").write_text(text)
     finding = found(setup, "options")
@@ -620,13 +620,18 @@ COLLECTIONS = {
 }
 
 
-@pytest.mark.parametrize(("child", "level", "told"), [(child, *rest) for child, rest in COLLECTIONS.items()])
+@pytest.mark.parametrize(("child", "level", "sentence"), [(child, *rest) for child, rest in COLLECTIONS.items()])
 def test_the_demos_tests_are_collected_if_asked(
-    setup_of: Callable[..., Setup], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, child: str, level: str, told: str
+    setup_of: Callable[..., Setup],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    child: str,
+    level: str,
+    sentence: str,
 ) -> None:
     monkeypatch.setattr(child_checks, "COLLECT_SECONDS", 1 if child == "hangs_at_collection" else 60)
     finding = found(setup_of(child, collect=True), "collection")
-    assert (finding.level, told in finding.sentence) == (level, True), finding
+    assert (finding.level, sentence in finding.sentence) == (level, True), finding
     assert _left(tmp_path) == []
 
 
@@ -684,15 +689,15 @@ SKIPS = {
 }
 
 
-@pytest.mark.parametrize(("environ", "devices", "level", "told"), SKIPS.values(), ids=SKIPS)
-def test_what_makes_the_demo_skip_its_test_is_told(
-    setup_of: Callable[..., Setup], environ: dict[str, str], devices: str, level: str, told: str
+@pytest.mark.parametrize(("environ", "devices", "level", "sentence"), SKIPS.values(), ids=SKIPS)
+def test_what_makes_the_demo_skip_its_test_is_found(
+    setup_of: Callable[..., Setup], environ: dict[str, str], devices: str, level: str, sentence: str
 ) -> None:
     finding = found(setup_of(environ=environ, devices=devices), "ci")
-    assert (finding.level, told in finding.sentence) == (level, True), finding
+    assert (finding.level, sentence in finding.sentence) == (level, True), finding
 
 
-def test_a_machine_without_device_files_is_told(setup_of: Callable[..., Setup], tmp_path: Path) -> None:
+def test_a_machine_without_device_files_is_found(setup_of: Callable[..., Setup], tmp_path: Path) -> None:
     setup = setup_of()
     assert found(setup, "device_files").sentence == str(tmp_path / "tenstorrent/0")
     shutil.rmtree(tmp_path / "tenstorrent")
@@ -701,7 +706,7 @@ def test_a_machine_without_device_files_is_told(setup_of: Callable[..., Setup], 
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="the superuser may open every file")
-def test_a_device_file_that_may_not_be_opened_is_told(setup_of: Callable[..., Setup], tmp_path: Path) -> None:
+def test_a_device_file_that_may_not_be_opened_is_found(setup_of: Callable[..., Setup], tmp_path: Path) -> None:
     setup = setup_of()
     (tmp_path / "tenstorrent/0").chmod(0)
     assert "may not open" in found(setup, "device_files").sentence
@@ -716,9 +721,9 @@ PAGES = {
 }
 
 
-@pytest.mark.parametrize(("meminfo", "pages", "mounted", "told"), PAGES.values(), ids=PAGES)
+@pytest.mark.parametrize(("meminfo", "pages", "mounted", "sentence"), PAGES.values(), ids=PAGES)
 def test_hugepages_of_1_gib(
-    setup_of: Callable[..., Setup], tmp_path: Path, meminfo: str, pages: str, mounted: bool, told: str | None
+    setup_of: Callable[..., Setup], tmp_path: Path, meminfo: str, pages: str, mounted: bool, sentence: str | None
 ) -> None:
     setup = setup_of()
     (tmp_path / "meminfo").write_text(meminfo)
@@ -727,12 +732,12 @@ def test_hugepages_of_1_gib(
         (tmp_path / "hugepages").rmdir()
     finding = hugepages(setup)
     assert finding is not None
-    assert finding.level == ("ok" if told else "warning")
-    assert (told or "Wormhole wants") in finding.sentence
+    assert finding.level == ("ok" if sentence else "warning")
+    assert (sentence or "Wormhole wants") in finding.sentence
 
 
 @pytest.mark.parametrize(
-    ("reset", "there", "level", "told"),
+    ("reset", "there", "level", "sentence"),
     [
         pytest.param(None, False, "warning", "cannot be reset", id="not there"),
         pytest.param(None, True, "ok", "DEMO_API_RESET_COMMAND is not set", id="there"),
@@ -741,13 +746,13 @@ def test_hugepages_of_1_gib(
     ],
 )
 def test_what_can_reset_a_device(
-    setup_of: Callable[..., Setup], tmp_path: Path, reset: str | None, there: bool, level: str, told: str
+    setup_of: Callable[..., Setup], tmp_path: Path, reset: str | None, there: bool, level: str, sentence: str
 ) -> None:
     if there:
         make_files(tmp_path / "bin", ("tt-smi",), b"#!/bin/sh\ntouch was-run\n")
         (tmp_path / "bin/tt-smi").chmod(0o755)
     finding = found(setup_of(environ={"PATH": str(tmp_path / "bin")}, reset_command=reset), "tt_smi")
-    assert (finding.level, told in finding.sentence) == (level, True), finding
+    assert (finding.level, sentence in finding.sentence) == (level, True), finding
     assert list(tmp_path.rglob("was-run")) == []
 
 
@@ -763,7 +768,7 @@ def test_room_is_looked_for_where_it_will_be_needed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_found(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     finding = found(cpu(state_dir=tmp_path / "file/state"), "disk")
     assert (finding.level, "DEMO_API_STATE_DIR" in finding.next_step) == ("error", True)
@@ -800,7 +805,7 @@ def test_the_small_model_needs_room_until_it_is_there(tmp_path: Path, model_dir:
     assert what(llama_dir=tmp_path) == ["state"]
 
 
-def test_a_port_that_another_program_has_is_told_with_the_program() -> None:
+def test_a_port_that_another_program_has_is_found_with_the_program() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         finding = found(cpu(port=taken.getsockname()[1]), "port")
     assert finding.level == "error"
@@ -815,7 +820,7 @@ def test_a_port_on_which_a_server_of_ours_answers_is_worth_a_look(
     assert (finding.level, "A demo_api server answers" in finding.sentence) == ("warning", True)
 
 
-def test_an_address_that_is_none_is_told() -> None:
+def test_an_address_that_is_none_is_found() -> None:
     assert found(cpu(host="256.256.256.256", port=8080), "port").level == "error"
 
 

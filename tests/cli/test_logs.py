@@ -18,7 +18,7 @@ from support.real_server import SERVE, RealServer, Site
 from support.serving import Server
 from support.waiting import until
 
-from demo_api.cli.logs import JsonLines, Lines
+from demo_api.cli.logs import JsonLines, Lines, OncePerSecond
 from demo_api.config import Settings
 
 KEY = "0123456789abcdef-key"
@@ -118,3 +118,17 @@ def test_a_traceback_is_indented_and_in_json_it_is_a_field() -> None:
     assert all(line.startswith("    ") and line.isprintable() for line in others)
     told = json.loads(JsonLines().format(_record("it broke", error=True)))
     assert told["exception"].startswith("Traceback")
+
+
+def test_what_is_said_again_within_a_second_is_dropped() -> None:
+    limit = OncePerSecond()
+    times = (0.0, 0.2, 0.9, 1.1, 1.2, 2.3)
+    kept = []
+    for seconds in times:
+        record = _record("accept() failed")
+        record.created = 1000 + seconds
+        if limit.filter(record):
+            kept.append(seconds)
+    other = _record("something else")
+    other.created = 1002.3
+    assert (kept, limit.filter(other)) == ([0.0, 1.1, 2.3], True)

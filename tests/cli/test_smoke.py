@@ -23,6 +23,7 @@ import junitparser
 import pytest
 import yaml
 from click.testing import CliRunner
+from support.command_line import demo_api
 from support.demo_homes import SCRIPT, make_home
 from support.serving import Server
 from support.waiting import until
@@ -236,6 +237,39 @@ def test_every_other_ending_is_judged_too(
     assert (check.status, check.reasons[0][: len(told)]) == (status, told)
 
 
+LOADER = "error while loading shared libraries: libpython3.10.so.1.0: cannot open shared object file"
+# What stands where the interpreter should be, and what is said about it.
+INTERPRETERS = {
+    "refused by the loader": (f'echo "python: {LOADER}" >&2; exit 127', f"(exit code 127): python: {LOADER}."),
+    "a script that fails": ("echo 'conda: no such environment: tt'; exit 1", "(exit code 1): conda: no such"),
+    "says nothing": ("exit 2", "(exit code 2): it said nothing."),
+    "succeeds at something else": ("echo Python 3.10.12", "(exit code 0): Python 3.10.12."),
+    "made for another processor": ("kill -ILL $$", "(exit code -4): it said nothing."),
+    "without pytest": (f"exec {sys.executable} -I -S -m pytest", "No module named pytest."),
+}
+
+
+@pytest.mark.parametrize(("code", "said"), INTERPRETERS.values(), ids=INTERPRETERS)
+def test_an_interpreter_that_cannot_run_pytest_is_a_broken_machine(site: Site, code: str, said: str) -> None:
+    python = site.folder / "python"
+    python.write_text(f"#!/bin/sh\n{code}\n")
+    python.chmod(0o755)
+    smoked = site.smoke(HELLO, *site.home("passes"), "--python", str(python))
+    (line, _) = smoked.lines
+    assert (smoked.exit_code, line[:13]) == (2, COULD_NOT_RUN), smoked.stderr
+    assert "not_set_up: The child's interpreter ended before pytest began " in line
+    assert said in line
+    assert "Run `demo-api doctor`" in line
+    assert "eset" not in line  # no device was opened
+    assert demo_api("device", "status", environ=site.environ).stdout == "device: free\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_prompt_file_may_be_written_on_windows(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "prompts.json").write_text('[{"prompt": "é"}]', encoding=encoding)
+    assert [entry.prompt for entry in read_prompts(tmp_path / "prompts.json", max_tokens=1)] == ["é"]
+
+
 # A demo's first line, and whether the machine is to blame for it.
 IMPORTS = {
     "a package that is not installed": ("import ttnn_of_nobody", COULD_NOT_RUN),
@@ -405,7 +439,7 @@ def test_the_demo_gets_the_prompts_and_the_sampling_but_no_expectation_and_no_ci
 # Each is refused before anything is started, with a sentence that names the place.
 REFUSED_FILES = {
     "not JSON": ("{", "is not JSON"),
-    "not UTF-8": ("\xff", "is not JSON"),
+    "not UTF-8": ("\xff", "it is not in UTF-8 (byte 1)"),
     "no list": ('{"prompt": "a"}', "input should be a valid array"),
     "empty": ("[]", "it has no prompts"),
     "no object": ("[1]", "entry 1: "),

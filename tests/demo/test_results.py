@@ -344,6 +344,15 @@ def test_the_device_is_in_doubt_unless_every_process_could_close_it(
     assert settle(said(error=error), ended).suspect == suspect
 
 
+def test_what_ended_before_pytest_began_has_opened_no_device(settle: Settle, tmp_path: Path) -> None:
+    (tmp_path / "stdout.txt").touch()
+    (tmp_path / "stderr.txt").write_text("Illegal instruction\n")
+    ended = Ended(-4, 1.0, None, (), 0)
+    assert settle(said(error=CRASHED), ended).suspect is None
+    (tmp_path / "stderr.txt").write_text('Note: \n{"text": "demo_api_child: started\\n", "record": {}}\n')
+    assert settle(said(error=CRASHED), ended).suspect is not None
+
+
 # Times
 
 

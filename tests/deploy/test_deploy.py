@@ -294,3 +294,10 @@ def test_compose_gives_every_server_an_init_and_time_to_stop() -> None:
         assert service["init"] is True
         assert float(service["stop_grace_period"].removesuffix("s")) >= _STOPPING + 10
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+
+
+def test_make_shows_what_pip_does(tmp_path: Path) -> None:
+    words = ["make", "--dry-run", "serve", f"VENV={tmp_path / 'venv'}"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    (install,) = [line for line in done.stdout.splitlines() if "pip install" in line]
+    assert "quiet" not in install

@@ -170,7 +170,7 @@ def test_the_errors_of_a_request_have_their_codes_and_statuses() -> None:
 
 def test_the_errors_of_a_run_have_their_codes_and_statuses() -> None:
     codes = [code_words(row["code"])[0] for row in table("errors.md", "code", "what happened", "what helps")]
-    assert sorted(codes) == sorted({*errors.RUN_CODES, "storage_full"})
+    assert sorted(codes) == sorted({*errors.RUN_CODES, "storage_full", "not_set_up"})
     statuses = {code: errors.RunFailed("It failed.", code=code).status_code for code in codes}
     said = re.findall(r"`(\w+)`,? which is (\d+)", PAGES["errors.md"])
     assert {code: status for code, status in statuses.items() if status != 500} == {

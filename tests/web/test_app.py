@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import threading
 from collections.abc import Callable
@@ -56,6 +57,64 @@ def test_a_bad_request_is_told_what_to_do(server: Server, body: bytes, kind: str
     assert error["error"]
     assert error["next_step"]
     assert error["request_id"] == answer.headers["X-Request-Id"]
+
+
+TEXT = '{"prompt": "Grüß Gott 漢"}'
+ENCODED = {
+    "UTF-8 with a byte order mark": TEXT.encode("utf-8-sig"),
+    "UTF-16, as PowerShell redirects": TEXT.encode("utf-16"),
+    "UTF-16 without a mark": TEXT.encode("utf-16-le"),
+    "UTF-16, the other way round": b"\xfe\xff" + TEXT.encode("utf-16-be"),
+    "UTF-32": TEXT.encode("utf-32"),
+}
+
+
+@pytest.mark.parametrize("body", ENCODED.values(), ids=ENCODED)
+def test_a_body_may_be_in_any_unicode_encoding(server: Server, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = requests.post(f"{server.url}/chat", data=body, headers=headers, timeout=30)
+    assert answer.json().get("prompt") == "Grüß Gott 漢", answer.text
+
+
+UNREADABLE: dict[str, tuple[bytes, dict[str, str], int, str, str]] = {
+    "Latin-1": (
+        '{"prompt": "é"}'.encode("latin-1"),
+        {"Content-Type": "application/json"},
+        400,
+        "The body is not JSON: it is not in UTF-8 (byte 13).",
+        "Send JSON in UTF-8.",
+    ),
+    "gzip": (
+        gzip.compress(b'{"prompt": "a"}'),
+        {"Content-Type": "application/json", "Content-Encoding": "gzip"},
+        400,
+        "The body is compressed (Content-Encoding: gzip), and is read uncompressed only.",
+        "Send it uncompressed, without that header.",
+    ),
+    "curl -d without -H": (
+        b'{"prompt": "a"}',
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        415,
+        "The Content-Type is application/x-www-form-urlencoded, and must say JSON.",
+        'Send JSON, and say so with the header "Content-Type: application/json".',
+    ),
+    "no Content-Type": (
+        b'{"prompt": "a"}',
+        {},
+        415,
+        "The Content-Type is missing, and must say JSON.",
+        'Send JSON, and say so with the header "Content-Type: application/json".',
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "headers", "status", "sentence", "next_step"), UNREADABLE.values(), ids=UNREADABLE)
+def test_what_is_not_read_is_said_in_one_sentence(
+    server: Server, body: bytes, headers: dict[str, str], status: int, sentence: str, next_step: str
+) -> None:
+    answer = requests.post(f"{server.url}/chat", data=body, headers=headers, timeout=10)
+    error = answer.json()
+    assert (answer.status_code, error["error"], error["next_step"]) == (status, sentence, next_step)
 
 
 def test_an_unknown_path_lists_the_endpoints(server: Server) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from urllib.parse import urlsplit
 
 import requests
 from pydantic import BaseModel, Field, ValidationError
 
 from demo_api.cli.compare.comparison import PARTS, SIDES, Replies, Reply
 from demo_api.client import Client, json_of, reason
-from demo_api.errors import BadRequest, DemoApiError
+from demo_api.errors import DemoApiError
 
 _HEALTH_SECONDS = 30
 _LONGEST_WORDS = 500
@@ -37,23 +36,6 @@ class _Answer(BaseModel):
     model: str | None = None
     device: str | None = None
     timing: dict[str, object] = Field(default_factory=dict)
-
-
-def client_of(url: str, *, timeout: float, key: str | None) -> Client:
-    """The client of a server that a user names.
-
-    Raises:
-        BadRequest: the URL is none.
-    """
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise BadRequest(f"{url} is no address of a server.", next_step="Give one such as http://127.0.0.1:8080.")
-    # A proxy of the environment is not meant for servers of one's own.
-    return Client(url, timeout=timeout, key=key, trust_env=False)
 
 
 def ask_all(

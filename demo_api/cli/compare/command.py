@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
-from demo_api.cli.compare.asking import ask_all, client_of
+from demo_api.cli.compare.asking import ask_all
 from demo_api.cli.compare.comparison import NOT_COMPARED, SIDES, Comparison, Pair, settings_of
 from demo_api.cli.compare.report import as_dict, as_html, print_report
-from demo_api.cli.compare.servers import OWN_SETTINGS, Servers, interrupt_on_signals
+from demo_api.cli.compare.servers import OWN_SETTINGS, Servers
+from demo_api.cli.console import console_of
 from demo_api.cli.options import flags_of
 from demo_api.client import Client
 from demo_api.config import Settings, flag, flag_names
 from demo_api.demo.prompt_files import BUNDLED, read_prompts
 from demo_api.errors import DemoApiError
+from demo_api.process.stopping import stop_on_signals
 from demo_api.web.parse import check_request
 
-_EXIT_NOT_COMPARED, _EXIT_INTERRUPTED = 2, 130
+_EXIT_NOT_COMPARED = 2
 _SERVER_SETTINGS = [name for name in flag_names() if name not in OWN_SETTINGS]
 
 
@@ -64,12 +66,11 @@ def compare(context: click.Context, /, json_file: Path | None, html_file: Path |
     Exit code 0: the same; 1: one differs by more than --min-similarity; 2: one could not be compared. The settings at
     the end are those of servers that --start starts.
     """
-    console = Console(highlight=False)
     flags = {name: options.pop(name) for name in _SERVER_SETTINGS}
     _check_sides(options, flags)
     try:
         comparison = _compare(options, flags)
-        print_report(comparison, console)
+        print_report(comparison, console_of(sys.stdout))
         if json_file is not None:
             json_file.write_text(json.dumps(as_dict(comparison), indent=1) + "\n", encoding="utf-8")
         if html_file is not None:
@@ -78,10 +79,9 @@ def compare(context: click.Context, /, json_file: Path | None, html_file: Path |
         click.echo(f"demo-api: {error}\n{error.next_step}", err=True)
         context.exit(_EXIT_NOT_COMPARED)
     except OSError as error:
-        click.echo(f"demo-api: {error.filename} cannot be written: {error.strerror}.", err=True)
+        what = error.filename or "Standard output"
+        click.echo(f"demo-api: {what} cannot be written: {error.strerror}.", err=True)
         context.exit(_EXIT_NOT_COMPARED)
-    except KeyboardInterrupt:
-        context.exit(_EXIT_INTERRUPTED)
     context.exit(comparison.exit_code)
 
 
@@ -93,17 +93,18 @@ def _compare(options: dict[str, Any], flags: dict[str, str | None]) -> Compariso
     timeout = options["timeout"] or settings.run_timeout + 60
     if options["start"]:
         return _compare_started(Servers(settings, flags, timeout=timeout), prompts, parameters, options)
-    clients = {side: client_of(options[side], timeout=timeout, key=settings.key) for side in SIDES}
+    clients = {side: Client(options[side], timeout=timeout, key=settings.key) for side in SIDES}
     return _ask(clients.__getitem__, prompts, parameters, options, urls={side: clients[side].url for side in SIDES})
 
 
 def _compare_started(
     servers: Servers, prompts: list[str], parameters: dict[str, object], options: dict[str, Any]
 ) -> Comparison:
-    interrupt_on_signals()
+    stop_on_signals(servers.interrupt, servers.hurry)
     keep = False
     try:
         comparison = _ask(servers.client, prompts, parameters, options, one_at_a_time=servers.one_at_a_time)
+        servers.raise_if_interrupted()
         keep = any(pair.verdict == NOT_COMPARED for pair in comparison.pairs)  # their errors tell of files in it
         return comparison
     finally:
@@ -121,7 +122,7 @@ def _ask(
     one_at_a_time: bool = False,
     urls: dict[str, str] | None = None,
 ) -> Comparison:
-    with Console(stderr=True).status("waiting for the servers") as status:
+    with console_of(sys.stderr).status("waiting for the servers") as status:
         healths, replies = ask_all(
             prompts,
             parameters,

@@ -27,7 +27,7 @@ SAME, SIMILAR, DIFFERENT, NOT_COMPARED = "same", "similar", "different", "not co
 
 @dataclass(frozen=True)
 class Reply:
-    """What one server said to one request: an answer or an error. None is "not told".
+    """What one server said to one request: an answer or an error. None is "unknown".
 
     Attributes:
         response: the answer's text; None where there is an error.
@@ -36,7 +36,7 @@ class Reply:
         tokens: the server's ``tokens_generated``.
         tokens_per_second: the server's.
         ttft_ms: the engine's own time to first token, milliseconds.
-        parts: seconds by name, of ``PARTS``; those that were told.
+        parts: seconds by name, of ``PARTS``; those that are known.
     """
 
     response: str | None = None
@@ -53,7 +53,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Figures:
-    """Tokens, seconds, tokens per second and milliseconds to the first token; None is "not told"."""
+    """Tokens, seconds, tokens per second and milliseconds to the first token; None is "unknown"."""
 
     tokens: float | None = None
     seconds: float | None = None
@@ -146,7 +146,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the time, summed over prompts, in seconds; None is "not told"."""
+    """A part of the time, summed over prompts, in seconds; None is "unknown"."""
 
     name: str
     demo: float | None
@@ -154,13 +154,13 @@ class Part:
 
     @property
     def extra(self) -> float:
-        """What the demo took more; what is not told counts as 0."""
+        """What the demo took more; what is unknown counts as 0."""
         return (self.demo or 0.0) - (self.direct or 0.0)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the two servers tell of one setting; None is "not told"."""
+    """What the two servers tell of one setting; None is "unknown"."""
 
     name: str
     demo: str | None
@@ -240,7 +240,7 @@ def replies_of(pair: Pair, side: str) -> Replies:
 
 
 def ratio(one: float | None, other: float | None) -> float | None:
-    """One by the other; None where one is not told, or would be divided by zero."""
+    """One by the other; None where one is unknown, or would be divided by zero."""
     return None if one is None or not other else one / other
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from demo_api.cli.compare.comparison import DIFFERENT, NOT_COMPARED, SIDES, Comparison, Figures, Pair, Part, replies_of
 from demo_api.cli.visible import shortened, visible
 
-NOT_TOLD = "not told"
+UNKNOWN = "unknown"
 
 _SHOWN_BEFORE, _SHOWN_CHARACTERS = 24, 60
 _SHOWN_PROMPT = 72
@@ -35,7 +35,7 @@ PART_NAMES = {
 
 
 def as_dict(comparison: Comparison) -> dict[str, object]:
-    """What ``--json`` writes: everything, unrounded. None is "not told"."""
+    """What ``--json`` writes: everything, unrounded. None is "unknown"."""
     return {
         "exit_code": comparison.exit_code,
         "parameters": dict(comparison.parameters),
@@ -96,7 +96,7 @@ def as_html(comparison: Comparison) -> str:
         answer=answer,
         notes=notes,
         replies_of=replies_of,
-        not_told=NOT_TOLD,
+        unknown=UNKNOWN,
         longest_prompt=_longest(replies_of(pair, side).figures.seconds for pair in comparison.pairs for side in SIDES),
         longest_part=_longest(getattr(part, side) for part in comparison.parts for side in SIDES),
     )
@@ -185,7 +185,7 @@ def _settings_table(comparison: Comparison) -> Table:
     for name in ("setting", "demo", "direct", ""):
         table.add_column(name, overflow="fold")
     for each in comparison.settings:
-        cells = [each.name, each.demo or NOT_TOLD, each.direct or NOT_TOLD, "differs" if each.differs else ""]
+        cells = [each.name, each.demo or UNKNOWN, each.direct or UNKNOWN, "differs" if each.differs else ""]
         table.add_row(*(Text(visible(cell)) for cell in cells), style="bold" if each.differs else "")
     return table
 
@@ -234,7 +234,7 @@ def notes(pair: Pair) -> list[str]:
 
 
 def figure(value: float | None, places: int) -> str:
-    """A number with at most so many places, or a dash for what is not told."""
+    """A number with at most so many places, or a dash for what is unknown."""
     if value is None:
         return "-"
     return f"{value:.0f}" if places <= 1 and value == int(value) else f"{value:.{places}f}"

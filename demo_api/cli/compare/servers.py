@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from demo_api.cli.compare.asking import client_of, not_ready
+from demo_api.cli.compare.asking import not_ready
 from demo_api.client import Client
 from demo_api.config import Settings, flag, variable
 from demo_api.errors import SetupError
@@ -50,6 +50,9 @@ class Servers:
         self._timeout = timeout
         self._key = secrets.token_hex(16)
         self._folder = Path(tempfile.mkdtemp(prefix="demo-api-compare-"))
+        self._lock = threading.Lock()
+        self._interrupted = False
+        self._leaving: set[str] = set()  # a second SIGTERM would cut short a server's grace
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._clients: dict[str, Client] = {}
 
@@ -58,7 +61,9 @@ class Servers:
 
         Raises:
             SetupError: it left, or was not ready in time; the error has the server's own words.
+            KeyboardInterrupt: after ``interrupt``.
         """
+        self.raise_if_interrupted()
         if side not in self._clients:
             if self.one_at_a_time:
                 self._stop()
@@ -66,8 +71,25 @@ class Servers:
             self._clients[side] = self._wait(side)
         return self._clients[side]
 
+    def raise_if_interrupted(self) -> None:
+        """Raises KeyboardInterrupt after ``interrupt``: what a server answered then is that it stops."""
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def interrupt(self) -> None:
+        """Stops both, and keeps others from being started. Returns at once, from any thread."""
+        with self._lock:
+            self._interrupted = True
+            self._terminate()
+
+    def hurry(self) -> None:
+        """Cuts short the time in which they stop. Returns at once, from any thread."""
+        with self._lock:
+            self._leaving.clear()
+            self._terminate()
+
     def close(self, *, keep_folder: bool = False) -> Path | None:
-        """Stops both: SIGTERM, time to close the device, SIGKILL; an interrupt meanwhile cuts that time short.
+        """Stops both: SIGTERM, time to close the device, SIGKILL.
 
         Returns:
             the folder with the servers' state and logs, if it was to be kept.
@@ -87,7 +109,8 @@ class Servers:
         unwanted = {variable(name) for name in OWN_SETTINGS}
         environ = {name: value for name, value in self._settings.inherited.items() if name not in unwanted}
         environ["DEMO_API_KEYS"] = self._key
-        with open(folder / "stdout.txt", "wb") as stdout, open(folder / "stderr.txt", "wb") as stderr:
+        with open(folder / "stdout.txt", "wb") as stdout, open(folder / "stderr.txt", "wb") as stderr, self._lock:
+            self.raise_if_interrupted()
             # In a session of its own: the terminal's Ctrl-C is for us, who then stop it in order.
             self._processes[side] = subprocess.Popen(
                 command, env=environ, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True
@@ -99,12 +122,13 @@ class Servers:
         while time.monotonic() < deadline:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_LOOK_SECONDS)
+                self.raise_if_interrupted()
                 ended = f"The {side} server did not start (exit code {process.returncode})."
                 raise SetupError(ended, next_step=self._last_words(side))
             url = _URL.search(self._printed(side, "stdout"))
             if url is None:
                 continue
-            client = client_of(url[1], timeout=self._timeout, key=self._key)
+            client = Client(url[1], timeout=self._timeout, key=self._key)
             why_not = not_ready(client)
             if why_not is None:
                 return client
@@ -119,9 +143,9 @@ class Servers:
         return (self._folder / side / f"{stream}.txt").read_text(encoding="utf-8", errors="replace")
 
     def _stop(self) -> None:
+        with self._lock:
+            self._terminate()
         try:
-            for process in self._processes.values():
-                process.terminate()
             deadline = time.monotonic() + self._settings.stop_grace + _STOP_SECONDS
             for process in self._processes.values():
                 with suppress(subprocess.TimeoutExpired):
@@ -131,17 +155,18 @@ class Servers:
                 process.kill()
             for process in self._processes.values():
                 process.wait()
-            self._processes.clear()
+            with self._lock:
+                self._processes.clear()
+                self._leaving.clear()
             self._clients.clear()
+
+    def _terminate(self) -> None:
+        for side, process in self._processes.items():
+            if side not in self._leaving:
+                self._leaving.add(side)
+                process.terminate()
 
 
 def _words_of(flags: Mapping[str, str | None]) -> list[str]:
     """The words of a command line that give these settings."""
     return [word for name, value in flags.items() if value is not None for word in (flag(name), value)]
-
-
-def interrupt_on_signals() -> None:
-    """Turns signals that would end this process at once into an interrupt, after which servers are stopped."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, signal.default_int_handler)

@@ -102,7 +102,7 @@ def collection(setup: Setup) -> Finding:
     setup.child()  # without an interpreter, or a script, there is nothing to collect
     home.script(settings)
     if settings.is_cpu_demo:
-        return _collect(settings, {}, None)
+        return _collect(setup, {}, None)
     if not setup.collect:
         return warning(
             "Not tried: with ttnn, collecting the demo's tests opens the device.",
@@ -117,12 +117,12 @@ def collection(setup: Setup) -> Finding:
     device = devices_of(settings)[0]
     # Locked as for a run, so that none starts meanwhile; but where no server ever ran, no lock is made.
     if not _locks_exist(setup):
-        return _collect(settings, device.environment, None)
+        return _collect(setup, device.environment, None)
     lock = device.try_lock(keeps_share=True)
     if lock is None:
         return warning("Not tried: a run has just begun.", "Run this again when it has ended.")
     with lock:
-        return _collect(settings, device.environment, lock)
+        return _collect(setup, device.environment, lock)
 
 
 def _locks_exist(setup: Setup) -> bool:
@@ -130,7 +130,8 @@ def _locks_exist(setup: Setup) -> bool:
     return all((folder / f"{name}{ending}").is_file() for ending in (".lock", ".server.lock"))
 
 
-def _collect(settings: Settings, selection: Mapping[str, str], lock: DeviceLock | None) -> Finding:
+def _collect(setup: Setup, selection: Mapping[str, str], lock: DeviceLock | None) -> Finding:
+    settings = setup.settings
     request = check_request({"prompt": "Hello"})
     with probe.work_folder() as folder:
         folder.write([request.prompt], command.plugin_config("doctor"))
@@ -139,7 +140,7 @@ def _collect(settings: Settings, selection: Mapping[str, str], lock: DeviceLock 
         argv = [*spec.argv, "--collect-only", "-p", "no:cacheprovider"]
         said = probe.listen(
             argv,
-            settings,
+            setup,
             folder,
             seconds=COLLECT_SECONDS,
             grace=settings.stop_grace,

@@ -7,15 +7,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 
 import click
-from rich.console import Console
 from rich.text import Text
 
+from demo_api.cli.console import console_of
 from demo_api.cli.doctor import child_checks, demo_checks, machine_checks, model_files
 from demo_api.cli.doctor.finding import Finding, error, ok, warning
-from demo_api.cli.doctor.probe import Setup
+from demo_api.cli.doctor.probe import Setup, broken_off
 from demo_api.cli.options import flags_of
 from demo_api.config import Settings, flag_names
-from demo_api.errors import SetupError, ShuttingDown
+from demo_api.errors import BadRequest, SetupError, ShuttingDown
+from demo_api.process.stopping import CurrentChild, stop_on_signals
 
 Check = Callable[[Setup], Finding]
 
@@ -58,15 +59,14 @@ _WIDTH = max(map(len, SUBJECTS))
 @flags_of(flag_names())
 def doctor(as_json: bool, collect: bool, **flags: str | None) -> None:
     """Check what a user cannot see; nothing is changed, and no device is opened unless you --collect."""
-    console = Console(force_terminal=sys.stdout.isatty(), highlight=False, soft_wrap=True)
+    current = CurrentChild()
+    stop_on_signals(current.stop, current.hurry)
+    console = console_of(sys.stdout)
     findings = {}
-    try:
-        for subject, finding in _findings(collect, flags):
-            findings[subject] = finding
-            if not as_json:
-                console.print(_lines(subject, finding))
-    except KeyboardInterrupt:
-        raise ShuttingDown("The checks were broken off.", next_step="Run `demo-api doctor` again.") from None
+    for subject, finding in _findings(collect, flags, current):
+        findings[subject] = finding
+        if not as_json:
+            console.print(_lines(subject, finding), soft_wrap=True)
     wrong = [subject for subject, finding in findings.items() if finding.level == "error"]
     if as_json:
         click.echo(json.dumps({"ok": not wrong, "checks": [_as_dict(*each) for each in findings.items()]}))
@@ -77,14 +77,14 @@ def doctor(as_json: bool, collect: bool, **flags: str | None) -> None:
         )
 
 
-def _findings(collect: bool, flags: Mapping[str, str | None]) -> Iterator[tuple[str, Finding]]:
+def _findings(collect: bool, flags: Mapping[str, str | None], current: CurrentChild) -> Iterator[tuple[str, Finding]]:
     try:
         settings = Settings.load(flags)
-    except SetupError as problem:  # that is all that can be said
+    except (SetupError, BadRequest) as problem:  # that is all that can be said
         yield "settings", error(str(problem), problem.next_step)
         return
     yield "settings", ok("All variables and flags have values that can be used.")
-    yield from examine(Setup(settings, collect=collect))
+    yield from examine(Setup(settings, collect=collect, current=current))
 
 
 def examine(setup: Setup, checks: Mapping[str, Check] = CHECKS) -> Iterator[tuple[str, Finding]]:
@@ -94,13 +94,20 @@ def examine(setup: Setup, checks: Mapping[str, Check] = CHECKS) -> Iterator[tupl
 
     Args:
         checks: by their subjects.
+
+    Raises:
+        ShuttingDown: the checks are broken off.
     """
     missing: set[str] = set()
     for subject, check in checks.items():
+        if setup.current.is_stopped:
+            raise broken_off()
         if setup.settings.is_cpu_demo and subject in OF_TT_METAL:
             continue
         try:
             yield subject, check(setup)
+        except ShuttingDown:
+            raise
         except SetupError as problem:
             if str(problem) not in missing:
                 missing.add(str(problem))
@@ -111,7 +118,7 @@ def examine(setup: Setup, checks: Mapping[str, Check] = CHECKS) -> Iterator[tupl
 
 
 def _as_dict(subject: str, finding: Finding) -> dict[str, str]:
-    return {"check": subject, "level": finding.level, "told": finding.sentence, "next_step": finding.next_step}
+    return {"check": subject, "level": finding.level, "finding": finding.sentence, "next_step": finding.next_step}
 
 
 def _lines(subject: str, finding: Finding) -> Text:

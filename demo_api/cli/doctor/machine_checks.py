@@ -212,7 +212,7 @@ def _bind(host: str, number: int) -> None:
 
 def _is_ours(address: str) -> bool:
     try:
-        answer = Client(f"http://{address}", timeout=_LIVEZ_SECONDS, trust_env=False).send("GET", "/livez")
+        answer = Client(f"http://{address}", timeout=_LIVEZ_SECONDS).send("GET", "/livez")
     except requests.RequestException:
         return False
     return answer.ok and "X-Request-Id" in answer.headers

@@ -133,5 +133,9 @@ def hub_cache(environ: Mapping[str, str]) -> Path:
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if environ.get(variable):
             return Path(environ[variable])
-    caches = Path(environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home(), ".cache"))
+    try:
+        home = Path(environ.get("HOME") or Path.home())
+    except RuntimeError:  # nobody knows
+        home = Path("~")
+    caches = Path(environ.get("XDG_CACHE_HOME") or home / ".cache")
     return Path(environ.get("HF_HOME") or caches / "huggingface") / "hub"

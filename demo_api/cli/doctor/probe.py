@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from demo_api.config import Settings
 from demo_api.demo import command, home
 from demo_api.demo.home import ResolvedDemo
 from demo_api.demo.run_folder import RunFolder
-from demo_api.errors import SetupError
+from demo_api.errors import SetupError, ShuttingDown
 from demo_api.process.child import Child
 from demo_api.process.output import last_line
+from demo_api.process.stopping import CurrentChild, Stopped
 
 PROBE_SECONDS = 60.0
 """How long the child's interpreter may take to tell what it has: a cold disk is slow."""
@@ -77,6 +78,7 @@ class Setup:
         meminfo: the kernel's file about memory.
         one_gib_pages: the kernel's count of hugepages of 1 GiB.
         hugepages: where hugepages of 1 GiB are mounted.
+        current: the process that is asked now; stopping it breaks the checks off.
     """
 
     settings: Settings
@@ -85,6 +87,7 @@ class Setup:
     meminfo: Path = Path("/proc/meminfo")
     one_gib_pages: Path = Path("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages")
     hugepages: Path = Path("/dev/hugepages-1G")
+    current: CurrentChild = field(default_factory=CurrentChild)
 
     def child(self) -> Probe:
         """What the child's interpreter has. It is asked once.
@@ -99,7 +102,7 @@ class Setup:
     @cached_property
     def _probed(self) -> Probe | SetupError:
         try:
-            return probe(self.settings)
+            return probe(self)
         except SetupError as error:
             return error
 
@@ -113,7 +116,7 @@ def work_folder() -> Iterator[RunFolder]:
 
 def listen(
     argv: Sequence[str],
-    settings: Settings,
+    setup: Setup,
     folder: RunFolder,
     *,
     seconds: float,
@@ -130,9 +133,12 @@ def listen(
 
     Raises:
         SetupError: it could not be started.
+        ShuttingDown: the checks are broken off.
     """
-    try:
-        child = Child(
+    settings = setup.settings
+
+    def spawn() -> Child:
+        return Child(
             argv,
             cwd=settings.demo_home,
             env=command.environment(demo_of(settings, folder), selection or {}, folder)
@@ -143,28 +149,42 @@ def listen(
             pass_fds=pass_fds,
             grace=grace,
         )
+
+    try:
+        child = setup.current.spawn(spawn)
     except OSError as error:
         raise SetupError(
             f"{argv[0]} could not be started in {settings.demo_home}: {error.strerror}.",
             next_step="Set DEMO_API_PYTHON to a Python that this machine can run.",
         ) from None
+    except Stopped:
+        raise broken_off() from None
     ended = child.follow(timeout_s=seconds, max_output=_MOST_OUTPUT, on_output=lambda _stream, _chunk: None)
+    if ended.stopped == "stopped":
+        raise broken_off()
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in (folder.stdout, folder.stderr)]
     return Said(ended.exit_code, ended.stopped, *texts)
 
 
-def probe(settings: Settings) -> Probe:
+def broken_off() -> ShuttingDown:
+    """What ends the checks when the user breaks them off."""
+    return ShuttingDown("The checks were broken off.", next_step="Run `demo-api doctor` again.")
+
+
+def probe(setup: Setup) -> Probe:
     """Asks the child's interpreter what it has.
 
     Raises:
         SetupError: there is no interpreter, or it did not answer.
+        ShuttingDown: the checks are broken off.
     """
+    settings = setup.settings
     python = home.interpreter(settings)
     names = source.imported(settings.demo_home / home.SCRIPT) - {"models"} | {"pytest", "loguru"}
     names.add("xllamacpp" if settings.is_cpu_demo else "numpy")
     with work_folder() as folder:
         argv = [str(python), "-c", _PROBE.read_text(encoding="utf-8"), *sorted(names)]
-        said = listen(argv, settings, folder, seconds=PROBE_SECONDS, grace=_PROBE_GRACE)
+        said = listen(argv, setup, folder, seconds=PROBE_SECONDS, grace=_PROBE_GRACE)
     try:
         answer = json.loads(said.stdout.splitlines()[-1])
         return Probe(python, tuple(answer["version"]), answer["modules"], answer["models"])

@@ -96,9 +96,11 @@ def ask_server(
         url: of the server, without a path: ``http://127.0.0.1:8080``.
         stopped: set from another thread, ends it.
         key: the server's, if it has keys.
+
+    Raises:
+        BadRequest: the URL is none.
     """
-    # A proxy of the environment is not meant for servers of one's own.
-    client = Client(url, key=key, trust_env=False)
+    client = Client(url, key=key)
     todo: SimpleQueue[tuple[Entry, Request]] = SimpleQueue()
     done: SimpleQueue[Check] = SimpleQueue()
     for pair in zip(entries, asked, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 import threading
 import time
 from collections import Counter
@@ -13,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.text import Text
 
+from demo_api.cli.console import console_of
 from demo_api.cli.options import OF_SERVERS, flags_of
 from demo_api.cli.smoke import junit
 from demo_api.cli.smoke.asking import Deadline, ask_demo, ask_server
@@ -35,7 +36,7 @@ from demo_api.config import Settings, flag, flag_names
 from demo_api.devices.local_run import LocalRun
 from demo_api.errors import BadRequest, DemoApiError
 from demo_api.messages import Event, Request
-from demo_api.web import server
+from demo_api.process.stopping import stop_on_signals
 from demo_api.web.parse import check_request
 
 logger = logging.getLogger(__name__)
@@ -75,16 +76,19 @@ def smoke(ctx: click.Context, /, junit_xml: Path | None, json_file: Path | None,
         checks, code = _run(options)
         seconds = time.monotonic() - started
         _write(junit_xml, json_file, checks, code, seconds)
+        counts = Counter(check.status for check in checks)
+        shown = (f"{counts[status]} {status}" for status in (PASSED, FAILED, COULD_NOT_RUN) if counts[status])
+        click.echo(f"{', '.join(shown)}, in {seconds:.1f} s")
     except DemoApiError as error:
         click.echo(f"demo-api: {error}\n{error.next_step}", err=True)
         ctx.exit(EXIT_COULD_NOT_RUN)
     except Exception as error:
         # The usual exit code for this is 1, which is a verdict on the demo.
-        logger.error("the smoke test itself failed: %s", error, exc_info=not isinstance(error, OSError))
+        if isinstance(error, OSError):
+            logger.error("%s cannot be used: %s.", error.filename or "Standard output", error.strerror or error)
+        else:
+            logger.exception("the smoke test itself failed")
         ctx.exit(EXIT_COULD_NOT_RUN)
-    counts = Counter(check.status for check in checks)
-    summary = ", ".join(f"{counts[status]} {status}" for status in (PASSED, FAILED, COULD_NOT_RUN) if counts[status])
-    click.echo(f"{summary}, in {seconds:.1f} s")
     ctx.exit(code)
 
 
@@ -92,13 +96,13 @@ def _run(options: dict[str, Any]) -> tuple[list[Check], int]:
     path, url, max_seconds = (options.pop(name) for name in ("prompts", "url", "max_seconds"))
     sampling = {name: options.pop(name) for name in ("max_tokens", "temperature")}
     given = [flag(name) for name, value in options.items() if value is not None]
-    if url and given:
+    if url is not None and given:
         raise BadRequest(f"{', '.join(given)} cannot be used with --url.", next_step="The server has its own settings.")
     entries = read_prompts(path, max_tokens=sampling["max_tokens"])
     asked = [check_request({"prompt": entry.prompt, **sampling}) for entry in entries]
     deadline, interrupted = Deadline(max_seconds), threading.Event()
-    if url:
-        server.stop_on_signals(interrupted.set, lambda: None)
+    if url is not None:
+        stop_on_signals(interrupted.set, lambda: None)
         checks = _print(ask_server(entries, asked, url, deadline, interrupted, key=Settings.load().key))
     else:
         checks = _print(_ask_here(Settings.load(options), entries, asked, deadline, interrupted))
@@ -119,8 +123,8 @@ def _ask_here(
         interrupted.set()
         demo.stop()
 
-    server.stop_on_signals(stop, demo.hurry)
-    with Console(stderr=True).status("waiting for the device") as status:
+    stop_on_signals(stop, demo.hurry)
+    with console_of(sys.stderr).status("waiting for the device") as status:
 
         def tell(event: Event) -> None:
             if event.kind == "phase":

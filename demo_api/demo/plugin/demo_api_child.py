@@ -38,6 +38,11 @@ PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 _STARTED = time.time()
 
 
+def pytest_addoption() -> None:
+    # The first hook of all: whatever was printed before this is not the demo's, and no device was opened.
+    _log("started")
+
+
 def pytest_load_initial_conftests() -> None:
     # Before the demo home's conftest is imported: that import alone may take many seconds.
     plugin_config = _plugin_config()

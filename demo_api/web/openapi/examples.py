@@ -17,6 +17,7 @@ _SAMPLING = {"max_tokens": 32, "temperature": 0}
 BODY = {"prompt": "What is 2+2?", **_SAMPLING}
 BATCH_BODY = {"prompts": ["What is 2+2?", "Name three primary colors."], **_SAMPLING}
 LOG = """\
+demo_api_child: started
 demo_api_child: collected
 2026-11-25 08:22:12.230 | DEBUG    | conftest:mesh_device:67 - multidevice with 1 devices is created
 ..."""
