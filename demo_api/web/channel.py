@@ -75,7 +75,8 @@ def channel_class(app: Flask, *, max_body: int, most: int) -> type[HTTPChannel]:
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
-            make_room([each for each in self._map.values() if isinstance(each, HTTPChannel)], most)
+            if len(self._map) > most:
+                make_room([each for each in self._map.values() if isinstance(each, HTTPChannel)], most)
 
     return Channel
 

@@ -25,7 +25,7 @@ from demo_api.web.connections import affordable
 _SPARE_THREADS = 8
 _SPARE_CONNECTIONS = 1000
 _SPARE_ENTRIES = 32
-"""What else is in waitress's map, and connections that are about to be closed: our channels make room before its limit."""
+"""Waitress counts its own entries too, and connections that are about to be closed. Ours make room before that."""
 
 _MAX_BODY = 16 * 2**20
 """Of all that is read; DEMO_API_MAX_BODY may be as much."""
