@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 import platformdirs
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -298,11 +297,6 @@ class Settings(BaseModel):
     def runs_dir(self) -> Path:
         """Where the folders of the batches are."""
         return self.state_dir / "runs"
-
-    @property
-    def ledger_url(self) -> str:
-        """Where the ledger is, as SQLAlchemy wants it."""
-        return self.database_url or f"sqlite:///{quote(str(self.state_dir / 'ledger.db'))}"
 
     @property
     def max_waiting(self) -> int:

@@ -18,7 +18,7 @@ class Ledger:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._database = Database(settings.ledger_url)
+        self._database = Database(settings.database_url or settings.state_dir / "ledger.db")
         self.queue = RunQueue(
             self._database, max_queue=settings.max_queue, max_batch=settings.max_batch, lease=settings.lease
         )

@@ -31,14 +31,14 @@ class Database:
     """SQLite or PostgreSQL, with the tables as this version wants them.
 
     Args:
-        url: SQLAlchemy's.
+        place: SQLite's file, or SQLAlchemy's URL.
 
     Raises:
         SetupError: it cannot be opened, is damaged, or was written by a newer version.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = _checked(url)
+    def __init__(self, place: Path | str) -> None:
+        self._url = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else _checked(place)
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
         # SQLite's own waiting for its lock is unfair and wakes up late; so the writers of one process wait here.
         self._writing = threading.Lock()
@@ -184,6 +184,8 @@ class Database:
 def _checked(url: str) -> URL:
     try:
         parsed = make_url(url)
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")  # before version 2.1 SQLAlchemy means psycopg2
         if parsed.get_backend_name() not in ("sqlite", "postgresql"):
             raise ArgumentError("it is neither sqlite nor postgresql")
         if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):

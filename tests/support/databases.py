@@ -127,7 +127,7 @@ def locked(url: str, seconds: float) -> Iterator[None]:
 
 
 def _lock(url: str, seconds: float, has_lock: threading.Event, ends: threading.Event) -> None:
-    engine = create_engine(url, poolclass=NullPool)
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=NullPool)
     lock = "BEGIN IMMEDIATE" if url.startswith("sqlite") else "LOCK TABLE runs, batches, queue_lock IN EXCLUSIVE MODE"
     with engine.connect() as connection:
         connection.exec_driver_sql(lock)
