@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from demo_api.errors import LedgerUnavailable, SetupError, StorageFull
+from demo_api.queue import sqlite
 from demo_api.queue.schema import VERSION, queue_lock
-
-BUSY_SECONDS = 15
-"""How long a statement waits for another process that holds SQLite's lock."""
+from demo_api.queue.sqlite import BUSY_SECONDS
 
 _CONNECTIONS = 8
 _MIGRATING = 20261122  # the number of a lock of PostgreSQL's
@@ -50,14 +48,15 @@ class Database:
             options["pool_pre_ping"] = True  # a database server may have been restarted
         self._engine = create_engine(self._url, **options)
         if self._is_sqlite:
-            event.listen(self._engine, "connect", _prepare_sqlite)
-            event.listen(self._engine, "begin", _begin_sqlite)
+            event.listen(self._engine, "connect", sqlite.prepare)
+            event.listen(self._engine, "begin", sqlite.begin)
         else:
             event.listen(self._engine, "connect", _prepare_postgresql)
-        self._file: tuple[int, int] | None = None  # what SQLite has open
+        self._path = Path(str(self._url.database))  # of SQLite's file
+        self._file: tuple[int, int] | None = None  # which one is open
         try:
             self._open()
-            self._file = self._file_now()
+            self._file = sqlite.identity(self._path) if self._is_sqlite else None
         except BaseException:
             self.close()
             raise
@@ -127,20 +126,11 @@ class Database:
 
     def _check_file(self) -> None:
         # What is written into a file that was removed is gone when the last process closes it.
-        if self._file is not None and self._file_now() != self._file:
+        if self._file is not None and sqlite.identity(self._path) != self._file:
             raise LedgerUnavailable(
-                f"The ledger {self._url.database} was removed or replaced while the server had it open.",
+                f"The ledger {self._path} was removed or replaced while the server had it open.",
                 next_step="Put it back where it was, or restart the server, which then makes a new one.",
             )
-
-    def _file_now(self) -> tuple[int, int] | None:
-        if not self._is_sqlite:
-            return None
-        try:
-            found = Path(str(self._url.database)).stat()
-        except OSError:
-            return 0, 0
-        return found.st_dev, found.st_ino
 
     def _forget_connections(self) -> None:
         self._writing = threading.Lock()
@@ -148,8 +138,8 @@ class Database:
 
     def _open(self) -> None:
         if self._is_sqlite:
-            _make_private(self._url)
-            _check_sqlite(self._url)
+            sqlite.make_private(self._path)
+            sqlite.check(self._path)
         try:
             with self._engine.connect() as connection:
                 version = _version(connection)
@@ -202,27 +192,6 @@ def _checked(url: str) -> URL:
     return parsed
 
 
-def _make_private(url: URL) -> None:
-    # It holds prompts. SQLite gives the files that it puts beside this one the same permissions.
-    path = Path(str(url.database))
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise SetupError(
-            f"The ledger {path} cannot be opened: {error.strerror}.",
-            next_step="Set --state-dir (DEMO_API_STATE_DIR) to a folder that can be written into.",
-        ) from None
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.text_factory = lambda text: text.decode("utf-8", "replace")
-    connection.isolation_level = None  # the sqlite3 module begins no transactions of its own: _begin_sqlite does
-    _choose_wal(connection)
-    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
 def _from_json(text: str) -> object:
     """None for what does not parse, so that one damaged row does not hide those beside it."""
     try:
@@ -231,55 +200,12 @@ def _from_json(text: str) -> object:
         return None
 
 
-def _choose_wal(connection: Any) -> None:
-    # The file keeps it. SQLite waits for no lock here, and servers may make a ledger at the same moment.
-    until, pause = time.monotonic() + BUSY_SECONDS, threading.Event()
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() >= until:
-                raise
-        pause.wait(0.02)
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and then writes can only fail when another one has written in between.
-    writes = connection.get_execution_options().get("demo_api_writes")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
 def _prepare_postgresql(connection: Any, _record: object) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"SET lock_timeout = {int(BUSY_SECONDS * 1000)}")
         # A server that is suspended within a transaction must not keep its locks.
         cursor.execute(f"SET idle_in_transaction_session_timeout = {int(BUSY_SECONDS * 1000)}")
     connection.commit()
-
-
-def _check_sqlite(url: URL) -> None:
-    if sqlite3.sqlite_version_info < (3, 35):  # it knows no RETURNING
-        raise SetupError(
-            f"This Python's SQLite {sqlite3.sqlite_version} is too old: the ledger needs 3.35 or later.",
-            next_step="Use a newer Python or system, or PostgreSQL: DEMO_API_DATABASE_URL.",
-        )
-    # Read-only: whoever closes a database last puts into its file what a killed server had left beside it.
-    address = f"{Path(str(url.database)).absolute().as_uri()}?mode=ro"
-    try:
-        with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as connection:
-            connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
-            (problem,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        problem = str(error)
-        if isinstance(error, sqlite3.OperationalError) and "decode" not in problem:
-            return  # it is locked, or cannot be opened: its first user raises that
-    if problem != "ok":
-        raise SetupError(
-            f"The ledger {url.database} is damaged: {' '.join(problem.split())}.",
-            next_step="Nothing was changed. Restore it from a backup, or move it away (with its -wal and -shm files) "
-            "to begin a new one without the runs that it holds.",
-        )
 
 
 def _named(url: URL) -> str:
