@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Locator, expect
 from support.browser import Tab, browser
 from support.cutting_proxy import CuttingProxy
 from support.doc_pages import PAGES
@@ -646,6 +646,53 @@ def test_it_can_be_used_with_the_keyboard_alone(server: Server, open_tab: Open) 
     expect(tab.page.locator(".history .prompt")).to_be_focused()
     press("Enter")
     tab.wait_for_end()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_button_is_readable_in_every_state(
+    slow_server: Server, start_direct: Callable[..., Server], open_tab: Open, scheme: str
+) -> None:
+    there = start_direct(EchoModel(), cors_origins=slow_server.url)
+    tab = open_tab(slow_server.url, "#compare", others=(there.url,), color_scheme=scheme)
+    button = tab.page.locator("#compare-form button.primary")
+    stop = tab.page.get_by_role("button", name="Stop")
+    tab.field("The other server").fill(there.url)
+    found = {f"idle, {state}": ratio for state, ratio in contrasts(button).items()}
+    button.click()
+    expect(button).to_have_text("Comparing…")
+    expect(stop).to_be_visible()
+    found |= {f"busy, {state}": ratio for state, ratio in contrasts(button).items()}
+    found |= {f"secondary, {state}": ratio for state, ratio in contrasts(stop).items()}
+    assert {state: ratio for state, ratio in found.items() if ratio < 4.5} == {}
+    stop.click()
+    expect(button).to_have_text("Compare")
+
+
+def contrasts(button: Locator) -> dict[str, float]:
+    """The contrast of a button's words at rest, under the mouse, and with the focus."""
+    found = {}
+    for state, enter in {"rest": lambda: None, "hover": button.hover, "focus": button.focus}.items():
+        enter()
+        found[state] = button.evaluate(_CONTRAST)
+    button.page.mouse.move(0, 0)
+    found["focus without the mouse"] = button.evaluate(_CONTRAST)
+    return found
+
+
+# https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio. A canvas knows every way in which a colour can be written.
+_CONTRAST = """button => {
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const luminance = (colour) => {
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [red, green, blue] = [...canvas.getImageData(0, 0, 1, 1).data].map((part) => part / 255)
+      .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  const { color, backgroundColor } = getComputedStyle(button);
+  const [dark, light] = [luminance(color), luminance(backgroundColor)].sort((one, other) => one - other);
+  return (light + 0.05) / (dark + 0.05);
+}"""
 
 
 VIEWS = ["#ask", "#runs", "#run", "#compare", "#health"]

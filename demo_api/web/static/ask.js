@@ -2,7 +2,7 @@
 
 import { Asking, newKey } from "./asking.js";
 import { Course } from "./course.js";
-import { bodyOf, clearProblem, fill, showProblem, submitByKey } from "./form.js";
+import { bodyOf, clearProblem, fill, isBusy, showProblem, submitByKey, whileBusy } from "./form.js";
 import { fieldsOf, post } from "./curl.js";
 import { problem } from "./elements.js";
 import { Panel } from "./panel.js";
@@ -60,16 +60,17 @@ export class AskView {
   }
 
   async #run(body) {
-    if (this.button.getAttribute("aria-disabled")) return;
+    if (isBusy(this.button)) return;
     clearProblem(this.form);
-    this.button.setAttribute("aria-disabled", "true");
+    await whileBusy(this.button, "Sending…", () => this.#send(body));
+  }
+
+  async #send(body) {
     try {
       const engine = await this.engine();
       await (engine === "direct" ? this.#stream(body) : this.#submit(body));
     } catch (error) {
       if (error.name !== "AbortError") showProblem(this.form, error);
-    } finally {
-      this.button.removeAttribute("aria-disabled");
     }
   }
 

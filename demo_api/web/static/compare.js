@@ -4,7 +4,7 @@ import { Asking } from "./asking.js";
 import { quote } from "./curl.js";
 import { marked, words } from "./difference.js";
 import { announce, el, problem, say, seconds, visible } from "./elements.js";
-import { bodyOf, clearProblem, showProblem, submitByKey } from "./form.js";
+import { bodyOf, clearProblem, isBusy, showProblem, submitByKey, whileBusy } from "./form.js";
 import { statusChip } from "./panel.js";
 import { ApiError, healthOf, Server } from "./server.js";
 import { Timeline } from "./timeline.js";
@@ -39,20 +39,21 @@ export class CompareView {
   }
 
   async #compare() {
-    if (this.button.getAttribute("aria-disabled")) return;
+    if (isBusy(this.button)) return;
     clearProblem(this.form);
     this.#isStopped = false;
-    this.button.setAttribute("aria-disabled", "true");
     this.stop.hidden = false;
+    await whileBusy(this.button, "Comparing…", () => this.#askBoth());
+    if (document.activeElement === this.stop) this.button.focus();
+    this.stop.hidden = true;
+  }
+
+  async #askBoth() {
     try {
       await this.#ask(await this.#other());
     } catch (error) {
       if (!this.#isStopped) showProblem(this.form, error);
       else this.place.replaceChildren(el("p", {}, "Stopped."));
-    } finally {
-      this.button.removeAttribute("aria-disabled");
-      if (document.activeElement === this.stop) this.button.focus();
-      this.stop.hidden = true;
     }
   }
 
