@@ -28,6 +28,7 @@ export class AskView {
     });
     submitByKey(this.form);
     this.form.addEventListener("input", () => this.#showCommand());
+    server.addEventListener("key", () => this.#showCommand());
     this.#showCommand();
   }
 
@@ -102,7 +103,7 @@ export class AskView {
   #newAsking() {
     const asking = new Asking(this.server, {
       onChange: (course) => asking === this.#asking && this.#show(course),
-      onTrouble: (wait) => asking === this.#asking && this.#panel?.showTrouble(wait),
+      onTrouble: (wait, error) => asking === this.#asking && this.#panel?.showTrouble(wait, error),
     });
     return asking;
   }

@@ -29,7 +29,8 @@ export class Unreachable extends Error {
   }
 }
 
-export class Server {
+/** Gives the event `key` when its key changes: what shows commands shows them anew. */
+export class Server extends EventTarget {
   #asking = null;
   #givenUp = false;
 
@@ -39,6 +40,7 @@ export class Server {
    * @param nextStep what helps when it does not answer
    */
   constructor(base, askForKey, nextStep) {
+    super();
     this.base = base.endsWith("/") ? base : `${base}/`;
     this.askForKey = askForKey;
     this.nextStep = nextStep;
@@ -53,6 +55,7 @@ export class Server {
     if (key === null) sessionStorage.removeItem(`key of ${this.base}`);
     else sessionStorage.setItem(`key of ${this.base}`, key);
     this.#givenUp = key === null;
+    this.dispatchEvent(new Event("key"));
   }
 
   url(path) {
@@ -122,12 +125,13 @@ export class Server {
   /**
    * A run's events as they come, up to `done`. A connection that is lost is made again, and goes on where it broke off.
    *
-   * @param onTrouble is told the seconds until the next try, and null when the connection is there again
+   * @param onTrouble is called with the seconds until the next try and the error, if there was one; with null when the connection is there again
    */
   async *follow(runId, signal, onTrouble) {
     let last = 0;
     for (let tries = 0; ; tries += 1) {
       let wait = Math.min(tries + 1, 5);
+      let trouble = null;
       try {
         const headers = last ? { "Last-Event-ID": String(last) } : {};
         const response = await this.fetch(`runs/${runId}/events`, { headers, signal });
@@ -142,8 +146,9 @@ export class Server {
         const isRefused = error instanceof ApiError && error.status < 500 && error.status !== 429; // too many: later
         if (signal.aborted || isRefused) throw error;
         wait = error.retryAfter ?? wait;
+        trouble = error;
       }
-      onTrouble(wait);
+      onTrouble(wait, trouble);
       await pause(wait * 1000, signal);
     }
   }
