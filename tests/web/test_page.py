@@ -232,6 +232,27 @@ def test_waiting_for_long_is_what_took_the_longest(server: Server, engine: Telli
     assert "Longest: waiting in the queue (7.30 s, 71 %)" in tab.text(".times")
 
 
+def test_a_full_queue_is_counted_down_and_tried_again(
+    serve: Serve, settings: Make, slow: TellingEngine, open_tab: Open
+) -> None:
+    server = serve(settings(max_batch=1, max_queue=1), slow)
+    for prompt in ("runs", "waits"):
+        requests.post(f"{server.url}/runs", json={"prompt": prompt}, timeout=10)
+        wait_for(slow.entered)
+    tab = open_tab(server.url, expected=(REFUSED,))
+    tab.ask("Hello")
+    result = tab.page.locator("#ask-result")
+    expect(result.get_by_role("alert")).to_have_text("The queue is full (1 of 1).")
+    expect(result).to_contain_text(re.compile(r"Try again (in \d+ s|now)\."))
+    expect(result).to_contain_text("Try again now.")
+    expect(tab.page.locator("#ask-form .problem")).to_have_count(0)
+    slow.let_go.set()
+    until(lambda: server.get("/health").json()["queue"]["waiting"] == 0)
+    result.get_by_role("button", name="Retry").click()
+    tab.wait_for_end()
+    assert tab.text(".panel .answer") == "Hello"
+
+
 def test_a_failed_run_says_what_to_do(server: Server, open_tab: Open) -> None:
     tab = open_tab(server.url)
     tab.ask("fail")

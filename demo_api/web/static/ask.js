@@ -5,8 +5,9 @@ import { Course } from "./course.js";
 import { bodyOf, clearProblem, fill, isBusy, showProblem, submitByKey, whileBusy } from "./form.js";
 import { fieldsOf, post } from "./curl.js";
 import { problem } from "./elements.js";
+import { refusal } from "./retry.js";
 import { Panel } from "./panel.js";
-import { Unreachable } from "./server.js";
+import { healthOf, Unreachable } from "./server.js";
 
 export class AskView {
   #asking = null;
@@ -71,8 +72,19 @@ export class AskView {
       const engine = await this.engine();
       await (engine === "direct" ? this.#stream(body) : this.#submit(body));
     } catch (error) {
-      if (error.name !== "AbortError") showProblem(this.form, error);
+      if (error.name !== "AbortError") await this.#refuse(error, body);
     }
+  }
+
+  /** Shows why there is no run: at the form what must be corrected, in the answer's place what passes by itself. */
+  async #refuse(error, body) {
+    if (!error.retryAfter) {
+      showProblem(this.form, error);
+      return;
+    }
+    const health = await healthOf(this.server).catch(() => null);
+    this.#take(null);
+    this.result.replaceChildren(refusal(error, health, () => this.#run(body)));
   }
 
   async #submit(body) {
@@ -94,8 +106,7 @@ export class AskView {
     const asking = this.#newAsking();
     this.#take(asking);
     asking.stream(body, "direct").catch((error) => {
-      if (asking.course === null) this.result.replaceChildren();
-      if (asking.course === null) showProblem(this.form, error);
+      if (asking.course === null) this.#refuse(error, body);
       else if (error.name !== "AbortError") this.#panel.fail(error);
     });
   }
