@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -458,11 +459,26 @@ def test_a_server_that_does_not_let_the_page_ask_is_explained(
     tab = open_tab(server.url, "#compare", others=(there.url,), expected=(REFUSED, "blocked by CORS policy"))
     form = tab.page.locator("#compare-form")
     form.get_by_label("The other server").fill(there.url)
-    form.get_by_role("button", name="Compare").click()
+    form.get_by_label("The other server").press("Tab")  # nothing is sent yet
+    expect(form.locator(".problem")).to_contain_text(f"{there.url} answers, but does not let this page ask.")
     expect(form.locator(".problem")).to_contain_text(f"--cors-origins {server.url}")
+    form.get_by_role("button", name="Compare").click()
+    expect(form.locator(".problem")).to_contain_text(f"{there.url} answers, but does not let this page ask.")
     form.get_by_label("The other server").fill("javascript:alert(1)")
     form.get_by_role("button", name="Compare").click()
     expect(form.locator(".problem")).to_contain_text("This is no address of a server.")
+
+
+def test_a_server_that_is_not_there_is_named_as_typed_before_the_form_is_sent(server: Server, open_tab: Open) -> None:
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        there = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        tab = open_tab(server.url, "#compare", others=(there,), expected=(REFUSED,))
+        tab.field("The other server").fill(there)
+        tab.field("The other server").press("Tab")
+        problem = tab.page.locator("#compare-form .problem")
+        expect(problem).to_contain_text(f"{there} does not answer.")
+        expect(problem).to_contain_text("Start it with: demo-api serve")
 
 
 def test_a_comparison_is_stopped_and_its_run_with_it(

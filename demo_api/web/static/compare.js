@@ -31,6 +31,7 @@ export class CompareView {
       this.#asking?.cancel().catch(() => {});
       this.#asking?.leave();
     });
+    this.form.elements.other.addEventListener("change", () => this.#check());
     submitByKey(this.form);
   }
 
@@ -46,6 +47,19 @@ export class CompareView {
     await whileBusy(this.button, "Comparing…", () => this.#askBoth());
     if (document.activeElement === this.stop) this.button.focus();
     this.stop.hidden = true;
+  }
+
+  /** Says before the form is sent that the other server could not be asked. Who needs a key is asked for it later. */
+  async #check() {
+    clearProblem(this.form);
+    if (!this.form.elements.other.value.trim()) return;
+    const typed = this.form.elements.other.value;
+    try {
+      await this.#other().json("health");
+    } catch (error) {
+      const isCurrent = this.form.elements.other.value === typed && !isBusy(this.button);
+      if (isCurrent) this.form.querySelector(".problem-place").replaceChildren(problem(error)); // the focus stays
+    }
   }
 
   async #askBoth() {
@@ -64,8 +78,8 @@ export class CompareView {
       throw new ApiError(null, { error: "This is no address of a server.", field: "other", next_step: "Type one such as http://127.0.0.1:8081" });
     }
     sessionStorage.setItem("other server", typed);
-    const nextStep = `Is it there, and does it let this page ask? Start it with: ${this.#command()}`;
-    return new Server(url.href, this.askForKey, nextStep);
+    const nextStep = `Start it with: ${this.#command()}`;
+    return new Server(url.href, this.askForKey, nextStep, typed);
   }
 
   async #ask(other) {

@@ -29,6 +29,14 @@ export class Unreachable extends Error {
   }
 }
 
+/** An answer that the browser keeps from this page: its server does not name this origin. */
+export class NotAllowed extends Error {
+  constructor(url) {
+    super(`${url} answers, but does not let this page ask.`);
+    this.nextStep = `Start it with: --cors-origins ${location.origin}`;
+  }
+}
+
 /** Gives the event `key` when its key changes: what shows commands shows them anew. */
 export class Server extends EventTarget {
   #asking = null;
@@ -38,12 +46,14 @@ export class Server extends EventTarget {
    * @param base its address, which paths are added to
    * @param askForKey gives a key when the user has typed one, or null: (address, whether the last one was refused)
    * @param nextStep what helps when it does not answer
+   * @param name the address as somebody typed it
    */
-  constructor(base, askForKey, nextStep) {
+  constructor(base, askForKey, nextStep, name = base) {
     super();
     this.base = base.endsWith("/") ? base : `${base}/`;
     this.askForKey = askForKey;
     this.nextStep = nextStep;
+    this.name = name;
   }
 
   /** The key that was typed, for as long as the tab is open. */
@@ -109,7 +119,18 @@ export class Server extends EventTarget {
       return await fetch(this.url(path), { ...options, headers: given, credentials: "omit", cache: "no-store" });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Unreachable(this.base, this.nextStep);
+      throw (await this.#isThere()) ? new NotAllowed(this.name) : new Unreachable(this.name, this.nextStep);
+    }
+  }
+
+  /** Whether another origin's server answers at all. A browser tells that even where it keeps the answer to itself. */
+  async #isThere() {
+    if (new URL(this.base).origin === location.origin) return false;
+    try {
+      await fetch(this.url("health"), { mode: "no-cors", credentials: "omit", cache: "no-store" });
+      return true;
+    } catch {
+      return false;
     }
   }
 
