@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Locator, expect
 from support.browser import Tab, browser
 from support.cutting_proxy import CuttingProxy
 from support.doc_pages import PAGES
@@ -42,6 +43,8 @@ class TellingEngine(EchoRunner):
     """Tells what a test has it tell, and answers what the test wants, when it wants that."""
 
     response: str | None = None
+    finish_reason = "stop"
+    queue_seconds = 0.1
 
     def generate(self, batch: Batch, listener: Listener, lock: DeviceLock, warm: object = None) -> Outcome:
         self._now, self._batch, self._listener = batch.batch_id, batch, listener
@@ -56,10 +59,11 @@ class TellingEngine(EchoRunner):
             answer = Answer(run.request.prompt if self.response is None else self.response, 7)
             failed = Failure("demo_failed", "It failed.") if "fail" in run.request.prompt else None
             timing = Timing(
-                warm="imports", queue_seconds=0.1, startup_seconds=0.0, startup_ahead_seconds=4.2, load_seconds=2.0,
-                decode_seconds=1.0, ttft_ms=80.1, decode_tokens_per_second=43.3,
+                warm="imports", queue_seconds=self.queue_seconds, startup_seconds=0.0, startup_ahead_seconds=4.2,
+                load_seconds=2.0, decode_seconds=1.0, ttft_ms=80.1, decode_tokens_per_second=43.3,
             )  # fmt: skip
-            results.append(Result(run.run_id, None if failed else answer, failed, timing, "echo", finish_reason="stop"))
+            finish = self.finish_reason
+            results.append(Result(run.run_id, None if failed else answer, failed, timing, "echo", finish_reason=finish))
         return Outcome(results, self.suspect)
 
     def tell(self, kind: str, **data: object) -> None:
@@ -126,7 +130,7 @@ def test_a_prompt_is_answered_by_the_real_demo_and_its_phases_are_seen(
         "Start-up", "Load", "Prefill", "Decode",
     ]  # fmt: skip
     times = tab.text(".panel .times")
-    for label in ("In line", "Start-up", "Load", "Prefill compile", "Prefill", "Decode compile", "Decode", "Close"):
+    for label in ("Queued", "Start-up", "Load", "Prefill compile", "Prefill", "Decode compile", "Decode", "Close"):
         assert re.search(rf"{label}\s+\d+\.\d\d s", times), label
     tab.page.locator("summary", has_text="All that was printed").click()
     tab.page.get_by_label("Search").fill("prefill")
@@ -155,6 +159,8 @@ def test_phases_speed_and_text_are_shown_as_they_come(slow_server: Server, slow:
     tab.wait_for_end()
     expect(tab.page.locator(".panel .answer")).to_have_text("Hello")
     assert "Load" in tab.text(".shares")
+    assert "Longest: load (2.00 s, " in tab.text(".times")
+    expect(tab.page.locator(".panel .metrics")).to_contain_text("ended by itself")
     assert "4.20 s of its start-up were over when the run came" in tab.text(".times")
     expect(tab.page.locator("#announcer")).to_contain_text("Answered in")
 
@@ -167,11 +173,14 @@ def test_who_waits_sees_the_place_in_the_line_and_cancels(
     wait_for(slow.entered)
     second = open_tab(slow_server.url)
     second.ask("second")
-    expect(second.page.locator(".place-in-line")).to_have_text("Place 1 in the line")
+    expect(second.page.locator(".panel .chip")).to_have_text("queued")
+    expect(second.page.locator(".timeline li[data-state=now]")).to_contain_text("Queued")
+    expect(second.page.locator(".place-in-line")).to_have_text("Place 1 in the queue")
     second.page.get_by_role("button", name="Cancel").click()
     second.wait_for_end("cancelled")
     assert "The run was cancelled" in second.text(".panel .problem")
     assert "Next step: Send the request again." in second.text(".panel .problem")
+    expect(first.page.locator(".panel .chip")).to_have_text("running")
     first.page.get_by_role("button", name="Cancel").click()
     first.wait_for_end("cancelled")
     until(lambda: slow.cancelled)
@@ -202,6 +211,47 @@ def test_a_refused_request_says_what_to_do_at_the_field(server: Server, open_tab
     expect(tab.field("Temperature")).to_be_focused()
     tab.ask("Hello", Temperature="warm")
     expect(problem).to_contain_text("should be a valid number")
+
+
+def test_an_answer_that_was_cut_has_a_badge_of_its_own(server: Server, engine: TellingEngine, open_tab: Open) -> None:
+    engine.finish_reason = "length"
+    tab = open_tab(server.url)
+    tab.ask("Hello")
+    tab.wait_for_end()
+    cut = tab.page.locator(".panel .top .chip[data-status=cut]")
+    expect(cut).to_have_text("cut at max tokens")
+    colour = "chip => getComputedStyle(chip).color"
+    assert cut.evaluate(colour) != tab.page.locator(".panel .chip[data-status=succeeded]").evaluate(colour)
+    expect(tab.page.locator(".panel .metrics")).to_contain_text("cut at max tokens")
+
+
+def test_waiting_for_long_is_what_took_the_longest(server: Server, engine: TellingEngine, open_tab: Open) -> None:
+    engine.queue_seconds = 7.3
+    tab = open_tab(server.url)
+    tab.ask("Hello")
+    tab.wait_for_end()
+    assert "Longest: waiting in the queue (7.30 s, 71 %)" in tab.text(".times")
+
+
+def test_a_full_queue_is_counted_down_and_tried_again(
+    serve: Serve, settings: Make, slow: TellingEngine, open_tab: Open
+) -> None:
+    server = serve(settings(max_batch=1, max_queue=1), slow)
+    for prompt in ("runs", "waits"):
+        requests.post(f"{server.url}/runs", json={"prompt": prompt}, timeout=10)
+        wait_for(slow.entered)
+    tab = open_tab(server.url, expected=(REFUSED,))
+    tab.ask("Hello")
+    result = tab.page.locator("#ask-result")
+    expect(result.get_by_role("alert")).to_have_text("The queue is full (1 of 1).")
+    expect(result).to_contain_text(re.compile(r"Try again (in \d+ s|now)\."))
+    expect(result).to_contain_text("Try again now.")
+    expect(tab.page.locator("#ask-form .problem")).to_have_count(0)
+    slow.let_go.set()
+    until(lambda: server.get("/health").json()["queue"]["waiting"] == 0)
+    result.get_by_role("button", name="Retry").click()
+    tab.wait_for_end()
+    assert tab.text(".panel .answer") == "Hello"
 
 
 def test_a_failed_run_says_what_to_do(server: Server, open_tab: Open) -> None:
@@ -409,11 +459,26 @@ def test_a_server_that_does_not_let_the_page_ask_is_explained(
     tab = open_tab(server.url, "#compare", others=(there.url,), expected=(REFUSED, "blocked by CORS policy"))
     form = tab.page.locator("#compare-form")
     form.get_by_label("The other server").fill(there.url)
-    form.get_by_role("button", name="Compare").click()
+    form.get_by_label("The other server").press("Tab")  # nothing is sent yet
+    expect(form.locator(".problem")).to_contain_text(f"{there.url} answers, but does not let this page ask.")
     expect(form.locator(".problem")).to_contain_text(f"--cors-origins {server.url}")
+    form.get_by_role("button", name="Compare").click()
+    expect(form.locator(".problem")).to_contain_text(f"{there.url} answers, but does not let this page ask.")
     form.get_by_label("The other server").fill("javascript:alert(1)")
     form.get_by_role("button", name="Compare").click()
     expect(form.locator(".problem")).to_contain_text("This is no address of a server.")
+
+
+def test_a_server_that_is_not_there_is_named_as_typed_before_the_form_is_sent(server: Server, open_tab: Open) -> None:
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        there = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        tab = open_tab(server.url, "#compare", others=(there,), expected=(REFUSED,))
+        tab.field("The other server").fill(there)
+        tab.field("The other server").press("Tab")
+        problem = tab.page.locator("#compare-form .problem")
+        expect(problem).to_contain_text(f"{there} does not answer.")
+        expect(problem).to_contain_text("Start it with: demo-api serve")
 
 
 def test_a_comparison_is_stopped_and_its_run_with_it(
@@ -452,6 +517,7 @@ def test_a_key_is_asked_for_once_and_sent_as_a_header(guarded: str, open_tab: Op
     dialog.get_by_label("Key").fill(KEY)
     dialog.get_by_label("Key").press("Enter")
     expect(tab.page.locator("#standing")).to_contain_text("demo engine · echo")
+    expect(tab.page.locator("#form-curl")).to_contain_text('-H "Authorization: Bearer $DEMO_API_KEY"')
     tab.ask("Hello")
     tab.wait_for_end()
     assert tab.text(".panel .answer") == "Hello"
@@ -480,7 +546,9 @@ def test_who_gives_no_key_is_asked_again_only_on_a_new_wish(guarded: str, open_t
     dialog.get_by_label("Key").fill(KEY)
     dialog.get_by_label("Key").press("Enter")
     expect(tab.page.locator("#health .device")).to_contain_text("free")
+    expect(tab.page.locator("#health")).to_contain_text('-H "Authorization: Bearer $DEMO_API_KEY"')
     tab.page.get_by_role("button", name="Forget the key").click()
+    expect(tab.page.locator("#form-curl")).not_to_contain_text("Authorization")
     expect(tab.page.locator("#health")).to_contain_text("With a key this says more.")
     expect(dialog).to_be_hidden()
 
@@ -577,7 +645,8 @@ def test_a_lost_connection_is_made_again_and_nothing_is_missed(
     slow.tell("phase", phase="load")
     expect(tab.page.locator(".timeline li[data-state=now]")).to_contain_text("Load")
     cable.cut()
-    expect(tab.page.locator(".panel .trouble")).to_contain_text("The connection was lost. The run goes on without it")
+    unreachable = "Server unreachable. If it is still running, your run continues."
+    expect(tab.page.locator(".panel .trouble")).to_contain_text(unreachable)
     slow.tell("phase", phase="decode")
     cable.mend()
     expect(tab.page.locator(".panel .trouble")).to_have_text("Connected again: nothing was missed.")
@@ -614,7 +683,9 @@ def test_who_asked_too_often_follows_a_run_later(slow_server: Server, slow: Tell
         "**/events", lambda route: route.fulfill(status=429, headers={"Retry-After": "1"}, json=refusal), times=1
     )
     tab.ask("Hello")
-    expect(tab.page.locator(".panel .trouble")).to_contain_text("trying again in 1 s")
+    expect(tab.page.locator(".panel .trouble")).to_have_text(
+        "Too many. If it is still running, your run continues. Trying again in 1 s."
+    )
     slow.let_go.set()
     tab.wait_for_end()
 
@@ -646,6 +717,53 @@ def test_it_can_be_used_with_the_keyboard_alone(server: Server, open_tab: Open) 
     expect(tab.page.locator(".history .prompt")).to_be_focused()
     press("Enter")
     tab.wait_for_end()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_button_is_readable_in_every_state(
+    slow_server: Server, start_direct: Callable[..., Server], open_tab: Open, scheme: str
+) -> None:
+    there = start_direct(EchoModel(), cors_origins=slow_server.url)
+    tab = open_tab(slow_server.url, "#compare", others=(there.url,), color_scheme=scheme)
+    button = tab.page.locator("#compare-form button.primary")
+    stop = tab.page.get_by_role("button", name="Stop")
+    tab.field("The other server").fill(there.url)
+    found = {f"idle, {state}": ratio for state, ratio in contrasts(button).items()}
+    button.click()
+    expect(button).to_have_text("Comparing…")
+    expect(stop).to_be_visible()
+    found |= {f"busy, {state}": ratio for state, ratio in contrasts(button).items()}
+    found |= {f"secondary, {state}": ratio for state, ratio in contrasts(stop).items()}
+    assert {state: ratio for state, ratio in found.items() if ratio < 4.5} == {}
+    stop.click()
+    expect(button).to_have_text("Compare")
+
+
+def contrasts(button: Locator) -> dict[str, float]:
+    """The contrast of a button's words at rest, under the mouse, and with the focus."""
+    found = {}
+    for state, enter in {"rest": lambda: None, "hover": button.hover, "focus": button.focus}.items():
+        enter()
+        found[state] = button.evaluate(_CONTRAST)
+    button.page.mouse.move(0, 0)
+    found["focus without the mouse"] = button.evaluate(_CONTRAST)
+    return found
+
+
+# https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio. A canvas knows every way in which a colour can be written.
+_CONTRAST = """button => {
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const luminance = (colour) => {
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [red, green, blue] = [...canvas.getImageData(0, 0, 1, 1).data].map((part) => part / 255)
+      .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  const { color, backgroundColor } = getComputedStyle(button);
+  const [dark, light] = [luminance(color), luminance(backgroundColor)].sort((one, other) => one - other);
+  return (light + 0.05) / (dark + 0.05);
+}"""
 
 
 VIEWS = ["#ask", "#runs", "#run", "#compare", "#health"]

@@ -2,11 +2,12 @@
 
 import { Asking, newKey } from "./asking.js";
 import { Course } from "./course.js";
-import { bodyOf, clearProblem, fill, showProblem, submitByKey } from "./form.js";
+import { bodyOf, clearProblem, fill, isBusy, showProblem, submitByKey, whileBusy } from "./form.js";
 import { fieldsOf, post } from "./curl.js";
 import { problem } from "./elements.js";
+import { refusal } from "./retry.js";
 import { Panel } from "./panel.js";
-import { Unreachable } from "./server.js";
+import { healthOf, Unreachable } from "./server.js";
 
 export class AskView {
   #asking = null;
@@ -28,6 +29,7 @@ export class AskView {
     });
     submitByKey(this.form);
     this.form.addEventListener("input", () => this.#showCommand());
+    server.addEventListener("key", () => this.#showCommand());
     this.#showCommand();
   }
 
@@ -60,17 +62,29 @@ export class AskView {
   }
 
   async #run(body) {
-    if (this.button.getAttribute("aria-disabled")) return;
+    if (isBusy(this.button)) return;
     clearProblem(this.form);
-    this.button.setAttribute("aria-disabled", "true");
+    await whileBusy(this.button, "Sending…", () => this.#send(body));
+  }
+
+  async #send(body) {
     try {
       const engine = await this.engine();
       await (engine === "direct" ? this.#stream(body) : this.#submit(body));
     } catch (error) {
-      if (error.name !== "AbortError") showProblem(this.form, error);
-    } finally {
-      this.button.removeAttribute("aria-disabled");
+      if (error.name !== "AbortError") await this.#refuse(error, body);
     }
+  }
+
+  /** Shows why there is no run: at the form what must be corrected, in the answer's place what passes by itself. */
+  async #refuse(error, body) {
+    if (!error.retryAfter) {
+      showProblem(this.form, error);
+      return;
+    }
+    const health = await healthOf(this.server).catch(() => null);
+    this.#take(null);
+    this.result.replaceChildren(refusal(error, health, () => this.#run(body)));
   }
 
   async #submit(body) {
@@ -92,8 +106,7 @@ export class AskView {
     const asking = this.#newAsking();
     this.#take(asking);
     asking.stream(body, "direct").catch((error) => {
-      if (asking.course === null) this.result.replaceChildren();
-      if (asking.course === null) showProblem(this.form, error);
+      if (asking.course === null) this.#refuse(error, body);
       else if (error.name !== "AbortError") this.#panel.fail(error);
     });
   }
@@ -101,7 +114,7 @@ export class AskView {
   #newAsking() {
     const asking = new Asking(this.server, {
       onChange: (course) => asking === this.#asking && this.#show(course),
-      onTrouble: (wait) => asking === this.#asking && this.#panel?.showTrouble(wait),
+      onTrouble: (wait, error) => asking === this.#asking && this.#panel?.showTrouble(wait, error),
     });
     return asking;
   }

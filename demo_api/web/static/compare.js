@@ -4,7 +4,7 @@ import { Asking } from "./asking.js";
 import { quote } from "./curl.js";
 import { marked, words } from "./difference.js";
 import { announce, el, problem, say, seconds, visible } from "./elements.js";
-import { bodyOf, clearProblem, showProblem, submitByKey } from "./form.js";
+import { bodyOf, clearProblem, isBusy, showProblem, submitByKey, whileBusy } from "./form.js";
 import { statusChip } from "./panel.js";
 import { ApiError, healthOf, Server } from "./server.js";
 import { Timeline } from "./timeline.js";
@@ -31,6 +31,7 @@ export class CompareView {
       this.#asking?.cancel().catch(() => {});
       this.#asking?.leave();
     });
+    this.form.elements.other.addEventListener("change", () => this.#check());
     submitByKey(this.form);
   }
 
@@ -39,20 +40,34 @@ export class CompareView {
   }
 
   async #compare() {
-    if (this.button.getAttribute("aria-disabled")) return;
+    if (isBusy(this.button)) return;
     clearProblem(this.form);
     this.#isStopped = false;
-    this.button.setAttribute("aria-disabled", "true");
     this.stop.hidden = false;
+    await whileBusy(this.button, "Comparing…", () => this.#askBoth());
+    if (document.activeElement === this.stop) this.button.focus();
+    this.stop.hidden = true;
+  }
+
+  /** Says before the form is sent that the other server could not be asked. Who needs a key is asked for it later. */
+  async #check() {
+    clearProblem(this.form);
+    if (!this.form.elements.other.value.trim()) return;
+    const typed = this.form.elements.other.value;
+    try {
+      await this.#other().json("health");
+    } catch (error) {
+      const isCurrent = this.form.elements.other.value === typed && !isBusy(this.button);
+      if (isCurrent) this.form.querySelector(".problem-place").replaceChildren(problem(error)); // the focus stays
+    }
+  }
+
+  async #askBoth() {
     try {
       await this.#ask(await this.#other());
     } catch (error) {
       if (!this.#isStopped) showProblem(this.form, error);
       else this.place.replaceChildren(el("p", {}, "Stopped."));
-    } finally {
-      this.button.removeAttribute("aria-disabled");
-      if (document.activeElement === this.stop) this.button.focus();
-      this.stop.hidden = true;
     }
   }
 
@@ -63,8 +78,8 @@ export class CompareView {
       throw new ApiError(null, { error: "This is no address of a server.", field: "other", next_step: "Type one such as http://127.0.0.1:8081" });
     }
     sessionStorage.setItem("other server", typed);
-    const nextStep = `Is it there, and does it let this page ask? Start it with: ${this.#command()}`;
-    return new Server(url.href, this.askForKey, nextStep);
+    const nextStep = `Start it with: ${this.#command()}`;
+    return new Server(url.href, this.askForKey, nextStep, typed);
   }
 
   async #ask(other) {

@@ -102,7 +102,7 @@ export class Course {
     const zero = this.acceptedAt ?? now;
     const waitedUntil = this.phases[0]?.at ?? this.startedAt ?? now;
     const isWaiting = this.status === "queued";
-    const line = row("line", "In line", "waits for the device", 0, (isWaiting ? now : waitedUntil) - zero, isWaiting ? "now" : "done");
+    const line = row("line", "Queued", "waits for the device", 0, (isWaiting ? now : waitedUntil) - zero, isWaiting ? "now" : "done");
     if (this.engine === "direct") {
       const begun = this.startedAt === null ? [null, null, "ahead"] : [this.startedAt - zero, now - this.startedAt, "now"];
       return [line, row("answer", "Answer", "reads the prompt, writes the answer", ...begun)];
@@ -118,7 +118,7 @@ export class Course {
 
   #endedRows() {
     const timing = this.end.timing ?? {};
-    const parts = [row("line", "In line", "waited for the device", null, timing.queue_seconds, "done")];
+    const parts = [row("line", "Queued", "waited for the device", null, timing.queue_seconds, "done")];
     for (const phase of PHASES) parts.push(row(phase.name, phase.label, phase.words, null, timing[phase.field], "done"));
     let begin = 0;
     for (const part of parts) {

@@ -34,14 +34,14 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** A number for people: as many digits as it is worth; null says that nobody told it. */
+/** A number for people: as many digits as it is worth; null is unknown. */
 export function figure(value, digits = 2) {
-  return value === null || value === undefined ? "not told" : value.toFixed(digits);
+  return value === null || value === undefined ? "unknown" : value.toFixed(digits);
 }
 
 /** Seconds for people. */
 export function seconds(value) {
-  if (value === null || value === undefined) return "not told";
+  if (value === null || value === undefined) return "unknown";
   if (value < 10) return `${value.toFixed(2)} s`;
   if (value < 100) return `${value.toFixed(1)} s`;
   return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;

@@ -36,6 +36,24 @@ export function clearProblem(form) {
   for (const field of form.elements) field.removeAttribute("aria-invalid");
 }
 
+/** Whether something that the button started still goes on. */
+export function isBusy(button) {
+  return button.getAttribute("aria-disabled") === "true";
+}
+
+/** Says on the button what goes on, for as long as it does: it stays in the order of the keyboard, and does nothing. */
+export async function whileBusy(button, words, work) {
+  const label = button.textContent;
+  button.setAttribute("aria-disabled", "true");
+  button.textContent = words;
+  try {
+    await work();
+  } finally {
+    button.removeAttribute("aria-disabled");
+    button.textContent = label;
+  }
+}
+
 /** Ctrl+Enter in the prompt sends the form. */
 export function submitByKey(form) {
   form.elements.prompt.addEventListener("keydown", (event) => {

@@ -1,5 +1,6 @@
 // The view Health, and the words about the server's state in the head of the page.
 
+import { get } from "./curl.js";
 import { el, problem, say, visible } from "./elements.js";
 
 // The words of docs/devices.md: a test compares them.
@@ -42,7 +43,7 @@ export class HealthView {
       el("div", { class: "card" }, el("h2", {}, "Server"), facts(health),
         key !== null && el("p", { class: "actions" }, el("button", { type: "button", on: { click: this.onForget } }, "Forget the key"))),
       ...devices.map(deviceCard),
-      el("p", { class: "hint" }, "From a shell: ", el("code", {}, `curl ${this.server.url("health")}`)),
+      el("p", { class: "hint" }, "From a shell: ", el("code", {}, get(this.server, "health"))),
     );
   }
 
@@ -74,7 +75,7 @@ function facts(health) {
     ["Model", health.model],
     ["In memory", health.engine === "direct" ? (health.model_loaded ? "yes" : "not yet") : null],
     ["Model's folder", health.llama_dir ?? health.hf_model],
-    ["Line", queue && `${queue.running} running, ${queue.waiting} waiting, ${queue.limit} may wait`],
+    ["Queue", queue && `${queue.running} running, ${queue.waiting} waiting, ${queue.limit} may wait`],
   ];
   return el("dl", { class: "facts-list" }, rows.filter(([, value]) => value !== null && value !== undefined).map(([name, value]) =>
     el("div", {}, el("dt", {}, name), el("dd", {}, visible(String(value))))));

@@ -7,8 +7,10 @@ import { ApiError } from "./server.js";
 import { shares, Timeline } from "./timeline.js";
 
 export const STATUS_WORDS = {
-  queued: "waits", running: "runs", succeeded: "succeeded", failed: "failed", cancelled: "cancelled", timed_out: "timed out",
+  queued: "queued", running: "running", succeeded: "succeeded", failed: "failed", cancelled: "cancelled", timed_out: "timed out",
 };
+
+const FINISH_WORDS = { stop: "ended by itself", length: "cut at max tokens" };
 
 /** A status as a word with a sign: not by its colour alone. */
 export function statusChip(status) {
@@ -63,11 +65,11 @@ export class Panel {
   }
 
   /** Says that the connection was lost, and that it is there again. */
-  showTrouble(wait) {
+  showTrouble(wait, error) {
     this.trouble.hidden = false;
     this.trouble.textContent = wait === null
       ? "Connected again: nothing was missed."
-      : `The connection was lost. The run goes on without it; trying again in ${wait} s.`;
+      : `${error?.status ? visible(error.message) : "Server unreachable."} If it is still running, your run continues. Trying again in ${wait} s.`;
   }
 
   /** Shows that something about the run could not be done. */
@@ -79,7 +81,7 @@ export class Panel {
   #draw() {
     const { course } = this;
     if (this.#told?.status !== course.status) this.chip.replaceChildren(statusChip(course.status));
-    say(this.place, course.position === null ? "" : `Place ${course.position} in the line`);
+    say(this.place, course.position === null ? "" : `Place ${course.position} in the queue`);
     say(this.facts, course.ended ? "" : this.#progress());
     this.#timeline.show(course.rows());
     if (course.ended) this.#drawEnd();
@@ -107,7 +109,7 @@ export class Panel {
       announce(course.end.success ? `Answered in ${seconds(course.end.time_seconds)}.` : `The run ${STATUS_WORDS[course.status]}.`);
     } else if (!course.ended && (was?.phase !== now.phase || was?.position !== now.position || was?.status !== now.status)) {
       const row = course.rows().findLast((each) => each.state === "now");
-      if (row) announce(now.position === null ? `${row.label}: ${row.words}.` : `Place ${now.position} in the line.`);
+      if (row) announce(now.position === null ? `${row.label}: ${row.words}.` : `Place ${now.position} in the queue.`);
     }
   }
 
@@ -116,6 +118,7 @@ export class Panel {
     this.element.dataset.ended = "yes";
     const { course } = this;
     const { end } = course;
+    if (end.finish_reason === "length") this.chip.append(" ", el("span", { class: "chip", "data-status": "cut" }, FINISH_WORDS.length));
     const hadFocus = this.cancel.contains(document.activeElement);
     this.cancel.remove();
     this.trouble.hidden = true;
@@ -154,13 +157,13 @@ export class Panel {
     const timing = end.timing ?? {};
     const facts = [
       ["Total", seconds(end.time_seconds), "from accepted to finished"],
-      ["Tokens", end.tokens_generated ?? "not told", end.finish_reason ? `finished by ${end.finish_reason}` : ""],
+      ["Tokens", end.tokens_generated ?? "unknown", FINISH_WORDS[end.finish_reason] ?? ""],
       ["Tokens/s", figure(end.tokens_per_second), "of the total"],
-      ["Decode", timing.decode_tokens_per_second == null ? "not told" : `${timing.decode_tokens_per_second.toFixed(1)} tokens/s`, "the engine's own figure"],
-      ["First token", timing.ttft_ms == null ? "not told" : `${timing.ttft_ms.toFixed(0)} ms`, "the engine's own figure"],
-      ["Model", end.model ?? "not told", end.device ? `on ${end.device}` : ""],
+      ["Decode", timing.decode_tokens_per_second == null ? "unknown" : `${timing.decode_tokens_per_second.toFixed(1)} tokens/s`, "the engine's own figure"],
+      ["First token", timing.ttft_ms == null ? "unknown" : `${timing.ttft_ms.toFixed(0)} ms`, "the engine's own figure"],
+      ["Model", end.model ?? "unknown", end.device ? `on ${end.device}` : ""],
     ];
-    const shown = end.success ? facts : facts.filter(([, value]) => value !== "not told");
+    const shown = end.success ? facts : facts.filter(([, value]) => value !== "unknown");
     return el("dl", { class: "metrics" }, shown.map(([name, value, words]) =>
       el("div", {}, el("dt", {}, name), el("dd", {}, visible(String(value)), words && el("span", { class: "hint" }, visible(words))))));
   }

@@ -189,7 +189,7 @@ export class RunView {
   async #show(record) {
     const asking = new Asking(this.server, {
       onChange: (course) => panel.show(course),
-      onTrouble: (wait) => panel.showTrouble(wait),
+      onTrouble: (wait, error) => panel.showTrouble(wait, error),
     });
     const panel = new Panel(this.server, {
       onCancel: () => asking.cancel().catch((error) => panel.fail(error)),

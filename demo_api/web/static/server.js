@@ -29,7 +29,16 @@ export class Unreachable extends Error {
   }
 }
 
-export class Server {
+/** An answer that the browser keeps from this page: its server does not name this origin. */
+export class NotAllowed extends Error {
+  constructor(url) {
+    super(`${url} answers, but does not let this page ask.`);
+    this.nextStep = `Start it with: --cors-origins ${location.origin}`;
+  }
+}
+
+/** Gives the event `key` when its key changes: what shows commands shows them anew. */
+export class Server extends EventTarget {
   #asking = null;
   #givenUp = false;
 
@@ -37,11 +46,14 @@ export class Server {
    * @param base its address, which paths are added to
    * @param askForKey gives a key when the user has typed one, or null: (address, whether the last one was refused)
    * @param nextStep what helps when it does not answer
+   * @param name the address as somebody typed it
    */
-  constructor(base, askForKey, nextStep) {
+  constructor(base, askForKey, nextStep, name = base) {
+    super();
     this.base = base.endsWith("/") ? base : `${base}/`;
     this.askForKey = askForKey;
     this.nextStep = nextStep;
+    this.name = name;
   }
 
   /** The key that was typed, for as long as the tab is open. */
@@ -53,6 +65,7 @@ export class Server {
     if (key === null) sessionStorage.removeItem(`key of ${this.base}`);
     else sessionStorage.setItem(`key of ${this.base}`, key);
     this.#givenUp = key === null;
+    this.dispatchEvent(new Event("key"));
   }
 
   url(path) {
@@ -106,7 +119,18 @@ export class Server {
       return await fetch(this.url(path), { ...options, headers: given, credentials: "omit", cache: "no-store" });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Unreachable(this.base, this.nextStep);
+      throw (await this.#isThere()) ? new NotAllowed(this.name) : new Unreachable(this.name, this.nextStep);
+    }
+  }
+
+  /** Whether another origin's server answers at all. A browser tells that even where it keeps the answer to itself. */
+  async #isThere() {
+    if (new URL(this.base).origin === location.origin) return false;
+    try {
+      await fetch(this.url("health"), { mode: "no-cors", credentials: "omit", cache: "no-store" });
+      return true;
+    } catch {
+      return false;
     }
   }
 
@@ -122,12 +146,13 @@ export class Server {
   /**
    * A run's events as they come, up to `done`. A connection that is lost is made again, and goes on where it broke off.
    *
-   * @param onTrouble is told the seconds until the next try, and null when the connection is there again
+   * @param onTrouble is called with the seconds until the next try and the error, if there was one; with null when the connection is there again
    */
   async *follow(runId, signal, onTrouble) {
     let last = 0;
     for (let tries = 0; ; tries += 1) {
       let wait = Math.min(tries + 1, 5);
+      let trouble = null;
       try {
         const headers = last ? { "Last-Event-ID": String(last) } : {};
         const response = await this.fetch(`runs/${runId}/events`, { headers, signal });
@@ -142,8 +167,9 @@ export class Server {
         const isRefused = error instanceof ApiError && error.status < 500 && error.status !== 429; // too many: later
         if (signal.aborted || isRefused) throw error;
         wait = error.retryAfter ?? wait;
+        trouble = error;
       }
-      onTrouble(wait);
+      onTrouble(wait, trouble);
       await pause(wait * 1000, signal);
     }
   }

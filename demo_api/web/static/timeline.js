@@ -2,6 +2,9 @@
 
 import { el, say, seconds } from "./elements.js";
 
+// What is done meanwhile, where a label does not say it.
+const DOING = { line: "waiting in the queue" };
+
 const STATES = { ahead: "not yet", now: "now", done: "done" };
 
 export class Timeline {
@@ -61,6 +64,6 @@ export function shares(rows) {
     bar.append(segment);
   });
   const largest = rows.reduce((one, other) => (other.seconds > one.seconds ? other : one));
-  const sentence = `Most of the time went into ${largest.label.toLowerCase()}: ${seconds(largest.seconds)}, ${Math.round((100 * largest.seconds) / total)} %.`;
+  const sentence = `Longest: ${DOING[largest.part] ?? largest.label.toLowerCase()} (${seconds(largest.seconds)}, ${Math.round((100 * largest.seconds) / total)} %)`;
   return el("div", {}, bar, el("p", { class: "hint" }, sentence));
 }
