@@ -59,7 +59,7 @@ class ChatAnswer(TypedDict):
         ),
     ]
     tokens_generated: TokensGenerated
-    time_seconds: Annotated[float, Field(description="What you waited for, the line included.")]
+    time_seconds: Annotated[float, Field(description="What you waited for, including the time in the queue.")]
     tokens_per_second: Annotated[float | None, Field(description="`tokens_generated` / `time_seconds`.")]
     run_id: RunId
     engine: EngineName

@@ -19,7 +19,7 @@ class FurtherFacts(TypedDict, total=False):
     exit_code: Annotated[
         int | None, Field(description="The child's; negative is the signal that ended it; null where there was none.")
     ]
-    time_seconds: Annotated[float, Field(description="What you waited for, the line included.")]
+    time_seconds: Annotated[float, Field(description="What you waited for, including the time in the queue.")]
     available_endpoints: Annotated[list[str], Field(description="Every method and path.")]
 
 

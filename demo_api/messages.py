@@ -133,7 +133,7 @@ class Run:
         request: what the client asked for.
         demo: the demo settings that it was accepted for, as ``BatchRunner.demo`` gave them.
         status: one of ``STATUSES``.
-        position: its place in the line, 1 for the next; None when it does not wait.
+        position: its position in the queue, 1 for the next; None if it is not waiting.
         accepted_at: Unix seconds; so are ``started_at`` (of the latest attempt) and ``finished_at``.
         waited_seconds: accepted to claimed; None when it was not yet, or a clock that jumped does not tell.
         time_seconds: accepted to finished; None likewise.

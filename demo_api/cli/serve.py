@@ -46,7 +46,7 @@ def serve(**flags: str | None) -> None:
         http.close()
 
     stop_on_signals(stop, service.hurry)
-    service.start()  # what an earlier server left in the line is run without anybody asking
+    service.start()  # runs that an earlier server left in the queue start without a request
     failed = _stop_if_it_fails(service, stop) if _fails_fast(settings) else []
     http.run()
     if failed:

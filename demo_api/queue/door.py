@@ -127,7 +127,7 @@ class Door:
         run = self.ledger.history.get(run_id)
         if not run.ended:
             raise ShuttingDown(
-                "The server is stopping; the run stays in the line.",
+                "The server is stopping; the run stays in the queue.",
                 next_step=f"GET /runs/{run_id} when the server is back.",
                 run_id=run_id,
                 retry_after=_RETURN_SECONDS,
