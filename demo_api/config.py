@@ -65,7 +65,7 @@ def parse_keys(words: Iterable[str]) -> tuple[str, ...]:
     """
     keys = _stripped(words)
     if not keys:
-        raise ValueError("there is no key in it")
+        raise ValueError("it has no keys")
     for number, key in enumerate(keys, 1):
         if not _KEY.fullmatch(key):
             raise ValueError(
@@ -84,7 +84,7 @@ def _hosts(text: str) -> tuple[str, ...]:
     names = _stripped(text.lower().split(","))
     for name in names:
         if not _HOST_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name such as demo.example.com, without scheme and port")
+            raise ValueError(f"{name!r} is not a host name such as demo.example.com, without scheme and port")
     return names
 
 
@@ -94,7 +94,7 @@ def _origins(text: str) -> tuple[str, ...]:
         # As a browser writes it: no path, no "*", the host in lower case, no port that the scheme has anyway.
         match = _ORIGIN.fullmatch(origin)
         if not match or (match["scheme"], match["port"]) in (("http", ":80"), ("https", ":443")):
-            raise ValueError(f"{origin!r} is no origin such as http://127.0.0.1:8080, as a browser writes it")
+            raise ValueError(f"{origin!r} is not an origin such as http://127.0.0.1:8080, as a browser writes it")
     return origins
 
 
@@ -107,13 +107,13 @@ def _devices(text: str) -> tuple[DeviceSetting, ...]:
     devices = tuple(_device(*shlex.split(part)) for part in text.split(";") if part.strip())
     names = {device.name for device in devices}
     if not names or len(names) < len(devices):
-        raise ValueError("name at least one device, and each once")
+        raise ValueError("it must name at least one device, and each only once")
     return devices
 
 
 def _device(name: str, *pairs: str) -> DeviceSetting:
     if not _DEVICE_NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a device: 1 to 32 letters, digits, '_' or '-'")
+        raise ValueError(f"{name!r} is not a device name: 1 to 32 letters, digits, '_' or '-'")
     for pair in pairs:
         if not _ENVIRONMENT_ENTRY.fullmatch(pair):
             raise ValueError(f"{pair!r} is not NAME=VALUE")
@@ -297,7 +297,7 @@ class Settings(BaseModel):
             named = variable(name) if name in _VARIABLES_ONLY else f"{variable(name)} or {flag(name)}"
             raise SetupError(
                 f"{named} is {given}: {first['msg'].lower()}.",
-                next_step="Correct the value; `demo-api serve --help` says what each one is.",
+                next_step="Correct the value; `demo-api serve --help` explains every setting.",
             ) from None
 
     @property

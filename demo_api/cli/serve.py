@@ -25,7 +25,7 @@ from demo_api.web.health import NOTES
 @click.command()
 @flags_of(flag_names())
 def serve(**flags: str | None) -> None:
-    """Serve the demo, or its model in memory, over HTTP."""
+    """Serve the demo, or a model in memory, over HTTP."""
     settings = Settings.load(flags)
     configure(settings)
     check_exposure(settings)
