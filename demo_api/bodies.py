@@ -16,25 +16,30 @@ from typing_extensions import TypedDict, Unpack
 from demo_api.errors import Facts, RunFailed
 from demo_api.messages import STATUSES, Answer, DeviceName, EngineHealth, Failure, Model, Result, Run, Timing
 
-RunId = Annotated[str, Field(description="Names the run, and sorts by time.")]
-EngineName = Annotated[str, Field(description="Who answered.", json_schema_extra={"enum": ["demo", "direct"]})]
+RunId = Annotated[str, Field(description="The run's ID; IDs sort by time.")]
+EngineName = Annotated[
+    str, Field(description="The engine that answered.", json_schema_extra={"enum": ["demo", "direct"]})
+]
 Response = Annotated[str, Field(description="The model's answer.")]
 TokensGenerated = Annotated[
-    int | None, Field(description="Tokens of the response, the end-of-sequence token not counted.")
+    int | None, Field(description="Tokens in the response, not counting the end-of-sequence token.")
 ]
 PromptTokens = Annotated[
-    int | None, Field(description="Tokens of the prompt with its template; null where they were not counted.")
+    int | None, Field(description="Tokens in the prompt, including its template; null if not counted.")
 ]
 FinishReason = Annotated[
     str | None, Field(description="`stop`: the model ended its answer; `length`: it reached `max_tokens`.")
 ]
-Note = Annotated[str | None, Field(description="What could not be had, and why; else null.")]
-When = Annotated[str | None, Field(description="UTC, such as 2026-11-22T18:41:26.123Z; null when not yet.")]
-Seconds = Annotated[float | None, Field(description="Accepted to finished; null before that.")]
-ExitCode = Annotated[
-    int | None, Field(description="The child's; negative is the signal that ended it; null where there was none.")
+Note = Annotated[str | None, Field(description="What is missing, and why; else null.")]
+When = Annotated[
+    str | None, Field(description="UTC, such as 2026-11-22T18:41:26.123Z; null if it has not happened yet.")
 ]
-RunCode = Annotated[str, Field(description="What happened; docs/errors.md has what helps.")]
+Seconds = Annotated[float | None, Field(description="From acceptance to end; null until then.")]
+ExitCode = Annotated[
+    int | None,
+    Field(description="The child's exit code; negative for the signal that ended it; null if no child was started."),
+]
+RunCode = Annotated[str, Field(description="What happened; docs/errors.md says what helps.")]
 Figures = Annotated[dict[str, Any], GetPydanticSchema(lambda _source, handler: handler(Timing))]
 """A ``Timing``, as a dictionary."""
 
@@ -49,17 +54,17 @@ class ChatAnswer(TypedDict):
     """An answer, with its timing. What is not known is null."""
 
     success: Literal[True]
-    prompt: Annotated[str, Field(description="Yours.")]
+    prompt: Annotated[str, Field(description="Your prompt.")]
     response: Response
     output: Annotated[
         str | None,
         Field(
-            description="All that the child printed: the demo's log, then pytest's report; the middle of more than "
+            description="Everything the child printed: the demo's log, then pytest's report; the middle of more than "
             "1 MiB is left out. Null on the direct engine."
         ),
     ]
     tokens_generated: TokensGenerated
-    time_seconds: Annotated[float, Field(description="What you waited for, the line included.")]
+    time_seconds: Annotated[float, Field(description="What you waited for, including the time in the queue.")]
     tokens_per_second: Annotated[float | None, Field(description="`tokens_generated` / `time_seconds`.")]
     run_id: RunId
     engine: EngineName
@@ -72,18 +77,18 @@ class ChatAnswer(TypedDict):
 
 class _Run(TypedDict):
     run_id: RunId
-    status: Annotated[str, Field(description="The last four are for good.", json_schema_extra={"enum": list(STATUSES)})]
+    status: Annotated[str, Field(description="The last four are final.", json_schema_extra={"enum": list(STATUSES)})]
     position: Annotated[
-        int | None, Field(description="Its place in the line, 1 for the next; null when it does not wait.")
+        int | None, Field(description="Its position in the queue, 1 for the next; null if it is not waiting.")
     ]
     prompt: Annotated[
-        str | None, Field(description="What was asked; so are the next four. Null where the ledger is damaged.")
+        str | None, Field(description="From the request, like the next four. Null if the ledger is damaged.")
     ]
     max_tokens: int | None
     temperature: Annotated[float | None, Field(description="Null is the demo's default, 0.7.")]
     top_p: float | None
     seed: int | None
-    attempts: Annotated[int, Field(description="How often it was given to a child.")]
+    attempts: Annotated[int, Field(description="How many times it was given to a child.")]
     accepted_at: When
     started_at: When
     finished_at: When
@@ -107,7 +112,7 @@ class Succeeded(TypedDict):
 
 
 class Failed(TypedDict):
-    """How a run ended that has no answer."""
+    """How a run without an answer ended."""
 
     success: Literal[False]
     error: Annotated[str, Field(description="What is wrong, in one sentence.")]
@@ -120,36 +125,36 @@ class Failed(TypedDict):
 
 
 class OpenRun(_Run):
-    """A run that waits or runs."""
+    """A waiting or running run."""
 
 
 class SucceededRun(_Run, Succeeded):
-    """A run that has ended with an answer."""
+    """A run that ended with an answer."""
 
 
 class FailedRun(_Run, Failed):
-    """A run that has ended without an answer."""
+    """A run that ended without an answer."""
 
 
 RunRecord = OpenRun | SucceededRun | FailedRun
 
 
 class _Runs(TypedDict):
-    runs: Annotated[list[RunRecord], Field(description="One for each prompt, in their order.")]
+    runs: Annotated[list[RunRecord], Field(description="One for each prompt, in order.")]
 
 
 class AcceptedRun(OpenRun, _Runs):
-    """What was accepted: the fields of the first run, and every run in `runs`."""
+    """The accepted runs: the fields of the first, and all of them in `runs`."""
 
     success: Literal[True]
 
 
 class RepeatedRun(SucceededRun, _Runs):
-    """As an accepted run; it was accepted before, with the same Idempotency-Key, and has ended with an answer."""
+    """Like an accepted run, but accepted before with the same Idempotency-Key, and ended with an answer."""
 
 
 class RepeatedFailedRun(FailedRun, _Runs):
-    """As an accepted run; it was accepted before, with the same Idempotency-Key, and has ended without an answer."""
+    """Like an accepted run, but accepted before with the same Idempotency-Key, and ended without an answer."""
 
 
 Accepted = AcceptedRun | RepeatedRun | RepeatedFailedRun
@@ -159,7 +164,7 @@ class RunPage(TypedDict):
     """Runs, the newest first."""
 
     runs: list[RunRecord]
-    next: Annotated[str | None, Field(description="The path of the following page; null on the last one.")]
+    next: Annotated[str | None, Field(description="The path of the next page; null on the last one.")]
 
 
 class BriefHealth(TypedDict):

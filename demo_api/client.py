@@ -97,7 +97,7 @@ class Client:
         self.url = re.sub("(^|//)[^/]*@", r"\1", self._url)
         if not _is_address(url):
             raise BadRequest(
-                f"{self.url} is no address of a server.", next_step="Give one such as http://127.0.0.1:8080."
+                f"{self.url} is not the address of a server.", next_step="Use one such as http://127.0.0.1:8080."
             )
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._patience = patience

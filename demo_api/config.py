@@ -64,7 +64,7 @@ def parse_keys(words: Iterable[str]) -> tuple[str, ...]:
     """
     keys = _stripped(words)
     if not keys:
-        raise ValueError("there is no key in it")
+        raise ValueError("it has no keys")
     for number, key in enumerate(keys, 1):
         if not _KEY.fullmatch(key):
             raise ValueError(
@@ -83,7 +83,7 @@ def _hosts(text: str) -> tuple[str, ...]:
     names = _stripped(text.lower().split(","))
     for name in names:
         if not _HOST_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name such as demo.example.com, without scheme and port")
+            raise ValueError(f"{name!r} is not a host name such as demo.example.com, without scheme and port")
     return names
 
 
@@ -93,7 +93,7 @@ def _origins(text: str) -> tuple[str, ...]:
         # As a browser writes it: no path, no "*", the host in lower case, no port that the scheme has anyway.
         match = _ORIGIN.fullmatch(origin)
         if not match or (match["scheme"], match["port"]) in (("http", ":80"), ("https", ":443")):
-            raise ValueError(f"{origin!r} is no origin such as http://127.0.0.1:8080, as a browser writes it")
+            raise ValueError(f"{origin!r} is not an origin such as http://127.0.0.1:8080, as a browser writes it")
     return origins
 
 
@@ -106,13 +106,13 @@ def _devices(text: str) -> tuple[DeviceSetting, ...]:
     devices = tuple(_device(*shlex.split(part)) for part in text.split(";") if part.strip())
     names = {device.name for device in devices}
     if not names or len(names) < len(devices):
-        raise ValueError("name at least one device, and each once")
+        raise ValueError("it must name at least one device, and each only once")
     return devices
 
 
 def _device(name: str, *pairs: str) -> DeviceSetting:
     if not _DEVICE_NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a device: 1 to 32 letters, digits, '_' or '-'")
+        raise ValueError(f"{name!r} is not a device name: 1 to 32 letters, digits, '_' or '-'")
     for pair in pairs:
         if not _ENVIRONMENT_ENTRY.fullmatch(pair):
             raise ValueError(f"{pair!r} is not NAME=VALUE")
@@ -158,102 +158,108 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
     keys: Annotated[tuple[str, ...], BeforeValidator(lambda text: parse_keys(text.split(",")))] = Field(
-        (), repr=False, description="Keys that clients must send, separated by commas, each of 16 characters or more."
+        (), repr=False, description="API keys that clients must send, separated by commas; at least 16 characters each."
     )
     keys_file: AbsolutePath | None = Field(
-        None, description="File with such keys, one a line, readable by its owner only; a change is noticed."
+        None, description="File of API keys, one per line, readable only by its owner; reread when it changes."
     )
     key: Annotated[str, AfterValidator(_key)] | None = Field(
-        None, repr=False, description="The key that `smoke --url` and `compare` send to the servers that they ask."
+        None, repr=False, description="API key that `smoke --url` and `compare` send."
     )
-    insecure: bool = Field(False, description="Whether others than this machine may ask although no keys are set.")
+    insecure: bool = Field(False, description="Whether to accept requests from other machines without keys.")
     hosts: Annotated[tuple[str, ...], BeforeValidator(_hosts)] = Field(
-        (), description="Names under which clients reach the server, beside localhost: `a.example,b`."
+        (), description="Host names that clients use for the server, besides localhost: `a.example,b`."
     )
     rate_limit: int | None = Field(
-        None, ge=1, description="Requests per minute that each key, or without keys each address, may send."
+        None, ge=1, description="Requests per minute allowed for each key, or for each address without a key."
     )
     max_body: int = Field(
-        2**20, ge=1024, le=16 * 2**20, description="Bytes that a request's body may have; more is answered 413."
+        2**20, ge=1024, le=16 * 2**20, description="Largest request body in bytes; larger ones get 413."
     )
     log_format: Literal["text", "json"] = Field(
-        "text", description="`text` for people, `json` for programs: one object on a line."
+        "text", description="`text` for people, or `json` for programs, one object per line."
     )
-    log_prompts: bool = Field(True, description="Whether the log shows how each prompt begins.")
+    log_prompts: bool = Field(True, description="Whether the log shows the start of each prompt.")
     engine: Literal["demo", "direct"] = Field(
-        "demo", description="`demo` runs the demo as a child for each batch; `direct` keeps the model in memory."
+        "demo",
+        description="`demo` runs the demo as a child process for each batch; `direct` keeps the model in memory.",
     )
-    slots: int = Field(8, ge=1, le=64, description="How many requests the direct engine answers at the same time.")
+    slots: int = Field(8, ge=1, le=64, description="Requests that the direct engine answers at the same time.")
     fail_fast: bool | None = Field(
         None,
-        description="Whether `serve` leaves when the direct engine's model cannot be loaded; yes on a terminal.",
+        description="Whether `serve` exits if the direct engine cannot load its model; yes on a terminal.",
     )
     demo_home: AbsolutePath = Field(
-        CPU_DEMO_HOME, description="Folder laid out like a tt-metal root; the default is the CPU edition."
+        CPU_DEMO_HOME, description="Folder with the layout of a tt-metal checkout; the default is the CPU edition."
     )
-    llama_dir: AbsolutePath | None = Field(None, description="Folder of the model, for a demo that reads LLAMA_DIR.")
-    hf_model: str | None = Field(None, description="Hugging Face name or folder, for a demo that reads HF_MODEL.")
+    llama_dir: AbsolutePath | None = Field(None, description="Model folder, for a demo that reads LLAMA_DIR.")
+    hf_model: str | None = Field(None, description="Hugging Face model name or folder, for a demo that reads HF_MODEL.")
     python: AbsolutePath | None = Field(
-        None, description="Interpreter of the child, where the demo home has no python_env/bin/python."
+        None, description="Python for the child process, if the demo home has no python_env/bin/python."
     )
     model_dir: AbsolutePath = Field(
         default_factory=lambda: users_folder(platformdirs.user_cache_path) / "models",
-        description="Where `demo-api model pull` keeps the small model.",
+        description="Where `demo-api model pull` stores the small model.",
     )
     state_dir: AbsolutePath = Field(
         default_factory=lambda: users_folder(platformdirs.user_state_path),
-        description="Where the ledger, the logs of the runs and the locks of the devices are.",
+        description="Folder for the ledger, the runs' logs and the devices' locks.",
     )
     database_url: str | None = Field(
         None,
         repr=False,
-        description="The ledger, if not SQLite in the state folder: postgresql://user:password@host/name.",
+        description="The ledger's database, if not SQLite in the state folder: postgresql://user:password@host/name.",
     )
     devices: Annotated[tuple[DeviceSetting, ...], BeforeValidator(_devices)] = Field(
         (DeviceSetting("device"),),
-        description='Devices of this host, each with what selects it: "a TT_VISIBLE_DEVICES=0; b ...".',
+        description='Devices of this host, each with the variables that select it: "a TT_VISIBLE_DEVICES=0; b ...".',
     )
-    max_queue: int = Field(32, ge=1, le=1000, description="How many runs may wait; one more is answered 503.")
-    max_batch: int = Field(32, ge=1, le=32, description="How many waiting runs may go to one child; 1 switches it off.")
+    max_queue: int = Field(32, ge=1, le=1000, description="Most runs that can wait; further ones get 503.")
+    max_batch: int = Field(32, ge=1, le=32, description="Most runs in a batch; 1 turns batching off.")
     run_timeout: float = Field(
-        900, gt=0, allow_inf_nan=False, description="Seconds that a run may take from its start; then 504."
+        900, gt=0, allow_inf_nan=False, description="Seconds a run may take once started; then it gets 504."
     )
     stop_grace: float = Field(
         20,
         ge=0,
         allow_inf_nan=False,
-        description="Seconds that a child has to close the device after SIGINT, before SIGTERM.",
+        description="Seconds a child has to close the device after SIGINT, before SIGTERM.",
     )
     drain: float = Field(
-        30, ge=0, allow_inf_nan=False, description="Seconds that a running batch gets when the server is told to stop."
+        30, ge=0, allow_inf_nan=False, description="Seconds a running batch has to finish when the server stops."
     )
     lease: float = Field(
-        20, ge=1, allow_inf_nan=False, description="Seconds without a sign of a server, after which its runs are lost."
+        20,
+        ge=1,
+        allow_inf_nan=False,
+        description="Seconds without a sign of life from a server before its runs count as lost.",
     )
     warm: Literal["off", "imports"] | None = Field(
         None,
-        description="What a child has done before its request comes: `off`, or `imports`, the CPU edition's default.",
+        description="What a child does ahead of its request: `off` (nothing), `imports` (the CPU edition's default).",
     )
     warm_idle: float = Field(
-        300, gt=0, allow_inf_nan=False, description="Seconds without a request after which that child is ended."
+        300, gt=0, allow_inf_nan=False, description="Seconds without a request before a warm child is ended."
     )
     reset_command: Command | None = Field(
-        None, description="Resets a device that was not closed, such as `tt-smi -r`; no shell."
+        None, description="Command that resets a device that was not closed, such as `tt-smi -r`; run without a shell."
     )
-    reset_check: Command | None = Field(None, description="Fails when the reset did not help, such as `tt-smi -s`.")
+    reset_check: Command | None = Field(
+        None, description="Command that fails if the reset did not help, such as `tt-smi -s`."
+    )
     reset_timeout: float = Field(
-        120, gt=0, allow_inf_nan=False, description="Seconds that reset and check may take together."
+        120, gt=0, allow_inf_nan=False, description="Seconds the reset and its check may take together."
     )
     cancel_on_disconnect: bool | None = Field(
         None,
-        description="Whether a client that hangs up, or the last one of a run's events, cancels the run; yes "
-        "on the direct engine.",
+        description="Whether a run is cancelled when its last client disconnects; yes on the direct engine.",
     )
-    max_output: int = Field(256 * 2**20, ge=2**16, description="Bytes that a child may print before it is stopped.")
-    keep_runs: int = Field(1000, ge=1, description="How many runs that have ended are kept, with their logs.")
-    keep_days: float = Field(30, gt=0, allow_inf_nan=False, description="Days for which they are kept.")
+    max_output: int = Field(256 * 2**20, ge=2**16, description="Bytes a child may print before it is stopped.")
+    keep_runs: int = Field(1000, ge=1, description="Finished runs to keep, with their logs.")
+    keep_days: float = Field(30, gt=0, allow_inf_nan=False, description="Days to keep finished runs.")
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = Field(
-        (), description="Whose pages may read the answers in a browser: origins such as http://host:8080, with commas."
+        (),
+        description="Origins whose pages may read responses in a browser, separated by commas, such as http://host:8080.",
     )
 
     # What the child inherits from, taken when the settings were loaded. Not a setting.
@@ -290,7 +296,7 @@ class Settings(BaseModel):
             named = variable(name) if name in _VARIABLES_ONLY else f"{variable(name)} or {flag(name)}"
             raise SetupError(
                 f"{named} is {given}: {first['msg'].lower()}.",
-                next_step="Correct the value; `demo-api serve --help` says what each one is.",
+                next_step="Correct the value; `demo-api serve --help` explains every setting.",
             ) from None
 
     @property

@@ -11,22 +11,25 @@ from typing_extensions import TypedDict, Unpack
 
 
 class FurtherFacts(TypedDict, total=False):
-    """What else an error may tell, beside the field."""
+    """Additional facts about an error, except the field."""
 
     phase: Annotated[str, Field(description="What the server is doing before it is ready.")]
     retry_after: Annotated[int, Field(description="Seconds; the header `Retry-After` has them too.")]
-    run_id: Annotated[str, Field(description="The run that this is about.")]
+    run_id: Annotated[str, Field(description="The run concerned.")]
     exit_code: Annotated[
-        int | None, Field(description="The child's; negative is the signal that ended it; null where there was none.")
+        int | None,
+        Field(
+            description="The child's exit code; negative for the signal that ended it; null if no child was started."
+        ),
     ]
-    time_seconds: Annotated[float, Field(description="What you waited for, the line included.")]
+    time_seconds: Annotated[float, Field(description="What you waited for, including the time in the queue.")]
     available_endpoints: Annotated[list[str], Field(description="Every method and path.")]
 
 
 class Facts(FurtherFacts, total=False):
-    """What else an error may tell."""
+    """Additional facts about an error."""
 
-    field: Annotated[str, Field(description="What of the request is wrong.")]
+    field: Annotated[str, Field(description="The part of the request that is wrong.")]
 
 
 class Problem(Facts):
@@ -41,11 +44,11 @@ class Problem(Facts):
 class ErrorBody(Problem):
     """What went wrong, and what to do about it."""
 
-    request_id: Annotated[str, Field(description="The same as in the header `X-Request-Id`.")]
+    request_id: Annotated[str, Field(description="As in the header `X-Request-Id`.")]
 
 
 class DemoApiError(Exception):
-    """Something a user can do something about.
+    """An error that a user can act on.
 
     Args:
         message: one sentence that says what is wrong.
@@ -86,7 +89,7 @@ class BadRequest(DemoApiError):
 
     status_code = 400
     code = "bad_request"
-    next_step = "Correct the field that is named and send the request again."
+    next_step = "Correct that field and send the request again."
 
 
 class Unauthorized(DemoApiError):
@@ -98,35 +101,35 @@ class Unauthorized(DemoApiError):
 
 
 class KeysNeeded(DemoApiError):
-    """Somebody on another machine asks, and the server has no keys."""
+    """A request from another machine, and the server has no keys."""
 
     status_code = 403
     code = "keys_needed"
-    next_step = "Set DEMO_API_KEYS or DEMO_API_KEYS_FILE for the server, or DEMO_API_INSECURE=1 to let everybody in."
+    next_step = "Set DEMO_API_KEYS or DEMO_API_KEYS_FILE for the server, or DEMO_API_INSECURE=1 to accept everyone."
 
 
 class WrongHost(DemoApiError):
-    """The request is for a name that is not the server's: a page elsewhere may have made a browser send it."""
+    """The request is for another host name: a page elsewhere may have made a browser send it."""
 
     status_code = 421
     code = "wrong_host"
-    next_step = "Use http://127.0.0.1, or add the name to DEMO_API_HOSTS of the server."
+    next_step = "Use http://127.0.0.1, or add the name to the server's DEMO_API_HOSTS."
 
 
 class CrossSite(DemoApiError):
-    """A browser sends this for a page of another site, which the server does not allow."""
+    """A browser sent this for a page of another site."""
 
     status_code = 403
     code = "cross_site"
-    next_step = "Use this server's own page, or add the page's origin to DEMO_API_CORS_ORIGINS of the server."
+    next_step = "Use this server's own page, or add the page's origin to the server's DEMO_API_CORS_ORIGINS."
 
 
 class RateLimited(DemoApiError):
-    """The client has sent as many requests as it may in a minute."""
+    """The client has reached its limit of requests per minute."""
 
     status_code = 429
     code = "rate_limited"
-    next_step = "Wait for as long as Retry-After says and send the request again."
+    next_step = "Wait the seconds in Retry-After and send the request again."
 
 
 class SetupError(DemoApiError):
@@ -134,7 +137,7 @@ class SetupError(DemoApiError):
 
     status_code = 503
     code = "not_set_up"
-    next_step = "Start the server with --demo-home and --llama-dir that point at a demo and a model."
+    next_step = "Start the server with --demo-home and --llama-dir set to a demo and a model."
 
 
 class Starting(DemoApiError):
@@ -146,11 +149,11 @@ class Starting(DemoApiError):
 
 
 class QueueFull(DemoApiError):
-    """As many runs wait as may wait."""
+    """The queue is full."""
 
     status_code = 503
     code = "queue_full"
-    next_step = "Wait for as long as Retry-After says and send the request again."
+    next_step = "Wait the seconds in Retry-After and send the request again."
 
 
 class LedgerUnavailable(DemoApiError):
@@ -158,7 +161,7 @@ class LedgerUnavailable(DemoApiError):
 
     status_code = 503
     code = "ledger_unavailable"
-    next_step = "Send the request again in a moment; if that does not help, look at the server's log."
+    next_step = "Try again in a moment; if that does not help, look at the server's log."
 
 
 class MetricsUnavailable(DemoApiError):
@@ -166,7 +169,9 @@ class MetricsUnavailable(DemoApiError):
 
     status_code = 503
     code = "metrics_unavailable"
-    next_step = "If it comes back, stop the servers and move metrics.db in the state folder away: counting begins anew."
+    next_step = (
+        "If this persists, stop the servers and move metrics.db out of the state folder: counting restarts from zero."
+    )
 
 
 class StorageFull(LedgerUnavailable):
@@ -174,34 +179,34 @@ class StorageFull(LedgerUnavailable):
 
     status_code = 507
     code = "storage_full"
-    next_step = "Make room on the disk of the state folder and send the request again."
+    next_step = "Free space on the state folder's disk and send the request again."
 
     @classmethod
     def of(cls, error: Exception) -> StorageFull | None:
         """The same for an error of the operating system; None where that has another reason than a full disk."""
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return cls(f"There is no room left on the disk of the state folder: {error.strerror}.")
+            return cls(f"The state folder's disk is full: {error.strerror}.")
         return None
 
 
 class DeviceFailed(DemoApiError):
-    """No device is fit for a run, and a reset did not help."""
+    """No device can take a run, and a reset did not help."""
 
     status_code = 503
     code = "device_failed"
-    next_step = "Look at the device, then run `demo-api device reset`, or `demo-api device clear` when it is well."
+    next_step = "Look at the device, then run `demo-api device reset`, or `demo-api device clear` if it is healthy."
 
 
 class DeviceUnavailable(DemoApiError):
-    """The server cannot use a device, for a reason that is not the device's: a file, a disk, the database."""
+    """The server cannot use any device, because of a file, a disk or the database."""
 
     status_code = 503
     code = "device_unavailable"
-    next_step = "Mend what the error names; the server goes on trying, and its log has more."
+    next_step = "Fix the cause in the error; the server keeps trying, and its log has details."
 
 
 class IdempotencyConflict(DemoApiError):
-    """The Idempotency-Key was used before for something else."""
+    """The Idempotency-Key was used before, for a different request."""
 
     status_code = 409
     code = "idempotency_conflict"
@@ -213,38 +218,38 @@ class ModelNotFound(DemoApiError):
 
     status_code = 404
     code = "model_not_found"
-    next_step = "GET /v1/models names the one that is served."
+    next_step = "GET /v1/models has the name of the model."
 
 
 class NoSuchRun(DemoApiError):
-    """The ledger does not have this run, or no longer."""
+    """The run is not in the ledger, or no longer."""
 
     status_code = 404
     code = "no_such_run"
-    next_step = "GET /runs lists the runs that are kept."
+    next_step = "GET /runs lists all stored runs."
 
 
 class NoLog(DemoApiError):
-    """Nothing is kept of what the run's child printed."""
+    """The run has no log."""
 
     status_code = 404
     code = "no_log"
-    next_step = "Wait until the run has started; logs are removed after DEMO_API_KEEP_DAYS, or when there are too many."
+    next_step = "Wait until the run has started; old logs are removed (DEMO_API_KEEP_DAYS, DEMO_API_KEEP_RUNS)."
 
 
 class TooManyWaiting(DemoApiError):
-    """As many clients wait for runs, or follow them, as the server has threads for."""
+    """All threads for clients that wait for runs, or follow them, are in use."""
 
     status_code = 503
     code = "too_many_waiting"
-    next_step = "Use POST /runs and GET /runs/{id}, which do not wait, or end some event streams."
+    next_step = "Use POST /runs and GET /runs/{id}, which do not wait, or close some event streams."
 
     def __init__(self) -> None:
-        super().__init__("Too many clients wait for runs or follow their events.", retry_after=5)
+        super().__init__("Too many clients are waiting for runs or following events.", retry_after=5)
 
 
 class RunEnded(DemoApiError):
-    """What has ended can no longer be cancelled."""
+    """The run has ended, so it cannot be cancelled."""
 
     status_code = 409
     code = "run_ended"
@@ -252,7 +257,7 @@ class RunEnded(DemoApiError):
 
 
 class ShuttingDown(DemoApiError):
-    """The server is about to leave and takes no more runs."""
+    """The server is stopping and accepts no more runs."""
 
     status_code = 503
     code = "shutting_down"
@@ -260,20 +265,20 @@ class ShuttingDown(DemoApiError):
 
 
 RUN_CODES = {
-    "skipped": "Take away what made the demo skip the test; the error says what that was.",
-    "demo_failed": "Mend what the error names: a prompt that does not fit, a missing package, a full disk.",
-    "collection_error": "Check that the demo home's Python can import the demo, and that a device is there (tt-smi).",
-    "interrupted": "Something outside of the server ended the child; send the request again.",
+    "skipped": "Fix what made the demo skip its test; the error has the reason.",
+    "demo_failed": "Fix the cause in the error: a prompt that does not fit, a missing package, a full disk.",
+    "collection_error": "Check that the demo home's Python can import the demo, and that there is a device (tt-smi).",
+    "interrupted": "Something outside the server ended the child; send the request again.",
     "internal_error": "Check the demo home's pytest and its plugins.",
-    "usage_error": "Check that the demo home holds a simple_text_demo.py that this server knows, and its conftest.py.",
-    "no_tests": "Check that the demo script has a test whose id holds performance-batch-1.",
+    "usage_error": "Check that the demo home has a supported simple_text_demo.py, and its conftest.py.",
+    "no_tests": "Check that the demo script has a test whose ID contains performance-batch-1.",
     "crashed": "Reset the device if it has one (tt-smi -r) and send the request again.",
-    "no_answer": "Send the request again; if it comes back, run the demo by hand with the same prompt.",
-    "timed_out": "Raise DEMO_API_RUN_TIMEOUT if the run needs longer, or end what else holds the device.",
+    "no_answer": "Send the request again; if it fails again, run the demo by hand with the same prompt.",
+    "timed_out": "Raise DEMO_API_RUN_TIMEOUT if the run needs longer, or stop other programs that use the device.",
     "cancelled": "Send the request again.",
-    "child_lost": "Look at the server's log: its servers, or the machine, went down while they ran it. Send it again.",
-    "damaged": "Send the request again, and look at the disk of the state folder, or at the last backup's age.",
-    "output_too_large": "Raise DEMO_API_MAX_OUTPUT if the demo may print so much.",
+    "child_lost": "Look at the server's log: the servers, or the machine, went down during the run. Send it again.",
+    "damaged": "Send the request again, and check the state folder's disk and your last backup.",
+    "output_too_large": "Raise DEMO_API_MAX_OUTPUT if the demo needs to print this much.",
 }
 """The codes of a failed run, and what to do about each."""
 
@@ -296,7 +301,7 @@ class RunFailed(DemoApiError):
         log_folder: str | None = None,
         **fields: Unpack[Facts],
     ) -> None:
-        where = f" What the child printed is in {log_folder}." if log_folder else ""
+        where = f" The child's output is in {log_folder}." if log_folder else ""
         super().__init__(message, next_step=(next_step or RUN_CODES.get(code, self.next_step)) + where, **fields)
         self.code = code
         self.status_code = _RUN_STATUS_CODES.get(code, 500)

@@ -25,8 +25,10 @@ PHASES = ("startup", "load", "prefill_compile", "prefill", "decode_compile", "de
 DEVICE_STATES = ("free", "busy", "suspect", "resetting", "failed")
 """What a device can be, the best first. ``suspect``: a child may have left it open; ``failed``: no reset helped."""
 
-Model = Annotated[str | None, Field(description="The model, as the demo calls it; null where it did not say.")]
-DeviceName = Annotated[str | None, Field(description="The device, as the demo calls it; null where it did not say.")]
+Model = Annotated[str | None, Field(description="The model's name in the demo; null if the demo did not report it.")]
+DeviceName = Annotated[
+    str | None, Field(description="The device's name in the demo; null if the demo did not report it.")
+]
 
 
 def not_blank(prompt: str) -> str:
@@ -43,7 +45,7 @@ Prompt = Annotated[
     Field(
         min_length=1,
         max_length=MAX_PROMPT_CHARACTERS,
-        description="What the model is to answer; not blank.",
+        description="The prompt; not blank.",
         json_schema_extra=NOT_BLANK,
     ),
     AfterValidator(not_blank),
@@ -64,18 +66,18 @@ class _Sampling(BaseModel):
     # Strict: true is not a number, and an unknown field is an error.
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    max_tokens: MaxTokens = Field(128, description="Most tokens of an answer.")
+    max_tokens: MaxTokens = Field(128, description="Most tokens in the answer.")
     temperature: float | None = Field(
         None,
         ge=0.0,
         le=2.0,
         allow_inf_nan=False,
-        description="0 answers the same every time; null is 0.7 on the demo engine and 0.0 on the direct one.",
+        description="0 gives the same answer every time; null is 0.7 on the demo engine and 0.0 on the direct one.",
     )
     top_p: float = Field(
         0.9, gt=0.0, le=1.0, allow_inf_nan=False, description="Share of the probability to sample from."
     )
-    seed: Seed | None = Field(None, description="Repeats a sampled answer, where the demo takes one.")
+    seed: Seed | None = Field(None, description="Makes a sampled answer repeatable, if the demo takes a seed.")
 
 
 class Request(_Sampling):
@@ -133,7 +135,7 @@ class Run:
         request: what the client asked for.
         demo: the demo settings that it was accepted for, as ``BatchRunner.demo`` gave them.
         status: one of ``STATUSES``.
-        position: its place in the line, 1 for the next; None when it does not wait.
+        position: its position in the queue, 1 for the next; None if it is not waiting.
         accepted_at: Unix seconds; so are ``started_at`` (of the latest attempt) and ``finished_at``.
         waited_seconds: accepted to claimed; None when it was not yet, or a clock that jumped does not tell.
         time_seconds: accepted to finished; None likewise.
@@ -241,37 +243,38 @@ class Timing:
 
     warm: Annotated[
         str | None,
-        Field(description="What the child had done before the run came: `off` or `imports`; null without a child."),
+        Field(
+            description="What the child had done ahead of the run: `off` (nothing) or `imports`; null without a child."
+        ),
     ] = None
     queue_seconds: Annotated[
-        float | None, Field(description="Accepted to child spawned, or told; the wait for the device included.")
+        float | None,
+        Field(description="From acceptance until the child got the run, including the wait for the device."),
     ] = None
     startup_seconds: Annotated[
         float | None,
         Field(
-            description="Child spawned to tests collected: interpreter, imports, collection. Of a warm child, "
+            description="From the child's start until the tests are collected: interpreter, imports. For a warm child, "
             "what was left of that when the run came."
         ),
     ] = None
-    startup_ahead_seconds: Annotated[
-        float | None, Field(description="What of the startup was over when the run came.")
-    ] = None
+    startup_ahead_seconds: Annotated[float | None, Field(description="Start-up done before the run arrived.")] = None
     load_seconds: Annotated[
-        float | None, Field(description="Collected to prefill warmup: device, weights, tokenizer.")
+        float | None, Field(description="From collection to prefill warmup: device, weights, tokenizer.")
     ] = None
     prefill_compile_seconds: Annotated[float | None, Field(description="The demo's prefill warmup.")] = None
-    prefill_seconds: Annotated[float | None, Field(description="The prefill that counts.")] = None
+    prefill_seconds: Annotated[float | None, Field(description="The prefill itself.")] = None
     decode_compile_seconds: Annotated[float | None, Field(description="The first decode iteration.")] = None
     decode_seconds: Annotated[float | None, Field(description="The other decode iterations.")] = None
     teardown_seconds: Annotated[
-        float | None, Field(description="Last token to the end of the child: the report, the device closed.")
+        float | None, Field(description="From the last token to the child's end: the report, closing the device.")
     ] = None
-    ttft_ms: Annotated[float | None, Field(description="The demo's own average time to first token, milliseconds.")] = (
+    ttft_ms: Annotated[float | None, Field(description="The demo's average time to first token, in milliseconds.")] = (
         None
     )
-    decode_tokens_per_second: Annotated[
-        float | None, Field(description="The demo's own tokens per second per user.")
-    ] = None
+    decode_tokens_per_second: Annotated[float | None, Field(description="The demo's tokens per second per user.")] = (
+        None
+    )
 
 
 @dataclass(frozen=True)
@@ -316,8 +319,8 @@ class Queue(TypedDict):
 
     waiting: int
     running: int
-    limit: Annotated[int, Field(description="How many may wait.")]
-    slots: NotRequired[Annotated[int, Field(description="How many the direct engine answers at the same time.")]]
+    limit: Annotated[int, Field(description="The most that can wait.")]
+    slots: NotRequired[Annotated[int, Field(description="Requests that the direct engine answers at the same time.")]]
 
 
 class DeviceHealth(TypedDict):
@@ -325,9 +328,9 @@ class DeviceHealth(TypedDict):
 
     name: DeviceName
     state: Annotated[str, Field(json_schema_extra={"enum": list(DEVICE_STATES)})]
-    reason: Annotated[str | None, Field(description="Why it is in doubt, or has failed; null where it is well.")]
-    since: Annotated[float | None, Field(description="Unix seconds; null where it was always so.")]
-    warm: Annotated[str, Field(description="What a waiting child has done: `imports`; `off` where none waits.")]
+    reason: Annotated[str | None, Field(description="Why it is suspect or has failed; null if it is healthy.")]
+    since: Annotated[float | None, Field(description="Unix seconds; null if it never changed.")]
+    warm: Annotated[str, Field(description="What a waiting child has done: `imports`; `off` if none is waiting.")]
 
 
 class ModelPlace(TypedDict, total=False):
@@ -341,7 +344,7 @@ class ModelHealth(ModelPlace):
     """The model, as `/health` tells of it."""
 
     model: Model
-    model_loaded: Annotated[bool, Field(description="Whether it is in memory now.")]
+    model_loaded: Annotated[bool, Field(description="Whether the model is in memory.")]
     settings: NotRequired[Annotated[dict[str, Any], Field(description="For `demo-api compare`.")]]
 
 
@@ -349,7 +352,9 @@ class EngineHealth(ModelHealth):
     """What `/health` says beside the status."""
 
     queue: Queue | None
-    device: Annotated[DeviceHealth | None, Field(description="The best one; null before the model is in memory.")]
+    device: Annotated[
+        DeviceHealth | None, Field(description="The one in the best state; null until the model is in memory.")
+    ]
     devices: list[DeviceHealth]
 
 

@@ -17,7 +17,7 @@ from demo_api.queue import Ledger
 
 @click.group()
 def device() -> None:
-    """See, reset and clear the devices."""
+    """Show, reset and clear devices."""
 
 
 _NAME = click.argument("name", required=False)
@@ -32,7 +32,7 @@ def status(**flags: str | None) -> None:
     ledger = Ledger(settings)
     for each in devices_of(settings):
         known = ledger.devices.get(each.name)
-        child = "a child waits on it" if each.waiting() else "a child holds it"
+        child = "a warm child is waiting" if each.waiting() else "a child is using it"
         taken = f" ({child})" if each.has_child() else ""
         click.echo(f"{each.name}: {known.state}{taken}" + (f": {known.reason}" if known.reason else ""))
 
@@ -41,12 +41,12 @@ def status(**flags: str | None) -> None:
 @_NAME
 @flags_of(_DEVICE_SETTINGS)
 def reset(name: str | None, **flags: str | None) -> None:
-    """Reset a device with DEMO_API_RESET_COMMAND; nothing may hold it."""
+    """Reset an unused device with DEMO_API_RESET_COMMAND."""
     settings = Settings.load(flags)
     if not settings.reset_command:
         raise SetupError(
-            "No command is set that resets a device.",
-            next_step="Set DEMO_API_RESET_COMMAND (--reset-command), for Tenstorrent to `tt-smi -r`.",
+            "No reset command is set.",
+            next_step="Set DEMO_API_RESET_COMMAND (--reset-command); for Tenstorrent, use `tt-smi -r`.",
         )
     chosen, devices = _device(settings, name), Ledger(settings).devices
     recovery = DeviceRecovery(devices, chosen, settings)
@@ -59,10 +59,10 @@ def reset(name: str | None, **flags: str | None) -> None:
         in_the_way = holders()
         if in_the_way:
             used_by = ", ".join(in_the_way)
-            raise DeviceFailed(f"The device {chosen.name} is used by {used_by}.", next_step="End that program.")
+            raise DeviceFailed(f"The device {chosen.name} is used by {used_by}.", next_step="Stop that program.")
         recovery.reset(lock)
     if recovery.is_stopped:
-        raise ShuttingDown(f"The reset of {chosen.name} was broken off.", next_step="Reset it before it is used.")
+        raise ShuttingDown(f"The reset of {chosen.name} was interrupted.", next_step="Reset it before using it.")
     known = devices.get(chosen.name)
     if known.state != "free":
         raise DeviceFailed(f"The device {chosen.name} is {known.state}: {known.reason}")
@@ -73,7 +73,7 @@ def reset(name: str | None, **flags: str | None) -> None:
 @_NAME
 @flags_of(["state_dir", "database_url", "devices"])
 def clear(name: str | None, **flags: str | None) -> None:
-    """Take back the server's doubt about a device that you know to be well."""
+    """Mark a suspect device as healthy."""
     settings = Settings.load(flags)
     chosen = _device(settings, name)
     Ledger(settings).devices.set(chosen.name, "free")

@@ -14,13 +14,13 @@ from demo_api.errors import SetupError
 
 @click.group()
 def model() -> None:
-    """Get the small model of the CPU edition, and find it."""
+    """Download and locate the CPU edition's small model."""
 
 
 @model.command()
 @flags_of(["model_dir"])
 def pull(**flags: str | None) -> None:
-    """Download the small model (100 MB) unless it is there."""
+    """Download the small model (100 MB), unless it is already there."""
     directory = Settings.load(flags).model_dir
     click.echo(weights.pull(directory, show_progress=sys.stderr.isatty()))
 
@@ -28,7 +28,7 @@ def pull(**flags: str | None) -> None:
 @model.command()
 @flags_of(["model_dir"])
 def path(**flags: str | None) -> None:
-    """Print where the small model is: the value for LLAMA_DIR."""
+    """Print where the small model is, as a value for LLAMA_DIR."""
     directory = Settings.load(flags).model_dir
     found = weights.find(directory)
     if found is None:

@@ -18,9 +18,11 @@ _CHUNK = 2**20
 @click.option("--prompts", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--stdout", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--stderr", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--exit-code", required=True, type=int, help="Negative: the signal that ended the child.")
+@click.option(
+    "--exit-code", required=True, type=int, help="Exit code of the run; negative for the signal that ended it."
+)
 def parse(prompts: Path, stdout: Path, stderr: Path, exit_code: int) -> None:
-    """Read what a run of the demo printed, and print that as one JSON object."""
+    """Parse the output of a demo run into one JSON object."""
     asked = [entry.prompt for entry in read_entries(prompts, PromptEntry)]
     reading = transcript.parse(asked, _chunks(stdout), _chunks(stderr), exit_code)
     click.echo(json.dumps(reading.as_dict()))

@@ -28,11 +28,11 @@ _RUN_SETTINGS = [name for name in flag_names() if name not in OF_SERVERS]
 
 @click.command()
 @click.argument("prompt")
-@click.option("--max-tokens", type=int, help="Most tokens to answer with (1 to 2048, default 128).")
-@click.option("--temperature", type=float, help="0 answers the same every time (0.0 to 2.0, default 0.7).")
-@click.option("--top-p", type=float, help="Share of the probability to sample from (over 0 to 1, default 0.9).")
-@click.option("--seed", type=int, help="Repeats a sampled answer, where the demo takes one.")
-@click.option("--json", "as_json", is_flag=True, help="Print what POST /chat would answer.")
+@click.option("--max-tokens", type=int, help="Most tokens in the answer (1 to 2048, default 128).")
+@click.option("--temperature", type=float, help="0.0 to 2.0, default 0.7; 0 gives the same answer every time.")
+@click.option("--top-p", type=float, help="Share of the probability to sample from (above 0, up to 1; default 0.9).")
+@click.option("--seed", type=int, help="Makes a sampled answer repeatable, if the demo takes a seed.")
+@click.option("--json", "as_json", is_flag=True, help="Print the response of POST /chat.")
 @flags_of(_RUN_SETTINGS)
 def run(prompt: str, as_json: bool, **options: Any) -> None:
     """Run the demo once with PROMPT, and print its answer."""

@@ -25,7 +25,7 @@ from demo_api.web.health import NOTES
 @click.command()
 @flags_of(flag_names())
 def serve(**flags: str | None) -> None:
-    """Serve the demo, or its model in memory, over HTTP."""
+    """Serve the demo, or a model in memory, over HTTP."""
     settings = Settings.load(flags)
     configure(settings)
     check_exposure(settings)
@@ -46,7 +46,7 @@ def serve(**flags: str | None) -> None:
         http.close()
 
     stop_on_signals(stop, service.hurry)
-    service.start()  # what an earlier server left in the line is run without anybody asking
+    service.start()  # runs that an earlier server left in the queue start without a request
     failed = _stop_if_it_fails(service, stop) if _fails_fast(settings) else []
     http.run()
     if failed:

@@ -226,7 +226,7 @@ def _cpu_model(settings: Settings) -> tuple[str, str]:
     files = 1 if path.is_file() else len(list(path.glob("*.gguf")))
     if files != 1:
         raise SetupError(
-            f"{variable} is {path}, which holds {files or 'no'} .gguf files, and the CPU edition wants one.",
+            f"{variable} is {path}, which has {files or 'no'} .gguf files, and the CPU edition needs exactly one.",
             next_step=_SET_GGUF,
         )
     return variable, str(path)

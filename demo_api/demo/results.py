@@ -129,7 +129,7 @@ def stopped(settings: Settings, reason: str) -> Failure:
     sentence = {
         "timed_out": f"The run took longer than {settings.run_timeout:g} s and was stopped.",
         "cancelled": "The run was cancelled.",
-        "shutting_down": "The server is stopping; the run was broken off.",
+        "shutting_down": "The server is stopping; the run was interrupted.",
         "child_lost": "The batch was lost to another server.",
         "output_too_large": f"The child printed more than {settings.max_output} bytes and was stopped.",
     }[reason]
@@ -153,7 +153,7 @@ def _no_pytest(ended: Ended, folder: Path) -> Failure:
     run = RunFolder(folder)
     said = last_line(f"{_head(run.stdout)}\n{_head(run.stderr)}")[:_MOST_SHOWN].rstrip(".")
     sentence = f"The child's interpreter ended before pytest began (exit code {ended.exit_code}): {said}."
-    return Failure(SetupError.code, sentence, "Run `demo-api doctor`, which examines the interpreter.")
+    return Failure(SetupError.code, sentence, "Run `demo-api doctor`, which checks the interpreter.")
 
 
 def _head(path: Path) -> str:

@@ -169,7 +169,7 @@ def check_state_folder(path: Path) -> None:
 def _unusable(path: Path, reason: str | None) -> SetupError:
     return SetupError(
         f"The state folder {path} cannot be used: {reason}.",
-        next_step="Set --state-dir (DEMO_API_STATE_DIR) to a folder that can be written into.",
+        next_step="Set --state-dir (DEMO_API_STATE_DIR) to a writable folder.",
     )
 
 

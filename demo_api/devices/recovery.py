@@ -99,7 +99,7 @@ class DeviceRecovery:
         if problem is None:
             self._states.set(name, "free")
         elif self._stopped:
-            self._states.set(name, "suspect", "The reset of the device was broken off.")
+            self._states.set(name, "suspect", "The reset of the device was interrupted.")
         else:
             logger.error("device %s: %s", name, problem)
             self._states.set(name, "failed", problem)

@@ -83,7 +83,7 @@ class Reset:
         except OSError as error:
             return f"`{command}` could not be run: {error.strerror}."
         except Stopped:
-            return f"`{command}` was not started: the reset was broken off."
+            return f"`{command}` was not started: the reset was interrupted."
         return self._problem(command, ended, b"".join(said))
 
     def _spawn(self, command: str, folder: Path) -> Child:

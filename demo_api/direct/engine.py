@@ -73,7 +73,7 @@ class DirectEngine:
     def check(self) -> None:
         """Raises Starting while the model is loaded, SetupError if that failed, ShuttingDown after ``close``."""
         if self.closed:
-            raise ShuttingDown("The server is stopping and takes no more requests.")
+            raise ShuttingDown("The server is stopping and accepts no more requests.")
         if self._problem is not None:
             raise self._problem
 
@@ -87,7 +87,7 @@ class DirectEngine:
         self.check()
         if idempotency_key is not None:
             raise BadRequest(
-                "The direct engine keeps no runs, so it knows no Idempotency-Key.",
+                "The direct engine stores no runs, so it does not support Idempotency-Key.",
                 next_step="Leave the header out.",
                 field="Idempotency-Key",
             )
@@ -96,7 +96,7 @@ class DirectEngine:
         with self._lock:
             if sum(self._counts()) >= self._model.slots + self._settings.max_queue:
                 raise QueueFull(
-                    f"{self._settings.max_queue} requests are waiting, and no more may.",
+                    f"{self._settings.max_queue} requests are waiting, and no more can.",
                     retry_after=self._retry_after(),
                 )
             self._open.add(run)

@@ -68,7 +68,8 @@ class LlamaCpp:
         except Exception as error:
             self.close()
             raise SetupError(
-                f"{path} could not be loaded ({error}).", next_step="Is it complete, and is there enough memory?"
+                f"{path} could not be loaded ({error}).",
+                next_step="Check that the file is complete, and that there is enough memory.",
             ) from None
 
     def accept(self, question: Question) -> None:

@@ -72,7 +72,7 @@ class DirectRun:
             if is_gone():
                 self.stop("cancelled")
         if self._run.result and self._run.result.failure and self._run.result.failure.code == "shutting_down":
-            raise ShuttingDown("The server is stopping; the answer was broken off.", run_id=self.run_id)
+            raise ShuttingDown("The server is stopping; the answer was interrupted.", run_id=self.run_id)
         return self._run
 
     def events(self) -> Generator[tuple[int, Event] | None]:
@@ -153,7 +153,7 @@ class DirectRun:
         sentences = {
             "cancelled": "The request was cancelled.",
             "timed_out": f"The answer took longer than {self._timeout_s:g} s and was stopped.",
-            "shutting_down": "The server is stopping; the answer was broken off.",
+            "shutting_down": "The server is stopping; the answer was interrupted.",
         }
         return Result(self.run_id, failure=Failure(reason, sentences[reason]), model=model)
 

@@ -71,13 +71,13 @@ class TtMetal:
         if question.request.seed is not None:
             raise BadRequest(
                 "The field 'seed' is wrong: tt-metal takes no seed.",
-                next_step="Leave it out; at temperature 0 the same prompt is answered the same.",
+                next_step="Leave it out; at temperature 0, the same prompt always gets the same answer.",
                 field="seed",
             )
         if len(question.turns) > 1 or any(turn.role != "user" for turn in question.turns):
             raise BadRequest(
                 "The field 'messages' is wrong: tt-metal takes one message, of the role 'user'.",
-                next_step="Send the last message only, with what the model must know of the others in it.",
+                next_step="Send only the last message, and include what the model needs from the others.",
                 field="messages",
             )
         user = self._loaded()

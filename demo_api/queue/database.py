@@ -129,7 +129,7 @@ class Database:
         if self._file is not None and sqlite.identity(self._path) != self._file:
             raise LedgerUnavailable(
                 f"The ledger {self._path} was removed or replaced while the server had it open.",
-                next_step="Put it back where it was, or restart the server, which then makes a new one.",
+                next_step="Put it back, or restart the server to create a new one.",
             )
 
     def _forget_connections(self) -> None:
@@ -179,7 +179,7 @@ def _checked(url: str) -> URL:
         if parsed.get_backend_name() not in ("sqlite", "postgresql"):
             raise ArgumentError("it is neither sqlite nor postgresql")
         if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-            raise ArgumentError("a ledger in memory would not survive anything")
+            raise ArgumentError("a ledger in memory would lose its runs")
         if "@" in (parsed.host or ""):
             raise ArgumentError("the special characters of its password must be written as %40 and so on")
         parsed.get_dialect().import_dbapi()
@@ -236,11 +236,11 @@ def _translated_errors() -> Iterator[None]:
         raise LedgerUnavailable("The ledger is too busy.") from None
     except DBAPIError as error:
         if _is_full(error):
-            raise StorageFull("There is no room left on the disk of the ledger.") from error
+            raise StorageFull("The ledger's disk is full.") from error
         if _lacks_something(error):
             raise LedgerUnavailable(
                 f"The ledger is damaged: {_reason(error)}.",
-                next_step="Stop the servers, and restore the ledger from a backup, or move it away to begin a new one.",
+                next_step="Stop the servers, and restore the ledger from a backup, or move it away to start a new one.",
             ) from error
         raise LedgerUnavailable(f"The ledger cannot be used now: {_reason(error)}.") from error
 

@@ -95,13 +95,13 @@ class Door:
         """
         if [turn.role for turn in question.turns] != ["user"]:
             raise BadRequest(
-                "The demo answers one message of a user: it takes no system message, no conversation, no raw text.",
+                "The demo answers a single user message: no system message, conversation or raw text.",
                 next_step="Send one user message, or ask a direct server.",
                 field="messages",
             )
         if question.stop:
             raise BadRequest(
-                "The field 'stop' cannot be used: the demo's answers end by themselves, or at max_tokens.",
+                "The field 'stop' cannot be used: the demo has no stop sequences.",
                 next_step="Leave it out, or ask a direct server.",
                 field="stop",
             )
@@ -127,7 +127,7 @@ class Door:
         run = self.ledger.history.get(run_id)
         if not run.ended:
             raise ShuttingDown(
-                "The server is stopping; the run stays in the line.",
+                "The server is stopping; the run stays in the queue.",
                 next_step=f"GET /runs/{run_id} when the server is back.",
                 run_id=run_id,
                 retry_after=_RETURN_SECONDS,
@@ -220,7 +220,7 @@ class Door:
 
     def _check_open(self) -> None:
         if self.closed:
-            raise ShuttingDown("The server is stopping and takes no more runs.", retry_after=_RETURN_SECONDS)
+            raise ShuttingDown("The server is stopping and accepts no more runs.", retry_after=_RETURN_SECONDS)
 
     def _check_devices(self) -> None:
         states = [self.ledger.devices.get(device.name) for device in self._settings.devices]

@@ -67,8 +67,8 @@ class History:
                 number = connection.execute(select(runs.c.number).where(rows.named(before))).scalar()
                 if number is None:
                     raise BadRequest(
-                        f"There is no run {before} to list older ones of.",
-                        next_step="Begin anew without 'before'.",
+                        f"There is no run {before} to list older runs from.",
+                        next_step="Start again without 'before'.",
                         field="before",
                     )
                 wanted.append(runs.c.number < number)

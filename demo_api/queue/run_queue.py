@@ -212,7 +212,7 @@ class RunQueue:
                     transitions.end(connection, row, result, self._wall_clock(), self._database.clock(connection))
                 )
             elif row["status"] != "cancelled":
-                raise RunEnded(f"The run has ended already: {row['status']}.", run_id=run_id)
+                raise RunEnded(f"The run has already ended: {row['status']}.", run_id=run_id)
             fresh = connection.execute(wanted).mappings().one()
         self._report(ended)
         return rows.to_run(fresh)
@@ -301,7 +301,7 @@ class RunQueue:
 
 def _same(earlier: list[Run], requests: Sequence[Request]) -> list[Run]:
     if [run.request for run in earlier] != list(requests):
-        raise IdempotencyConflict("The Idempotency-Key was used before, for another request.")
+        raise IdempotencyConflict("The Idempotency-Key was used before, for a different request.")
     return earlier
 
 

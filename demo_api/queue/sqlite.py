@@ -30,7 +30,7 @@ def make_private(path: Path) -> None:
     except OSError as error:
         raise SetupError(
             f"The ledger {path} cannot be opened: {error.strerror}.",
-            next_step="Set --state-dir (DEMO_API_STATE_DIR) to a folder that can be written into.",
+            next_step="Set --state-dir (DEMO_API_STATE_DIR) to a writable folder.",
         ) from None
 
 
@@ -55,7 +55,7 @@ def check(path: Path) -> None:
         raise SetupError(
             f"The ledger {path} is damaged: {' '.join(problem.split())}.",
             next_step="Nothing was changed. Restore it from a backup, or move it away (with its -wal and -shm files) "
-            "to begin a new one without the runs that it holds.",
+            "to start a new one without its runs.",
         )
 
 

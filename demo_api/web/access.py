@@ -33,7 +33,7 @@ def check_exposure(settings: Settings) -> None:
     if not (is_loopback(settings.host) or settings.keys or settings.keys_file or settings.insecure):
         raise SetupError(
             f"Other machines could reach {settings.host}, and no keys are set.",
-            next_step="Set DEMO_API_KEYS or --keys-file, or let everybody in with --insecure.",
+            next_step="Set DEMO_API_KEYS or --keys-file, or accept everyone with --insecure.",
         )
 
 
@@ -83,14 +83,14 @@ def add_access(app: Flask, settings: Settings) -> None:
     @app.before_request
     def check_origin() -> None:
         if request.method not in _SAFE and _is_from_elsewhere(settings.cors_origins):
-            raise CrossSite("A page of another site may not change anything here.")
+            raise CrossSite("Pages of other sites cannot change anything here.")
 
     @app.before_request
     def check_client() -> None:
         # `serve` would not have started. Here it is another web server, which has its own address.
         client = request.remote_addr
         if not keys.are_needed and not settings.insecure and client and not is_loopback(client):
-            raise KeysNeeded("This server has no keys, so it answers its own machine only.")
+            raise KeysNeeded("This server has no keys, so it answers only its own machine.")
 
     @app.before_request
     def name_key() -> None:

@@ -28,7 +28,7 @@ class _Event(TypedDict):
 
 
 class QueuedEvent(_Event):
-    """Accepted; moved up in the line; back in the line (`again`)."""
+    """Accepted; moved up in the queue; back in the queue (`again`)."""
 
     position: NotRequired[int]
     again: NotRequired[Literal[True]]

@@ -34,7 +34,7 @@ def add_health(app: Flask, engine: Engine) -> None:
     @Operation(
         "server",
         "How the server is",
-        "Answers at once, whatever runs: the model, the line and the device.",
+        "Answers at once, whatever is running: the model, the queue and the device.",
         answers={JSON: Content(Health | BriefHealth, _example(engine.engine_name))},
     )
     def get_health() -> Response:

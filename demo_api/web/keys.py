@@ -83,8 +83,8 @@ def _read(file: Path) -> list[bytes]:
         with file.open(encoding="utf-8") as opened:
             if stat.S_IMODE(os.fstat(opened.fileno()).st_mode) & 0o077:
                 raise SetupError(
-                    f"The file of keys {file} can be read by others than its owner.",
-                    next_step=f"chmod 600 {file}, and make new keys if somebody may have read these.",
+                    f"The file of keys {file} can be read by other users.",
+                    next_step=f"Run `chmod 600 {file}`, and create new keys if somebody may have read these.",
                 )
             keys = parse_keys(line for line in opened if not line.lstrip().startswith("#"))
             return [_hash(key) for key in keys]
@@ -94,5 +94,5 @@ def _read(file: Path) -> list[bytes]:
         reason = "it is not text" if isinstance(error, UnicodeError) else str(error)
     raise SetupError(
         f"The file of keys {file} cannot be used: {reason}.",
-        next_step="Write keys into it, one a line, for the server's user only, or leave DEMO_API_KEYS_FILE out.",
+        next_step="Write keys into it, one per line, readable only by the server's user, or unset DEMO_API_KEYS_FILE.",
     )

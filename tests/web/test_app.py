@@ -88,7 +88,7 @@ UNREADABLE: dict[str, tuple[bytes, dict[str, str], int, str, str]] = {
         gzip.compress(b'{"prompt": "a"}'),
         {"Content-Type": "application/json", "Content-Encoding": "gzip"},
         400,
-        "The body is compressed (Content-Encoding: gzip), and is read uncompressed only.",
+        "The body is compressed (Content-Encoding: gzip), which the server does not read.",
         "Send it uncompressed, without that header.",
     ),
     "curl -d without -H": (

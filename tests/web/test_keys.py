@@ -79,8 +79,8 @@ def test_a_file_has_a_key_on_each_line(file: Path) -> None:
 
 
 UNUSABLE = {
-    "readable by the group": (f"{KEY}\n", 0o640, "read by others"),
-    "readable by everybody": (f"{KEY}\n", 0o604, "read by others"),
+    "readable by the group": (f"{KEY}\n", 0o640, "read by other users"),
+    "readable by everybody": (f"{KEY}\n", 0o604, "read by other users"),
     "empty": ("# nothing\n", 0o600, "no key"),
     "a short key": (f"{KEY}\nshort\n", 0o600, "key 2"),
 }
@@ -115,7 +115,7 @@ def test_a_file_that_others_may_read_from_now_on_is_noticed(file: Path, caplog: 
     keys = Keys((), file)
     file.chmod(0o644)  # which leaves its time and its size as they were
     assert keys.name(KEY)
-    assert "read by others" in caplog.text
+    assert "read by other users" in caplog.text
 
 
 def test_a_file_that_was_changed_is_read_again(file: Path, caplog: pytest.LogCaptureFixture) -> None:

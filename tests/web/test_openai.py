@@ -162,7 +162,7 @@ def test_text_that_may_become_a_stop_sequence_is_held_back(direct: openai.OpenAI
 def test_the_demo_cannot_stop_at_a_text_and_says_so(client: openai.OpenAI, server_of_each_engine: Server) -> None:
     if server_of_each_engine.service.engine_name == "direct":
         return
-    with pytest.raises(openai.BadRequestError, match="'stop' cannot be used: the demo's answers end") as caught:
+    with pytest.raises(openai.BadRequestError, match="'stop' cannot be used: the demo has no stop") as caught:
         client.chat.completions.create(model="echo", messages=[USER], stop=["x"])
     assert caught.value.param == "stop"
 

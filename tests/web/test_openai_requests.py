@@ -44,7 +44,7 @@ def test_an_answer_may_be_sent_back_as_history(
         answer = client.chat.completions.create(model="echo", messages=messages)
         assert answer.choices[0].message.content == "four"
     else:
-        assert "no conversation" in refusal(client, messages=messages)["message"]
+        assert "a single user message" in refusal(client, messages=messages)["message"]
 
 
 MESSAGES: dict[str, dict[str, Any]] = {

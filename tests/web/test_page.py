@@ -258,7 +258,7 @@ def test_a_failed_run_says_what_to_do(server: Server, open_tab: Open) -> None:
     tab = open_tab(server.url)
     tab.ask("fail")
     tab.wait_for_end("failed")
-    assert re.search(r"It failed\.\s+Next step: Mend what the error names", tab.text(".panel .problem"))
+    assert re.search(r"It failed\.\s+Next step: Fix the cause in the error", tab.text(".panel .problem"))
 
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31mred\x1b[0m \u202etxt.exe\r&amp; </pre>"
@@ -367,7 +367,7 @@ def test_older_runs_are_read_when_asked_for(serve: Serve, settings: Make, open_t
 
 def test_a_run_that_is_not_kept_says_so(server: Server, open_tab: Open) -> None:
     tab = open_tab(server.url, "#runs/20200101-000000-00000000", expected=(REFUSED,))
-    expect(tab.page.locator("#run .problem")).to_contain_text("GET /runs lists the runs that are kept.")
+    expect(tab.page.locator("#run .problem")).to_contain_text("GET /runs lists all stored runs.")
 
 
 def test_an_answer_that_is_no_json_is_told_as_such(server: Server, open_tab: Open) -> None:

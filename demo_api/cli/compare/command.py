@@ -41,30 +41,30 @@ def _file(name: str, help_text: str) -> Callable[[Callable[..., None]], Callable
 
 
 @click.command()
-@click.option("--demo", metavar="URL", help="Where `demo-api serve --engine demo` listens.")
-@click.option("--direct", metavar="URL", help="Where `demo-api serve --engine direct` listens.")
-@click.option("--start", is_flag=True, help="Start both servers on free ports, and stop them.")
+@click.option("--demo", metavar="URL", help="Address of a running `demo-api serve --engine demo`.")
+@click.option("--direct", metavar="URL", help="Address of a running `demo-api serve --engine direct`.")
+@click.option("--start", is_flag=True, help="Start both servers on free ports, and stop them afterwards.")
 @click.option("--prompts", metavar="FILE", type=click.Path(path_type=Path), default=BUNDLED / "compare.json",
-              show_default="prompts/compare.json", help="Prompts in the demo's format.")  # fmt: skip
+              show_default="prompts/compare.json", help="Prompt file, in the demo's format.")  # fmt: skip
 @click.option("--repeat", type=click.IntRange(1, 100), default=1, show_default=True,
-              help="How often each prompt is sent to each server; the medians are shown.")  # fmt: skip
-@click.option("--max-tokens", type=int, default=64, show_default=True, help="Most tokens to answer with (1 to 2048).")
+              help="Times to send each prompt to each server; medians are shown.")  # fmt: skip
+@click.option("--max-tokens", type=int, default=64, show_default=True, help="Most tokens in an answer (1 to 2048).")
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0.0 to 2.0; 0 is greedy.")
-@click.option("--top-p", type=float, default=0.9, show_default=True, help="Over 0, up to 1.")
-@click.option("--seed", type=int, help="Repeats a sampled answer, where the engine knows seeds.")
+@click.option("--top-p", type=float, default=0.9, show_default=True, help="Above 0, up to 1.")
+@click.option("--seed", type=int, help="Makes a sampled answer repeatable, if the engine takes a seed.")
 @click.option("--min-similarity", type=click.FloatRange(0.0, 1.0), default=1.0, show_default=True,
-              help="Answers that differ by no more than this are not an error (0 to 1).")  # fmt: skip
+              help="Answers at least this similar are not an error (0 to 1).")  # fmt: skip
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
-              help="How long to wait for one answer; default: DEMO_API_RUN_TIMEOUT and a minute.")  # fmt: skip
-@_file("--json", "Write everything into this file, as JSON.")
-@_file("--html", "Write one self-contained page into this file.")
+              help="Time to wait for one answer; default: DEMO_API_RUN_TIMEOUT plus a minute.")  # fmt: skip
+@_file("--json", "Write everything to this file, as JSON.")
+@_file("--html", "Write a self-contained page to this file.")
 @flags_of(_SERVER_SETTINGS)
 @click.pass_context
 def compare(context: click.Context, /, json_file: Path | None, html_file: Path | None, **options: Any) -> None:
-    """Send the same prompts with the same parameters to both engines, and compare answers and times.
+    """Compare both engines: send them the same prompts, and compare answers and times.
 
-    Exit code 0: the same; 1: one differs by more than --min-similarity; 2: one could not be compared. The settings at
-    the end are those of servers that --start starts.
+    Exit code 0: all answers match; 1: an answer differs by more than --min-similarity allows; 2: a prompt could not
+    be compared. The last options, from --max-body on, are settings of the servers that --start starts.
     """
     flags = {name: options.pop(name) for name in _SERVER_SETTINGS}
     _check_sides(options, flags)
@@ -141,7 +141,7 @@ def _check_sides(options: dict[str, Any], flags: dict[str, str | None]) -> None:
     if options["start"] and given:
         raise click.UsageError(f"--start starts both servers: leave {' and '.join(given)} out.")
     if not options["start"] and len(given) < len(SIDES):
-        raise click.UsageError("Give the addresses of both servers, --demo and --direct, or --start.")
+        raise click.UsageError("Give the addresses of both servers (--demo and --direct), or use --start.")
     unused = [flag(name) for name, value in flags.items() if value is not None]
     if not options["start"] and unused:
-        raise click.UsageError(f"Only servers that --start starts can be given {unused[0]}.")
+        raise click.UsageError(f"Without --start, the servers cannot be given {unused[0]}.")

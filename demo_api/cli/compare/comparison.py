@@ -257,7 +257,7 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 def settings_of(healths: Mapping[str, Mapping[str, object]], pairs: Sequence[Pair]) -> list[Setting]:
-    """What the servers tell of themselves.
+    """The settings that the servers report.
 
     Engine, model and device are those of the answers; then whatever ``settings`` of ``GET /health`` has, nested ones
     as ``sampling.top_p``.

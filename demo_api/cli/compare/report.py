@@ -21,7 +21,7 @@ _SHOWN_BEFORE, _SHOWN_CHARACTERS = 24, 60
 _SHOWN_PROMPT = 72
 
 PART_NAMES = {
-    "queue": "queue: the line",
+    "queue": "queue: waiting",
     "startup": "startup: interpreter, imports",
     "load": "load: device, weights, tokenizer",
     "prefill_compile": "compile, prefill",
@@ -29,7 +29,7 @@ PART_NAMES = {
     "decode_compile": "compile, decode",
     "decode": "decode",
     "teardown": "teardown: report, device closed",
-    "other": "other: in no part",
+    "other": "other: not in any part",
     "total": "total",
 }
 
@@ -181,7 +181,7 @@ def _parts_table(comparison: Comparison) -> Table:
 
 
 def _settings_table(comparison: Comparison) -> Table:
-    table = _table("What the servers tell of themselves")
+    table = _table("Settings that the servers report")
     for name in ("setting", "demo", "direct", ""):
         table.add_column(name, overflow="fold")
     for each in comparison.settings:

@@ -55,10 +55,10 @@ _WIDTH = max(map(len, SUBJECTS))
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--collect", is_flag=True, help="Collect the demo's tests, though with ttnn that opens the device.")
+@click.option("--collect", is_flag=True, help="Also collect the demo's tests; with ttnn, this opens the device.")
 @flags_of(flag_names())
 def doctor(as_json: bool, collect: bool, **flags: str | None) -> None:
-    """Check what a user cannot see; nothing is changed, and no device is opened unless you --collect."""
+    """Find hidden problems before they cost minutes. Changes nothing, and opens no device without --collect."""
     current = CurrentChild()
     stop_on_signals(current.stop, current.hurry)
     console = console_of(sys.stdout)
@@ -72,8 +72,8 @@ def doctor(as_json: bool, collect: bool, **flags: str | None) -> None:
         click.echo(json.dumps({"ok": not wrong, "checks": [_as_dict(*each) for each in findings.items()]}))
     if wrong:
         raise SetupError(
-            f"The demo cannot be run as it is set: see {', '.join(wrong)}.",
-            next_step="Take the next step of each line that is marked ✗, and run `demo-api doctor` again.",
+            f"The demo cannot run with these settings: see {', '.join(wrong)}.",
+            next_step="Follow the next step of each line marked ✗, and run `demo-api doctor` again.",
         )
 
 
@@ -96,7 +96,7 @@ def examine(setup: Setup, checks: Mapping[str, Check] = CHECKS) -> Iterator[tupl
         checks: by their subjects.
 
     Raises:
-        ShuttingDown: the checks are broken off.
+        ShuttingDown: the checks are interrupted.
     """
     missing: set[str] = set()
     for subject, check in checks.items():

@@ -133,7 +133,7 @@ def listen(
 
     Raises:
         SetupError: it could not be started.
-        ShuttingDown: the checks are broken off.
+        ShuttingDown: the checks are interrupted.
     """
     settings = setup.settings
 
@@ -168,7 +168,7 @@ def listen(
 
 def broken_off() -> ShuttingDown:
     """What ends the checks when the user breaks them off."""
-    return ShuttingDown("The checks were broken off.", next_step="Run `demo-api doctor` again.")
+    return ShuttingDown("The checks were interrupted.", next_step="Run `demo-api doctor` again.")
 
 
 def probe(setup: Setup) -> Probe:
@@ -176,7 +176,7 @@ def probe(setup: Setup) -> Probe:
 
     Raises:
         SetupError: there is no interpreter, or it did not answer.
-        ShuttingDown: the checks are broken off.
+        ShuttingDown: the checks are interrupted.
     """
     settings = setup.settings
     python = home.interpreter(settings)
@@ -191,7 +191,7 @@ def probe(setup: Setup) -> Probe:
     except (ValueError, IndexError, KeyError, TypeError):
         how = f"no answer within {PROBE_SECONDS:g} s" if said.stopped else f"exit code {said.exit_code}"
         raise SetupError(
-            f"The child's interpreter {python} cannot tell what it has: {how}, {said.last_words()}",
+            f"The child's interpreter {python} could not be examined: {how}, {said.last_words()}",
             next_step=f"Try `{python} -c 'print(1)'`; set DEMO_API_PYTHON to the Python that tt-metal uses.",
         ) from None
 

@@ -50,18 +50,18 @@ _CI_COMMAND = re.compile(r"##(?=\w*\[)")
 
 @click.command()
 @click.option("--prompts", type=_FILE, default=DEFAULT_PROMPTS, help="Prompt file; default: prompts/smoke.json.")
-@click.option("--url", help="Ask this server instead of running the demo here, such as http://127.0.0.1:8080.")
-@click.option("--junit-xml", type=_FILE, help="Write a JUnit report here.")
-@click.option("--json", "json_file", type=_FILE, help="Write all that is known here, as JSON.")
+@click.option("--url", help="Server to ask instead of running the demo here, such as http://127.0.0.1:8080.")
+@click.option("--junit-xml", type=_FILE, help="Write a JUnit report to this file.")
+@click.option("--json", "json_file", type=_FILE, help="Write everything about each prompt to this file, as JSON.")
 @click.option(
     "--max-seconds",
     type=click.IntRange(1, 604_800),
     default=1800,
     show_default=True,
-    help="What has not ended by then fails as timed out.",
+    help="Overall limit; prompts still running then fail as timed out.",
 )
-@click.option("--max-tokens", type=int, default=64, show_default=True, help="Most tokens of an answer (1 to 2048).")
-@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 answers the same every time.")
+@click.option("--max-tokens", type=int, default=64, show_default=True, help="Most tokens in an answer (1 to 2048).")
+@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 gives the same answer every time.")
 @flags_of(_SETTINGS)
 @click.pass_context
 def smoke(ctx: click.Context, /, junit_xml: Path | None, json_file: Path | None, **options: Any) -> None:
@@ -97,7 +97,10 @@ def _run(options: dict[str, Any]) -> tuple[list[Check], int]:
     sampling = {name: options.pop(name) for name in ("max_tokens", "temperature")}
     given = [flag(name) for name, value in options.items() if value is not None]
     if url is not None and given:
-        raise BadRequest(f"{', '.join(given)} cannot be used with --url.", next_step="The server has its own settings.")
+        raise BadRequest(
+            f"{', '.join(given)} cannot be used with --url.",
+            next_step="The server uses the settings it was started with.",
+        )
     entries = read_prompts(path, max_tokens=sampling["max_tokens"])
     asked = [check_request({"prompt": entry.prompt, **sampling}) for entry in entries]
     deadline, interrupted = Deadline(max_seconds), threading.Event()
@@ -169,7 +172,7 @@ def _make_room(*reports: Path | None) -> None:
                 path.unlink()
         except OSError as error:
             sentence = f"No report can be written to {path}: {error.strerror}."
-            raise BadRequest(sentence, next_step="Name a file that can be made.") from None
+            raise BadRequest(sentence, next_step="Name a file that can be created.") from None
 
 
 def _write(junit_xml: Path | None, json_file: Path | None, checks: Sequence[Check], code: int, seconds: float) -> None:

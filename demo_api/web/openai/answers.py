@@ -134,10 +134,10 @@ class OpenAIErrorDetail(FurtherFacts):
 
     message: Annotated[str, Field(description="What is wrong, in one sentence.")]
     type: Literal["invalid_request_error", "server_error"]
-    param: Annotated[str | None, Field(description="What of the request is wrong.")]
+    param: Annotated[str | None, Field(description="The part of the request that is wrong.")]
     code: Annotated[str, Field(description="What is wrong, for programs; docs/errors.md has them all.")]
     next_step: Annotated[str, Field(description="What to do about it.")]
-    request_id: Annotated[str, Field(description="The same as in the header `X-Request-Id`.")]
+    request_id: Annotated[str, Field(description="As in the header `X-Request-Id`.")]
 
 
 class OpenAIError(TypedDict):
