@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from demo_api.cli.visible import visible
 from demo_api.errors import BadRequest, DemoApiError, SetupError, ShuttingDown
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SETUP, EXIT_TIMED_OUT, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
@@ -59,7 +60,7 @@ class _Commands(click.Group):
             _refuse_empty_words(ctx.args)
             return super().invoke(ctx)
         except DemoApiError as error:
-            click.echo(f"demo-api: {error}\n{error.next_step}", err=True)
+            click.echo(visible(f"demo-api: {error}\n{error.next_step}", keep="\n\t"), err=True)
             ctx.exit(_exit_code(error))
         except KeyboardInterrupt:
             click.echo("demo-api: Interrupted.", err=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +17,7 @@ BUNDLED = Path(__file__).parent / "prompts"
 
 _FORMAT = 'A prompt file is a JSON list such as [{"prompt": "What is 2+2?"}].'
 _CONTEXT = "the demo would download what it names; put the text into the prompt"
+_LIKE_JSON = re.compile(r'\s*\[\s*[\[{"\]]')
 
 
 class PromptEntry(BaseModel):
@@ -36,18 +39,7 @@ def read_entries(path: Path, kind: type[_Entry]) -> list[_Entry]:
     Raises:
         BadRequest: it cannot be read or is no such file; the sentence names the entry, from 1, and its key.
     """
-    try:
-        entries = TypeAdapter(list[kind]).validate_json(in_utf8(path.read_bytes()))  # type: ignore[valid-type]
-    except OSError as error:
-        raise BadRequest(f"The prompt file {path} cannot be read: {error.strerror}.", next_step=_FORMAT) from None
-    except ValidationError as error:
-        reason = _reason(error.errors(include_url=False, include_input=False)[0], kind)
-        raise BadRequest(f"{path} is no prompt file: {reason}.", next_step=_FORMAT) from None
-    except ValueError as error:
-        raise BadRequest(f"{path} is no prompt file: {error}.", next_step="Save it in UTF-8.") from None
-    if not entries:
-        raise BadRequest(f"{path} is no prompt file: it has no prompts.", next_step=_FORMAT)
-    return entries
+    return _entries(_content(path), path, kind)
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -56,10 +48,78 @@ def read_prompts(path: Path) -> list[str]:
     Raises:
         BadRequest: as ``read_entries``, or a prompt has a context.
     """
-    entries = read_entries(path, PromptEntry)
+    return _prompts(_content(path), path)
+
+
+def read_prompts_or_lines(path: Path) -> list[str]:
+    """The prompts of a file in the demo's format, or of any other text a prompt for each line that is not blank.
+
+    Args:
+        path: ``-`` is standard input.
+
+    Raises:
+        BadRequest: as ``read_prompts``; a file in the demo's format is one that begins like a list of JSON, or has a
+            name that ends in ``.json``.
+    """
+    content = _content(path)
+    text = _text(content, path)
+    if path.suffix.lower() == ".json" or _LIKE_JSON.match(text):
+        return _prompts(content, path)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise BadRequest(f"{_named(path)} has no prompts.", next_step=f"Write one prompt a line. {_FORMAT}")
+    return lines
+
+
+def read_one_prompt(path: Path) -> str:
+    """The whole text of a file as one prompt, without the line end that closes it.
+
+    Args:
+        path: ``-`` is standard input.
+
+    Raises:
+        BadRequest: it cannot be read.
+    """
+    return _text(_content(path), path).removesuffix("\n").removesuffix("\r")
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        sentence = f"The prompt file {_named(path)} cannot be read: {error.strerror}."
+        raise BadRequest(sentence, next_step=_FORMAT) from None
+
+
+def _text(content: bytes, path: Path) -> str:
+    try:
+        return in_utf8(content).decode("utf-8-sig") if content else ""
+    except ValueError as error:
+        raise BadRequest(f"{_named(path)} is no text: {error}.", next_step="Save it in UTF-8.") from None
+
+
+def _named(path: Path) -> str:
+    return "Standard input" if str(path) == "-" else str(path)
+
+
+def _entries(content: bytes, path: Path, kind: type[_Entry]) -> list[_Entry]:
+    try:
+        entries = TypeAdapter(list[kind]).validate_json(in_utf8(content))  # type: ignore[valid-type]
+    except ValidationError as error:
+        reason = _reason(error.errors(include_url=False, include_input=False)[0], kind)
+        raise BadRequest(f"{_named(path)} is no prompt file: {reason}.", next_step=_FORMAT) from None
+    except ValueError as error:
+        raise BadRequest(f"{_named(path)} is no prompt file: {error}.", next_step="Save it in UTF-8.") from None
+    if not entries:
+        raise BadRequest(f"{_named(path)} is no prompt file: it has no prompts.", next_step=_FORMAT)
+    return entries
+
+
+def _prompts(content: bytes, path: Path) -> list[str]:
+    entries = _entries(content, path, PromptEntry)
     if any(entry.context is not None for entry in entries):
         # The demo downloads it, from a URL, and puts it before the prompt. No server does: it would be another prompt.
-        raise BadRequest(f"{path} has a context, which is not sent.", next_step="Write it into the prompt.")
+        raise BadRequest(f"{_named(path)} has a context, which is not sent.", next_step="Write it into the prompt.")
     return [entry.prompt for entry in entries]
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from demo_api.config import Settings
 from demo_api.demo.capabilities import Capabilities
+from demo_api.demo.progress import Listener
 from demo_api.devices.lock import DeviceBusy, DeviceLock, devices_of
 from demo_api.devices.recovery import DeviceRecovery
 from demo_api.devices.warm import end_waiting_child
 from demo_api.errors import DeviceFailed, RunFailed, SetupError, ShuttingDown, StorageFull
-from demo_api.messages import Batch, Event, Request, Run
+from demo_api.messages import Batch, Request, Run
 from demo_api.queue import DeviceStates, Ledger, new_id
 from demo_api.runner import DemoRunner
 
@@ -41,15 +42,13 @@ class LocalRun:
         selection, now = self._demo.accept(requests), time.time()
         return [Run(new_id(), request, selection, accepted_at=now, waited_seconds=0.0) for request in requests]
 
-    def run(
-        self, runs: Sequence[Run], on_event: Callable[[Event], None], *, refuse_failed: bool = False
-    ) -> Iterator[Run]:
+    def run(self, runs: Sequence[Run], on_event: Listener, *, refuse_failed: bool = False) -> Iterator[Run]:
         """Runs them, and yields each when its child has ended, with ``result`` and ``time_seconds``.
 
         The device is taken from before the first child until after the last one, or until the iterator is closed.
 
         Args:
-            on_event: gets the events, on this thread.
+            on_event: gets each event with the id of its run, on this thread.
             refuse_failed: whether a device that a reset did not help is left alone, as the server does.
 
         Raises:
@@ -73,7 +72,7 @@ class LocalRun:
                     waiting = [run for run in waiting if run not in chosen]
                     batch = Batch(new_id(), chosen, claimed_at=started)
                     self._start(batch.batch_id)
-                    outcome = self._runner.generate(batch, lambda _, event: on_event(event), lock)
+                    outcome = self._runner.generate(batch, on_event, lock)
                     devices.settle(name, outcome)
                     seconds = time.monotonic() - started
                     for run, result in zip(chosen, outcome.results, strict=True):

@@ -182,7 +182,7 @@ REQUEST = Request(prompt="Hello", max_tokens=64, temperature=0.0)
 
 def ask_here(settings: Settings) -> list[Check]:
     """One prompt to the demo, from this process."""
-    return list(ask_demo([ENTRY], [REQUEST], LocalRun(settings), Deadline(60), lambda event: None))
+    return list(ask_demo([ENTRY], [REQUEST], LocalRun(settings), Deadline(60), lambda run_id, event: None))
 
 
 def ask_at(url: str) -> list[Check]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from queue import Empty, SimpleQueue
 
 import requests
@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from demo_api import bodies
 from demo_api.cli.smoke.checks import FAILED, Check, Entry, Reply, judge
 from demo_api.client import Client, json_of, reason
+from demo_api.demo.progress import Listener
 from demo_api.devices.local_run import LocalRun
 from demo_api.errors import DemoApiError, RunFailed
-from demo_api.messages import Event, Request, Run
+from demo_api.messages import Request, Run
 
 AT_ONCE = 4
 """Prompts that a server gets at the same time, so that it can give them to one child together."""
@@ -45,13 +46,13 @@ def ask_demo(
     asked: Sequence[Request],
     demo: LocalRun,
     deadline: Deadline,
-    tell: Callable[[Event], None],
+    tell: Listener,
 ) -> Iterator[Check]:
     """Runs the demo, as few children as fit, and yields a check when a prompt's child has ended.
 
     Args:
         asked: the request for each of the entries.
-        tell: gets the runs' events.
+        tell: gets the runs' events, each with the run's id.
     """
     timer = threading.Timer(deadline.left(), demo.stop, ("timed_out",))
     timer.daemon = True

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.text import Text
 
 from demo_api.cli.console import console_of
+from demo_api.cli.live_status import LiveStatus
 from demo_api.cli.options import OF_SERVERS, flags_of
 from demo_api.cli.smoke import junit
 from demo_api.cli.smoke.asking import Deadline, ask_demo, ask_server
@@ -35,7 +35,7 @@ from demo_api.cli.visible import shortened, visible
 from demo_api.config import Settings, flag, flag_names
 from demo_api.devices.local_run import LocalRun
 from demo_api.errors import BadRequest, DemoApiError
-from demo_api.messages import Event, Request
+from demo_api.messages import Request
 from demo_api.process.stopping import stop_on_signals
 from demo_api.web.parse import check_request
 
@@ -127,13 +127,9 @@ def _ask_here(
         demo.stop()
 
     stop_on_signals(stop, demo.hurry)
-    with console_of(sys.stderr).status("waiting for the device") as status:
-
-        def tell(event: Event) -> None:
-            if event.kind == "phase":
-                status.update(Text(str(event.data["phase"])))
-
-        yield from ask_demo(entries, asked, demo, deadline, tell)
+    live = LiveStatus()
+    with console_of(sys.stderr).status(live):
+        yield from ask_demo(entries, asked, demo, deadline, live)
 
 
 def _print(checks: Iterable[Check]) -> list[Check]:
