@@ -179,7 +179,7 @@ class StorageFull(LedgerUnavailable):
 
     status_code = 507
     code = "storage_full"
-    next_step = "Free space on the state folder's disk and send the request again."
+    next_step = "Make room on the state folder's disk and send the request again."
 
     @classmethod
     def of(cls, error: Exception) -> StorageFull | None:

@@ -15,5 +15,5 @@ configure(Settings.load())
 
 
 def post_worker_init(worker):
-    """What waits in the queue is run at once, and not with the first request."""
+    """Starts waiting runs at once, not with the first request."""
     worker.wsgi.extensions["demo_api"].start()

@@ -197,7 +197,7 @@ NOT_SERVED = {
         "Other machines could reach 0.0.0.0, and no keys are set",
         "--keys-file",
     ),
-    "no file of keys": (["--keys-file", "{tmp}/none", "--llama-dir", "{model}"], "No such file", "one a line"),
+    "no file of keys": (["--keys-file", "{tmp}/none", "--llama-dir", "{model}"], "No such file", "one per line"),
 }
 
 
