@@ -466,7 +466,7 @@ def test_a_server_that_does_not_let_the_page_ask_is_explained(
     expect(form.locator(".problem")).to_contain_text(f"{there.url} answers, but does not let this page ask.")
     form.get_by_label("The other server").fill("javascript:alert(1)")
     form.get_by_role("button", name="Compare").click()
-    expect(form.locator(".problem")).to_contain_text("This is no address of a server.")
+    expect(form.locator(".problem")).to_contain_text("This is not the address of a server.")
 
 
 def test_a_server_that_is_not_there_is_named_as_typed_before_the_form_is_sent(server: Server, open_tab: Open) -> None:

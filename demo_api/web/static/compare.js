@@ -75,7 +75,7 @@ export class CompareView {
     const typed = this.form.elements.other.value.trim();
     const url = URL.canParse(typed) ? new URL(typed) : null;
     if (!url || !/^https?:$/.test(url.protocol) || url.username || url.search || url.hash) {
-      throw new ApiError(null, { error: "This is no address of a server.", field: "other", next_step: "Type one such as http://127.0.0.1:8081" });
+      throw new ApiError(null, { error: "This is not the address of a server.", field: "other", next_step: "Type one such as http://127.0.0.1:8081" });
     }
     sessionStorage.setItem("other server", typed);
     const nextStep = `Start it with: ${this.#command()}`;
