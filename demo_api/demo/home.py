@@ -63,8 +63,8 @@ class ResolvedDemo:
 
     @property
     def model_name(self) -> str:
-        """The last part of the model's path or Hugging Face name."""
-        return Path(self.model).name
+        """As ``model_name`` has it."""
+        return model_name(self.model)
 
 
 def resolve(settings: Settings) -> ResolvedDemo:
@@ -150,6 +150,12 @@ def model_variable(settings: Settings) -> tuple[str, str]:
         return "HF_MODEL", str(_hugging_face_folder(settings.llama_dir))
     either = "LLAMA_DIR (--llama-dir) or " if reads_llama_dir(settings) else ""
     raise SetupError("No model is set for this demo home.", next_step=f"Set {either}HF_MODEL (--hf-model).")
+
+
+def model_name(model: str) -> str:
+    """A model's name on both engines: the last part of its path or of its Hugging Face name."""
+    path = Path(model)
+    return path.stem if path.suffix == ".gguf" else path.name
 
 
 def model_place(variable: str, model: str) -> ModelPlace:

@@ -53,7 +53,7 @@ class LlamaCpp:
     def load(self) -> None:
         """Loads the model. xllamacpp keeps the interpreter's lock meanwhile: nothing else is answered."""
         path = home.gguf_file(self._settings)
-        self.name = path.stem
+        self.name = home.model_name(home.model_variable(self._settings)[1])
         try:
             import xllamacpp
         except ImportError as error:

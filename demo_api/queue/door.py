@@ -63,8 +63,8 @@ class Door:
     def check(self) -> None:
         """Raises what keeps ``submit`` from accepting anything now, a full queue excepted, or will do so soon."""
         self._check_open()
-        check_room(self._settings.state_dir)
         self._demo.check()
+        check_room(self._settings.state_dir)
         self._check_devices()
 
     def submit(self, requests: Sequence[Request], idempotency_key: str | None = None) -> list[Run]:

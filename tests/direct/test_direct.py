@@ -283,6 +283,11 @@ def test_a_long_temporary_path_does_not_matter(model_dir: Path, tmp_path: Path) 
         until(lambda: requests.get(f"{server.url}/readyz", timeout=10).status_code == 200)
 
 
+def test_the_model_has_the_name_that_the_demo_engine_gives_it(real: str, model_dir: Path) -> None:
+    assert requests.get(f"{real}/health", timeout=10).json()["model"] == model_dir.name
+    assert requests.get(f"{real}/v1/models", timeout=10).json()["data"][0]["id"] == model_dir.name
+
+
 def test_what_a_killed_server_left_in_the_temporary_folder_is_removed_by_the_next(model_dir: Path) -> None:
     flags = ["--engine", "direct", "--llama-dir", str(model_dir)]
     with tempfile.TemporaryDirectory(prefix="t-") as temporary:
