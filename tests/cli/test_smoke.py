@@ -448,7 +448,7 @@ REFUSED_FILES = {
     "an unknown key": ('[{"prompt": "a", "expects": {}}]', "entry 1, 'expects': this key is not known"),
     "an unknown expectation": ('[{"prompt": "a", "expect": {"is": "b"}}]', "'expect.is': this key is not known"),
     "a context": ('[{"prompt": "a", "context": "http://b"}]', "entry 1, 'context': the demo would download"),
-    "a bad regular expression": ('[{"prompt": "a", "expect": {"matches": "("}}]', "'expect.matches': it is not a regular"),
+    "a bad regular expression": ('[{"prompt": "a", "expect": {"matches": "("}}]', "'expect.matches': it is not a"),
     "a number as text": ('[{"prompt": "a", "expect": {"min_tokens": "1"}}]', "'expect.min_tokens': input should"),
     "true for a number": ('[{"prompt": "a", "expect": {"max_ttft_ms": true}}]', "'expect.max_ttft_ms': input should"),
     "no number": ('[{"prompt": "a", "expect": {"max_ttft_ms": NaN}}]', "'expect.max_ttft_ms': input should be a fini"),
