@@ -101,12 +101,12 @@ def test_a_model_that_cannot_be_used_says_what_to_set(
 @pytest.mark.parametrize("variable", ["llama_dir", "hf_model"])
 def test_the_cpu_edition_wants_exactly_one_gguf_file(llama: Path, variable: str) -> None:
     settings = Settings.load({variable: str(llama)}, {})
-    with pytest.raises(SetupError, match=r"holds no \.gguf files"):
+    with pytest.raises(SetupError, match=r"has no \.gguf files"):
         home.model_variable(settings)
     (llama / "a.gguf").touch()
     assert home.model_variable(settings) == (variable.upper(), str(llama))
     (llama / "b.gguf").touch()
-    with pytest.raises(SetupError, match=r"holds 2 \.gguf files"):
+    with pytest.raises(SetupError, match=r"has 2 \.gguf files"):
         home.model_variable(settings)
     one = Settings.load({variable: str(llama / "a.gguf")}, {})
     assert home.model_variable(one) == (variable.upper(), str(llama / "a.gguf"))

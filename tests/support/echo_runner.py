@@ -60,7 +60,8 @@ class EchoRunner:
             raise OSError(28, "No space left on device")
         if "unplug" in prompts:
             raise SetupError("The demo home is gone.")
-        wait_for(self.let_go)
+        if batch.batch_id not in dict(self.cancelled):  # perhaps before it came here
+            wait_for(self.let_go)
         reason = dict(self.cancelled).get(batch.batch_id)
         if reason is not None:
             failure = Failure(reason, "The batch was ended.")

@@ -282,7 +282,7 @@ def test_cuts_between_chunks_change_nothing(name: str, sizes: list[int]) -> None
     assert whole[0] == case.read()
 
 
-@settings(QUICK, max_examples=150)
+@settings(QUICK, max_examples=60)
 @given(st.sampled_from(["2025-07-batch4_limit-json", "2026-04-batch4_limit-text"]), st.floats(0, 1), st.booleans())
 def test_a_transcript_with_a_part_missing_tells_nothing_wrong(name: str, share: float, head: bool) -> None:
     case = Case(name)
@@ -350,7 +350,7 @@ def test_stray_json_is_no_record() -> None:
     assert case.read(stderr=case.stderr.replace(b"\n", b"\n" + stray)) == case.read()
 
 
-@settings(QUICK, max_examples=200)
+@settings(QUICK, max_examples=60)
 @given(
     st.lists(st.tuples(st.booleans(), st.one_of(st.binary(max_size=200), TEXT.map(lambda s: s.encode()))), max_size=8),
     st.lists(TEXT, max_size=3),
@@ -368,7 +368,7 @@ def test_no_bytes_raise(chunks: list[tuple[bool, bytes]], prompts: list[str], ex
         assert (exit_code, len(reading.answers)) == (0, len(prompts))
 
 
-@settings(QUICK, max_examples=100)
+@settings(QUICK, max_examples=50)
 @given(st.sampled_from(CUT_CASES), st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=3)), max_size=9))
 def test_no_damage_raises(name: str, damage: list[tuple[float, bytes]]) -> None:
     case = Case(name)

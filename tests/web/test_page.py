@@ -206,7 +206,7 @@ def test_a_refused_request_says_what_to_do_at_the_field(server: Server, open_tab
     tab.ask("Hello", Temperature="3")
     problem = tab.page.locator("#ask-form .problem")
     expect(problem).to_contain_text("The field 'temperature' is wrong")
-    expect(problem).to_contain_text("Next step: Correct the field")
+    expect(problem).to_contain_text("Next step: Correct that field")
     expect(problem).to_contain_text("400 · bad_request · request ")
     expect(tab.field("Temperature")).to_be_focused()
     tab.ask("Hello", Temperature="warm")
