@@ -305,15 +305,16 @@ def test_the_body_of_a_request_that_will_be_refused_is_not_kept(
     host, port = locked.url.removeprefix("http://").split(":")
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{key}\r\n{length}\r\n\r\n"
     is_chunked = "chunked" in length
+    before = kept()  # other files without a name, such as those that a test's output goes to
     size = 2 * MEGABYTE if is_chunked else int(length.split()[1])
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         connection.sendall(head.encode() + (b"%x\r\n" % size if is_chunked else b""))
         connection.sendall(b" " * (size - 1))
         if status == 400:
-            until(lambda: kept() > MEGABYTE // 2)
+            until(lambda: kept() - before > MEGABYTE // 2)
         else:
             assert locked.get("/livez").status_code == 200  # it has read what was sent before
-            assert kept() == 0
+            assert kept() - before < MEGABYTE // 8
         connection.sendall(b" \r\n0\r\n\r\n" if is_chunked else b" ")
         with closing(http.client.HTTPResponse(connection)) as answer:
             answer.begin()
