@@ -234,9 +234,10 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         description="Seconds without a sign of life from a server before its runs count as lost.",
     )
-    warm: Literal["off", "imports"] | None = Field(
+    warm: Literal["off", "imports", "model"] | None = Field(
         None,
-        description="What a child does ahead of its request: `off` (nothing), `imports` (the CPU edition's default).",
+        description="What a child keeps between runs: `off` (nothing), `imports` (it is started ahead), or `model` (it "
+        "stays, with the device open and the model loaded; the CPU edition's default).",
     )
     warm_idle: float = Field(
         300, gt=0, allow_inf_nan=False, description="Seconds without a request before a warm child is ended."
@@ -310,9 +311,9 @@ class Settings(BaseModel):
         return self.max_queue + self.max_batch * len(self.devices) + _WATCHING
 
     @property
-    def starts_ahead(self) -> bool:
-        """Whether a child is started before its request. With a tt-metal home it keeps the device from other users."""
-        return self.is_cpu_demo if self.warm is None else self.warm == "imports"
+    def warm_level(self) -> Literal["off", "imports", "model"]:
+        """What a child keeps between batches. With a tt-metal home a waiting child keeps the device from others."""
+        return self.warm or ("model" if self.is_cpu_demo else "off")
 
     @property
     def cancels_on_disconnect(self) -> bool:

@@ -228,8 +228,9 @@ class Event:
         kind: ``queued``, ``started``, ``phase``, ``progress``, ``text``, and at the end ``done``.
         at: Unix seconds, of a child's events on its clock; None where the child did not say.
         data: ``{"phase": name}``, ``{"iteration": n, "tokens_per_second_per_user": x}`` and so on. Of ``text`` a child
-            gives ``{"user": i, "tail": text}`` (the last characters of prompt and answer, newlines as spaces), and a
-            run ``{"added": text}``. Of ``done`` it is empty: the run itself says how it ended.
+            gives ``{"user": i, "added": text}``, or where that is not known ``{"user": i, "tail": text}`` (the last
+            characters of prompt and answer, newlines as spaces), and a run ``{"added": text}``. Of ``done`` it is
+            empty: the run itself says how it ended.
     """
 
     kind: str
@@ -244,7 +245,8 @@ class Timing:
     warm: Annotated[
         str | None,
         Field(
-            description="What the child had done ahead of the run: `off` (nothing) or `imports`; null without a child."
+            description="What the child had done ahead of the run: `off` (nothing), `imports`, or `model` (it has "
+            "answered others with the same model); null without a child."
         ),
     ] = None
     queue_seconds: Annotated[
@@ -306,12 +308,14 @@ class Outcome:
     Attributes:
         results: one for each run, in order.
         suspect: a sentence, when the child's end leaves the device in doubt; None when it was closed in order.
-        again: the child that was held for the batch did not begin it. There are no results: it is to be run again.
+        again: the warm child did not begin the batch. There are no results: it is to be run again.
+        stays: whether the child keeps the device and the model, and can take another batch.
     """
 
     results: Sequence[Result]
     suspect: str | None = None
     again: bool = False
+    stays: bool = False
 
 
 class Queue(TypedDict):
@@ -330,7 +334,15 @@ class DeviceHealth(TypedDict):
     state: Annotated[str, Field(json_schema_extra={"enum": list(DEVICE_STATES)})]
     reason: Annotated[str | None, Field(description="Why it is suspect or has failed; null if it is healthy.")]
     since: Annotated[float | None, Field(description="Unix seconds; null if it never changed.")]
-    warm: Annotated[str, Field(description="What a waiting child has done: `imports`; `off` if none is waiting.")]
+    warm: Annotated[
+        str,
+        Field(
+            description="What the child has that waits for a run: `imports`, or `model` (it keeps the model loaded, "
+            "also while it answers); `off` if there is none."
+        ),
+    ]
+    warm_since: Annotated[float | None, Field(description="When that child was started, Unix seconds, if it is ours.")]
+    warm_batches: Annotated[int | None, Field(description="Batches that it has answered; null likewise.")]
 
 
 class ModelPlace(TypedDict, total=False):

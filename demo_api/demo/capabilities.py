@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from demo_api.config import Settings
 from demo_api.demo import home
-from demo_api.demo.command import DEFAULT_TEMPERATURE, sequence_limit
+from demo_api.demo.command import DEFAULT_TEMPERATURE
 from demo_api.demo.home import ResolvedDemo
+from demo_api.demo.model_shape import sequence_limit
 from demo_api.demo.run_folder import check_state_folder
 from demo_api.errors import BadRequest
 from demo_api.messages import ModelHealth, Request

@@ -8,28 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demo_api.demo.home import SCRIPT, ResolvedDemo
+from demo_api.demo.model_shape import ModelShape
 from demo_api.demo.run_folder import RunFolder
-from demo_api.messages import Request, Run
+from demo_api.messages import Request
 
 PLUGIN = Path(__file__).parent / "plugin"
 
 MARK = "DEMO_API_RUN"
 """The environment variable that has a batch's id in all processes of its child."""
 
-BATCH_SIZES = (1, 2, 4, 8, 16, 32)
-"""The batch sizes that the demo knows."""
-
-PAGE_CACHE_TOKENS = 32_768
-"""Tokens that the page cache of ``performance-batch-1`` holds for all users together: 1024 blocks of 32."""
-
-TEMPLATE_TOKENS = 256
-"""More than the chat templates of the Llama family add to a prompt."""
-
 DEFAULT_TEMPERATURE = 0.7
 TOP_K = 32
 """The 2026 demo wants ``top_k`` beside the other two; this is its own default."""
 
-_SELECTION = ("-p", "demo_api_child", "-k", "performance-batch-1", "-s")
+_SELECTION = ("-k", "performance-batch-1", "-s")
 
 _DROPPED = {"CI", "TT_GH_CI_INFRA", "LLAMA_DIR", "HF_MODEL", "PYTHONPATH", "PYTHONHOME", "FORCE_COLOR", "PY_COLORS"}
 _DROPPED_PREFIXES = ("DEMO_API_", "LOGURU_", "PYTEST_")
@@ -45,7 +37,12 @@ class LaunchSpec:
 
 
 def launch_spec(
-    demo: ResolvedDemo, device: Mapping[str, str], folder: RunFolder, options: Mapping[str, object]
+    demo: ResolvedDemo,
+    device: Mapping[str, str],
+    folder: RunFolder,
+    options: Mapping[str, object],
+    *,
+    keeps_model: bool = False,
 ) -> LaunchSpec:
     """How the child of a batch starts.
 
@@ -53,12 +50,19 @@ def launch_spec(
         device: the variables that select the device.
         folder: the batch's.
         options: the demo's, by their names; none for a child that starts before its batch.
+        keeps_model: whether it is to answer further batches with the model that it has loaded.
     """
+    program = ["demo_api_batches"] if keeps_model else ["pytest", "-p", "demo_api_child"]
+    argv = [str(demo.python), "-u", "-m", *program, *pytest_words(folder, options)]
+    return LaunchSpec(argv, demo.home, environment(demo, device, folder))
+
+
+def pytest_words(folder: RunFolder, options: Mapping[str, object]) -> list[str]:
+    """What pytest is told for a batch."""
     # One word each: pytest looks for its ini file before it knows the demo's options, and takes every word without a
     # dash for a path to look near. So a run's folder below somebody's pytest.ini would change how the demo is run.
     words = [f"--{name}={value}" for name, value in {**options, "junitxml": folder.junit}.items()]
-    argv = [str(demo.python), "-u", "-m", "pytest", str(SCRIPT), *_SELECTION, *words]
-    return LaunchSpec(argv, demo.home, environment(demo, device, folder))
+    return [str(SCRIPT), *_SELECTION, *words]
 
 
 def environment(demo: ResolvedDemo, device: Mapping[str, str], folder: RunFolder) -> dict[str, str]:
@@ -84,37 +88,37 @@ def environment(demo: ResolvedDemo, device: Mapping[str, str], folder: RunFolder
     }
 
 
-def options(demo: ResolvedDemo, requests: Sequence[Request], folder: RunFolder) -> dict[str, object]:
+def options(shape: ModelShape, request: Request, folder: RunFolder) -> dict[str, object]:
     """The demo's options for a batch.
 
     Args:
-        requests: those of the batch; all have the same ``max_tokens``.
+        request: any of the batch; all have the same ``max_tokens``.
     """
-    size = _batch_size(len(requests))
-    # A bound over the limit may still fit, so the demo itself is left to count.
-    longest = min(_power_of_two(max(map(_tokens, requests))), sequence_limit(demo.context_length, size))
     return {
         "input_prompts": str(folder.prompts),
-        "max_seq_len": longest,
+        "max_seq_len": shape.max_seq_len,
         # At its limit N the demo has answered N+1 tokens, and 0 would mean its default. The plugin does the rest.
-        "max_generated_tokens": max(1, requests[0].max_tokens - 1),
-        "batch_size": size,
+        "max_generated_tokens": max(1, request.max_tokens - 1),
+        "batch_size": shape.batch_size,
         "instruct": 1,
     }
 
 
-def plugin_config(device: str) -> dict[str, object]:
-    """What the plugin ``demo_api_child`` needs in any case; its docstring explains each. ``device`` is for us."""
-    return {"parent_pid": os.getpid(), "device": device}
+def plugin_config(device: str, child_id: str) -> dict[str, object]:
+    """What the plugin ``demo_api_child`` needs in any case; its docstring explains each. The other two are for us.
+
+    Args:
+        child_id: the value of ``MARK`` in the child's processes: the id of its first batch.
+    """
+    return {"parent_pid": os.getpid(), "device": device, "child": child_id}
 
 
-def sampling_options(demo: ResolvedDemo, requests: Sequence[Request]) -> dict[str, object]:
+def sampling_options(demo: ResolvedDemo, shape: ModelShape, request: Request) -> dict[str, object]:
     """What the plugin is to do for a batch that the command line cannot carry.
 
     Args:
-        requests: those of the batch; all have the same sampling and ``max_tokens``.
+        request: any of the batch; all have the same sampling and ``max_tokens``.
     """
-    request = requests[0]
     temperature = DEFAULT_TEMPERATURE if request.temperature is None else request.temperature
     sampling: dict[str, object] = {"temperature": temperature, "top_p": request.top_p, "top_k": TOP_K}
     if request.seed is not None:
@@ -122,47 +126,5 @@ def sampling_options(demo: ResolvedDemo, requests: Sequence[Request]) -> dict[st
     if demo.takes_lists:
         # It would take one value as the first user's, and have the others greedy. Where it samples on the host, some
         # want enable_log_probs beside a list.
-        size = _batch_size(len(requests))
-        sampling = {name: [value] * size for name, value in {**sampling, "enable_log_probs": False}.items()}
+        sampling = {name: [value] * shape.batch_size for name, value in {**sampling, "enable_log_probs": False}.items()}
     return {"sampling_params": sampling, "first_token_only": request.max_tokens == 1}
-
-
-def choose(context_length: int | None, runs: Sequence[Run]) -> list[Run]:
-    """Which of these runs, oldest first and alike in all but their prompts, fit into the page cache of one child.
-
-    Each must surely fit, so that nobody's long prompt fails the others' answers. The first is taken in any case: what
-    may not fit runs alone.
-    """
-    chosen, tokens = [runs[0]], _tokens(runs[0].request)
-    for run in runs[1:]:
-        longest = max(tokens, _tokens(run.request))
-        cached = PAGE_CACHE_TOKENS // _batch_size(len(chosen) + 1)
-        if _power_of_two(longest) <= cached and longest <= (context_length or longest):
-            chosen.append(run)
-            tokens = longest
-    return chosen
-
-
-def pad_to_batch_size(prompts: list[str]) -> list[str]:
-    """The prompts, the last one repeated until they are as many as a batch size that the demo knows."""
-    return prompts + prompts[-1:] * (_batch_size(len(prompts)) - len(prompts))
-
-
-def sequence_limit(context_length: int | None, batch_size: int) -> int:
-    """The most tokens that one user's prompt and answer can have together: by the page cache, and by the model."""
-    cached = PAGE_CACHE_TOKENS // batch_size
-    return min(cached, context_length or cached)
-
-
-def _batch_size(prompts: int) -> int:
-    return next(size for size in BATCH_SIZES if size >= prompts)
-
-
-def _tokens(request: Request) -> int:
-    # A byte-level vocabulary never makes more tokens than there are bytes.
-    return len(request.prompt.encode()) + TEMPLATE_TOKENS + request.max_tokens
-
-
-def _power_of_two(tokens: int) -> int:
-    """The sequence length for so many tokens: a power of two, so that few different programs are compiled."""
-    return 1 << (max(1024, tokens) - 1).bit_length()

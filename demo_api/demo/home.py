@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,7 @@ class ResolvedDemo:
     is_cpu_demo: bool
     takes_lists: bool
     takes_seed: bool
+    model_files: Sequence[tuple[str, int, int]]
     inherited: Mapping[str, str]
 
     @property
@@ -85,6 +86,7 @@ def resolve(settings: Settings) -> ResolvedDemo:
         is_cpu_demo=settings.is_cpu_demo,
         takes_lists=takes_lists(settings),
         takes_seed=takes_seed(settings),
+        model_files=_files(Path(model)),
         inherited=settings.inherited,
     )
 
@@ -206,6 +208,15 @@ def reads_llama_dir(settings: Settings) -> bool:
     text = _read(settings.demo_home / MODEL_CONFIG)
     # Without the file it is not a known layout: both generations' users may have set LLAMA_DIR.
     return text is None or bool(_ASKS_FOR_LLAMA_DIR.search(text))
+
+
+def _files(model: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of a model's files; none where it is a name."""
+    paths = [model] if model.is_file() else sorted(path for path in model.glob("*") if path.is_file())
+    try:
+        return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    except OSError:  # somebody is at it
+        return []
 
 
 def _read(path: Path) -> str | None:

@@ -60,18 +60,22 @@ def results_of(
     started: Timestamp,
     model: str,
     folder: Path,
+    ahead: bool = False,
+    demo_device: str | None = None,
 ) -> Outcome:
     """What the end of a batch's child means: a result for each run, and whether the device is in doubt.
 
     Args:
         reading: what the child printed.
-        spawned: when the child was spawned.
+        spawned: when the child began to get ready for the batch.
         started: when the batch started: ``spawned`` itself, or when a child that waited was given the batch.
         model: its name, as ``/health`` has it; the demo's own may be that of its base model.
         folder: where the child's output is.
+        ahead: whether the child began before the batch came.
+        demo_device: the device as the demo called it before, in the same child.
     """
     failure = _failure(reading, ended, settings, folder)
-    timing = _timing(reading, ended, spawned, started)
+    timing = _timing(reading, ended, spawned, started, ahead)
     results = []
     for user, run in enumerate(batch.runs):
         answer = _answer(reading, user) if failure is None else None
@@ -81,11 +85,11 @@ def results_of(
             failure=failure,
             timing=replace(timing, queue_seconds=_queue_seconds(run, started.monotonic - batch.claimed_at)),
             model=model,
-            device=reading.demo_device,
+            device=reading.demo_device or demo_device,
             finish_reason=_finish_reason(run, answer.tokens_generated) if answer else None,
             exit_code=ended.exit_code,
             log_folder=str(folder),
-            note=_note(answer, reading, timing) if answer else None,
+            note=_note(answer, reading, timing, demo_device) if answer else None,
         )
         results.append(result)
     # By what the child printed: the failure's code may be that of a full disk.
@@ -102,14 +106,15 @@ def pytest_started(folder: Path) -> bool:
         return True
 
 
-def doubt(ended: Ended, folder: Path) -> str | None:
+def doubt(ended: Ended, folder: Path, *, was_open: bool = False) -> str | None:
     """Why a child's end may have left the device open; None when every process had its time to close it.
 
     Args:
         folder: where the child's output is.
+        was_open: whether the child has certainly opened the device.
     """
-    doubtful = _doubt(ended)
-    return doubtful if doubtful and pytest_started(folder) else None
+    doubtful = None if ended.stays else _doubt(ended)
+    return doubtful if doubtful and (was_open or pytest_started(folder)) else None
 
 
 def _doubt(ended: Ended) -> str | None:
@@ -188,12 +193,12 @@ def _answer(reading: Reading, user: int) -> Answer:
     return replace(answer, response="", tokens_generated=0) if user in reading.ended_first else answer
 
 
-def _note(answer: Answer, reading: Reading, timing: Timing) -> str | None:
+def _note(answer: Answer, reading: Reading, timing: Timing, demo_device: str | None) -> str | None:
     """What the demo's log did not tell, though it does in every version that is known."""
     if starts_with_stop_token(answer.response):
         return _PERHAPS_EMPTY
     facts = {
-        "device": reading.demo_device,
+        "device": reading.demo_device or demo_device,
         "prompt_tokens": answer.prompt_tokens,
         "tokens_generated": answer.tokens_generated,
         **{f"timing.{name}": getattr(timing, name) for name in _LOGGED},
@@ -212,7 +217,7 @@ def _finish_reason(run: Run, tokens: int | None) -> str | None:
     return "length" if tokens >= run.request.max_tokens else "stop"
 
 
-def _timing(reading: Reading, ended: Ended, spawned: Timestamp, started: Timestamp) -> Timing:
+def _timing(reading: Reading, ended: Ended, spawned: Timestamp, started: Timestamp, ahead: bool) -> Timing:
     """Where the time of the whole batch went."""
     marks = [("startup", started.wall), *((phase.name, phase.at) for phase in reading.phases)]
     seconds = {
@@ -220,15 +225,15 @@ def _timing(reading: Reading, ended: Ended, spawned: Timestamp, started: Timesta
         for (name, begin), (_, after) in pairwise(marks)
         if begin is not None and after is not None
     }
-    # The wall clock may be set while a child waits, so what came before the batch is measured by the monotonic one.
-    before = started.monotonic - spawned.monotonic
     name, begin = marks[-1]
     if name == "output" and begin is not None:
-        seconds["teardown_seconds"] = round(started.wall + ended.seconds - before - begin, 3)
-    ahead = before if reading.waiting_at is None else min(reading.waiting_at - spawned.wall, before)
+        seconds["teardown_seconds"] = round(started.wall + ended.at - started.monotonic - begin, 3)
+    # The wall clock may be set while a child waits, so what came before the batch is measured by the monotonic one.
+    before = started.monotonic - spawned.monotonic
+    done_ahead = before if reading.waiting_at is None else min(reading.waiting_at - spawned.wall, before)
     return Timing(
-        warm="off" if started is spawned else "imports",
-        startup_ahead_seconds=round(ahead, 3),
+        warm="model" if reading.model_was_kept else "imports" if ahead else "off",
+        startup_ahead_seconds=round(done_ahead, 3) if ahead else 0.0,
         ttft_ms=reading.metrics.ttft_ms,
         # The 2026 demo prints 0 where it had nothing to measure.
         decode_tokens_per_second=reading.metrics.tokens_per_second_per_user or None,

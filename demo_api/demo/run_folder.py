@@ -104,21 +104,22 @@ class RunFolder:
         self.prompts.unlink(missing_ok=True)
         self.write_prompts(prompts)
 
-    def is_cut_off(self, device: str) -> bool:
-        """Whether a run on this device was cut off and left it behind; the caller has the device's lock.
+    def child_id(self, device: str) -> str | None:
+        """The mark of the child of a run that was cut off on this device; None where none was.
 
-        A damaged file, as a power cut leaves it, does not name its device: the run is taken to be this one's.
+        A damaged file, as a power cut leaves it, names neither: the run is taken to be this device's, and the child to
+        be its own. The caller has the device's lock, or knows that the batch is lost.
         """
         try:
             config = json.loads(self.plugin_config.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
-            return False
+            return None
         except (OSError, ValueError, RecursionError):
             config = None
         if not isinstance(config, dict):
             logger.error("%s is damaged: its run counts as cut off", self.plugin_config)
-            return True
-        return bool(config.get("device", device) == device)
+            return self.path.name
+        return str(config.get("child", self.path.name)) if config.get("device", device) == device else None
 
     def forget_prompts(self) -> None:
         """Removes what was only there for the child. What cannot be removed is set aside, or counts as removed."""

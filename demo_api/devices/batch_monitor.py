@@ -29,7 +29,9 @@ class EventBuffer:
 
     def __call__(self, run_id: str, event: Event) -> None:
         """Keeps every phase, the latest progress, and what each text adds to those before it."""
-        if event.kind == "text":
+        if event.kind == "text" and "added" in event.data:
+            event = Event("text", event.at, {"added": event.data["added"]})
+        elif event.kind == "text":
             added = self._texts[run_id].feed(str(event.data["tail"]))
             if not added:
                 return
@@ -70,6 +72,7 @@ class BatchMonitor:
 
     Args:
         cancel: ends the batch, with a reason.
+        end_users: ends the answers of these users, by their places in the batch; the others' go on.
         changed: is called when the ledger was changed.
     """
 
@@ -81,6 +84,7 @@ class BatchMonitor:
         *,
         lease: float,
         cancel: Callable[[str], None],
+        end_users: Callable[[list[int]], None],
         changed: Callable[[], None],
     ) -> None:
         self._queue = queue
@@ -89,6 +93,8 @@ class BatchMonitor:
         self._beat_seconds = lease / 4
         self._next_beat = time.monotonic() + self._beat_seconds
         self._cancel = cancel
+        self._end_users = end_users
+        self._users = {run.run_id: user for user, run in enumerate(batch.runs)}  # whose runs are wanted
         self._changed = changed
         self._reason: str | None = None  # why the batch was cancelled
         self._ended = threading.Event()
@@ -120,14 +126,19 @@ class BatchMonitor:
         self._changed()
 
     def _check_wanted(self) -> None:
+        wanted = self._queue.wanted(self._batch_id)
+        gone = [user for run_id, user in self._users.items() if run_id not in wanted]
+        self._users = {run_id: user for run_id, user in self._users.items() if run_id in wanted}
         # A batch that was lost has no running run either: only the beat tells.
-        unwanted = self._reason is None and not self._queue.is_wanted(self._batch_id)
+        unwanted = self._reason is None and not wanted
         if unwanted or time.monotonic() >= self._next_beat:
             if not self._queue.beat(self._batch_id):
                 self._end("child_lost")
             elif unwanted:
                 self._end("cancelled")
             self._next_beat = time.monotonic() + self._beat_seconds
+        elif gone:
+            self._end_users(gone)
 
     def _end(self, reason: str) -> None:
         if self._reason is None:

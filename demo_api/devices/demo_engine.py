@@ -45,14 +45,7 @@ class DemoEngine(Door):
 
     def devices(self) -> list[DeviceHealth]:
         """Each device, as its lock and the ledger tell."""
-        described = []
-        for device in (loop.device for loop in self._loops):
-            has_child = device.has_child()
-            waits = has_child and device.waiting() is not None
-            described.append(
-                self._describe(device.name, in_use=has_child and not waits, warm="imports" if waits else "off")
-            )
-        return described
+        return [self._describe_device(loop) for loop in self._loops]
 
     def close(self) -> None:
         """Takes no more runs, gives those that run their time to end, requeues them if that is over, and returns when
@@ -76,6 +69,21 @@ class DemoEngine(Door):
         self._hurried.set()
         for loop in self._loops:
             loop.hurry()
+
+    def _describe_device(self, loop: DeviceLoop) -> DeviceHealth:
+        device, ours = loop.device, loop.warm_child
+        has_child = device.has_child()
+        waits = has_child and device.waiting() is not None
+        if ours is None:
+            return self._describe(device.name, in_use=has_child and not waits, warm="imports" if waits else "off")
+        keeps = ours.keeps_model and ours.batches > 0
+        return self._describe(
+            device.name,
+            in_use=has_child and not waits,
+            warm="model" if keeps else "imports" if waits else "off",
+            warm_since=ours.spawned.wall,
+            warm_batches=ours.batches,
+        )
 
     def _check_devices(self) -> None:
         super()._check_devices()

@@ -11,13 +11,14 @@ from contextlib import suppress
 from dataclasses import replace
 
 from demo_api.config import Settings
+from demo_api.demo.warm_child import WarmChild
 from demo_api.devices.batch_monitor import BatchMonitor, EventBuffer
 from demo_api.devices.batch_runner import BatchRunner
 from demo_api.devices.lock import Device, DeviceLock
 from demo_api.devices.recovery import DeviceRecovery
 from demo_api.devices.warm import WarmPolicy, end_waiting_child
 from demo_api.errors import DemoApiError, LedgerUnavailable, StorageFull
-from demo_api.messages import Batch, Failure, Outcome, Result
+from demo_api.messages import Batch, Failure, Outcome, Result, Run
 from demo_api.queue import Ledger
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,11 @@ class DeviceLoop:
         if self._thread is not None:
             self._thread.join(seconds)
         return self._thread is None or not self._thread.is_alive()
+
+    @property
+    def warm_child(self) -> WarmChild | None:
+        """The child that waits, or that runs a batch and may stay after it; None where there is none."""
+        return self._warm.child
 
     def problem(self) -> str | None:
         """Why the loop has not been able to work for some seconds; None while it works."""
@@ -180,12 +186,15 @@ class DeviceLoop:
 
     def _claim(self, lock: DeviceLock) -> bool:
         batch_id = self._warm.child.batch_id if self._warm.child else None
-        batch = self._ledger.queue.claim(self.device.name, self._runner.choose, batch_id)
+        batch = self._ledger.queue.claim(self.device.name, self._choose, batch_id)
         if batch is None:
             return False
         self._changed()
         self._run(batch, lock)
         return True
+
+    def _choose(self, runs: Sequence[Run]) -> list[Run]:
+        return self._runner.choose(runs, self._warm.child)
 
     def _recover_device(self, lock: DeviceLock) -> bool:
         """Ends what earlier servers left on the device that we have. False: one of them is still at it."""
@@ -234,6 +243,7 @@ class DeviceLoop:
             events,
             lease=self._settings.lease,
             cancel=lambda reason: self._runner.cancel(batch.batch_id, reason),
+            end_users=lambda users: self._runner.end_users(batch.batch_id, users),
             changed=self._changed,
         )
         with self._lock:
@@ -254,7 +264,7 @@ class DeviceLoop:
         self._ledger.history.prune()
 
     def _outcome(self, batch: Batch, events: EventBuffer, lock: DeviceLock) -> Outcome:
-        """What became of the batch, whatever happens. A warm child that it did not use is ended."""
+        """What became of the batch, whatever happens. A warm child that does not stay, or was not used, is ended."""
         try:
             outcome = self._generate(batch, events, lock)
         except DemoApiError as error:
@@ -262,14 +272,17 @@ class DeviceLoop:
         except Exception as error:
             logger.error("batch %s: %s", batch.batch_id, error, exc_info=not isinstance(error, OSError))
             outcome = _all_failed(batch, _failure(error))
-        # It has the batch's id, and no other batch can have that.
-        outcome = replace(outcome, suspect=self._warm.end() or outcome.suspect)
+        # Before the batch is closed: another server must see at any time whose the device is.
+        suspect = self._warm.keep() if outcome.stays else self._warm.end()
+        outcome = replace(outcome, suspect=suspect or outcome.suspect)
         for result in outcome.results:
             ending = result.failure.code if result.failure else "succeeded"
             logger.info("run %s: %s", result.run_id, ending, extra={"run_id": result.run_id})
         return outcome
 
     def _generate(self, batch: Batch, events: EventBuffer, lock: DeviceLock) -> Outcome:
+        if self._warm.child is None:
+            self._warm.start_to_stay(lock, batch)
         warm = self._warm.child
         if warm is not None and not (self._runner.suits(warm, batch) and self._warm.take()):
             return Outcome([], again=True)

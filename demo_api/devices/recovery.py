@@ -9,6 +9,7 @@ from collections.abc import Collection
 from demo_api.config import Settings
 from demo_api.demo import run_folder
 from demo_api.demo.command import MARK
+from demo_api.demo.run_folder import RunFolder
 from demo_api.devices import reset
 from demo_api.devices.lock import Device, DeviceLock
 from demo_api.devices.reset import Reset
@@ -38,8 +39,8 @@ class DeviceRecovery:
         """
         self._device.take_waiting()  # the child that waited is gone, or the lock would not be the caller's
         folders = run_folder.existing(self._settings.runs_dir)
-        cut_off = [folder for folder in folders if folder.is_cut_off(self._device.name)]
-        doubt = self.end_lost({folder.path.name for folder in cut_off})
+        cut_off = {folder: child for folder in folders if (child := folder.child_id(self._device.name)) is not None}
+        doubt = self._end(cut_off.values())
         for folder in cut_off:
             # The plugin removes the prompts when pytest has ended, and with it whatever opened the device.
             if folder.prompts.exists():
@@ -54,7 +55,11 @@ class DeviceRecovery:
         Returns:
             a sentence, when the device may not have been closed.
         """
-        left = tree.survivors(MARK, batch_ids)
+        folders = [RunFolder(self._settings.runs_dir / batch_id) for batch_id in batch_ids]
+        return self._end([folder.child_id(self._device.name) or folder.path.name for folder in folders])
+
+    def _end(self, child_ids: Collection[str]) -> str | None:
+        left = tree.survivors(MARK, child_ids)
         if not left:
             return None
         logger.warning("ending %d processes that a lost server left: %s", len(left), left)

@@ -1,4 +1,4 @@
-"""When a device's next child starts before its batch, and when the one that waits is ended."""
+"""When a device's next child starts before its batch, when one stays after it, and when the one that waits is ended."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from demo_api.demo.command import MARK
 from demo_api.demo.warm_child import WarmChild
 from demo_api.devices.batch_runner import BatchRunner
 from demo_api.devices.lock import Device, DeviceLock
+from demo_api.errors import DemoApiError
+from demo_api.messages import Batch
 from demo_api.process import tree
 from demo_api.queue import new_id
 
@@ -27,7 +29,7 @@ class WarmPolicy:
     """The warm child of one device. ``touch`` and ``hurry`` may be called from any thread, the others from the loop's.
 
     Attributes:
-        child: the child that waits, if one does.
+        child: the child that waits, or that runs a batch and may stay, if there is one.
     """
 
     def __init__(self, runner: BatchRunner, device: Device, settings: Settings) -> None:
@@ -45,22 +47,49 @@ class WarmPolicy:
 
     def is_due(self) -> bool:
         """Whether a child should start when the device is free."""
-        wanted = self._settings.starts_ahead and self.child is None and not self._is_idle()
+        wanted = self._settings.warm_level != "off" and self.child is None and not self._is_idle()
         return wanted and time.monotonic() >= self._not_before
 
-    def start(self, lock: DeviceLock) -> None:
+    def start(self, lock: DeviceLock, batch: Batch | None = None) -> None:
         """Starts a child that waits for the next batch.
 
+        Args:
+            batch: this one, for a child that is to stay after it.
+
         Raises:
-            SetupError, OSError: as ``BatchRunner.start_ahead``.
+            SetupError, OSError: as ``BatchRunner.start_warm``.
         """
-        batch_id = new_id()
+        batch_id = batch.batch_id if batch else new_id()
         self._device.note_waiting(batch_id)
         try:
-            self.child = self._runner.start_ahead(batch_id, lock)
+            self.child = self._runner.start_warm(batch_id, lock, batch)
         except BaseException:
             self._device.take_waiting()
             raise
+
+    def start_to_stay(self, lock: DeviceLock, batch: Batch) -> None:
+        """Starts a child for a batch that has none, where it may stay after it, and if that can be done."""
+        if self._settings.warm_level == "model" and time.monotonic() >= self._not_before:
+            try:
+                self.start(lock, batch)
+            except (DemoApiError, OSError):  # a child for this batch alone will say why
+                self.failed()
+
+    def keep(self) -> str | None:
+        """The child has answered its batch and stays: it gets ready for the next one.
+
+        Returns:
+            a sentence, when it had to be ended and that leaves the device in doubt.
+        """
+        if self.child is None:
+            return None
+        try:
+            self._device.note_waiting(self.child.child_id)
+            self._runner.prepare_next(self.child, new_id())
+        except OSError as error:
+            logger.warning("device %s: the child cannot stay: %s", self._device.name, error)
+            return self.end()
+        return None
 
     def check(self) -> str | None:
         """Ends the child if it is of no use any more, or has waited for long enough.
@@ -73,7 +102,7 @@ class WarmPolicy:
         problem = self._problem(self.child)
         if problem is None:
             return self.end() if self._is_idle() else None
-        logger.warning("device %s: the child that was started ahead %s", self._device.name, problem)
+        logger.warning("device %s: the warm child %s", self._device.name, problem)
         if self._is_taken(self.child):
             self._not_before = time.monotonic() + _PAUSE_SECONDS
         else:
@@ -129,7 +158,7 @@ class WarmPolicy:
         return problem
 
     def _is_taken(self, child: WarmChild) -> bool:
-        return self._device.waiting() != child.batch_id
+        return self._device.waiting() != child.child_id
 
     def _is_idle(self) -> bool:
         return time.monotonic() - self._touched_at >= self._settings.warm_idle

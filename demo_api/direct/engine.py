@@ -115,6 +115,8 @@ class DirectEngine:
             "reason": None,
             "since": None,
             "warm": "off",
+            "warm_since": None,
+            "warm_batches": None,
         }
         variable, path = home.model_variable(self._settings)
         return {

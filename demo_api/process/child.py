@@ -32,6 +32,9 @@ SNAPSHOT_S = 1.0
 LINGER_S = 0.5
 """What outlives the child may take so long to leave by itself: helpers that wait for their parent's pipe need a bit."""
 
+ASKING_S = 2.0
+"""How long a child that can end what it was given without leaving may take for that, when it is asked to."""
+
 SIGTERM_GRACE_S = 5.0
 """At most; a process that catches SIGTERM needs no more, and the demo's does not."""
 
@@ -42,17 +45,19 @@ class Ended:
 
     Attributes:
         exit_code: negative for the signal that killed it.
-        seconds: from the spawn to the child's end.
+        at: when it ended, ``time.monotonic()`` seconds.
         stopped: why it was stopped or its output cut; None when it ended by itself with all of its output kept.
         signals: what was sent to the child's group, in order.
         survivors_killed: descendants that outlived the child and did not leave by themselves.
+        stays: whether only what it was given has ended, and the child waits for more.
     """
 
     exit_code: int
-    seconds: float
+    at: float
     stopped: str | None
-    signals: tuple[str, ...]
-    survivors_killed: int
+    signals: tuple[str, ...] = ()
+    survivors_killed: int = 0
+    stays: bool = False
 
     @property
     def clean(self) -> bool:
@@ -67,7 +72,7 @@ class Child:
     close its device in its own time. A server that ignores SIGINT passes that on to the child, and nothing short of
     code between fork and exec could undo it; one that *handles* SIGINT does not, because exec resets handlers.
 
-    The one that makes a Child calls ``follow`` once: only that reaps the process and closes the files.
+    The one that makes a Child calls ``follow``, until it has ended: only that reaps the process and closes the files.
 
     Args:
         env: the whole environment; the mark is added.
@@ -77,7 +82,7 @@ class Child:
             are found when they have left the session and lost their parent.
         pass_fds: file descriptors that the child inherits.
         grace: seconds that the child gets after SIGINT, in which the demo closes its device.
-        waits: whether the child waits for a line on its standard input, which is otherwise at its end.
+        waits: whether the child waits for lines on its standard input, which is otherwise at its end.
 
     Raises:
         OSError: it could not be started; nothing is left behind.
@@ -109,7 +114,6 @@ class Child:
         self._next_snapshot = 0.0
         with ExitStack() as undo:
             self._output = OutputFiles(stdout, stderr, undo)
-            self._started = time.monotonic()
             self._process = subprocess.Popen(
                 list(argv),
                 cwd=cwd,
@@ -144,11 +148,25 @@ class Child:
         return self._tree.leader_is_suspended()
 
     def send_line(self, line: bytes) -> None:
-        """Writes the line that the child waits for, and ends its input. A child that is gone does not mind."""
+        """Writes a line that the child waits for. A child that is gone does not mind. To be called from any thread."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.write(line)
-        self._process.stdin.close()
+
+    def print_into(self, stdout: Path, stderr: Path) -> None:
+        """What the child prints from now on is read from other files, which it opens by itself.
+
+        Args:
+            stdout, stderr: as those that it was started with.
+
+        Raises:
+            OSError: they could not be made; nothing has changed.
+        """
+        with ExitStack() as undo:
+            output = OutputFiles(stdout, stderr, undo)
+            undo.pop_all()
+        self._output.close()
+        self._output = output
 
     def listen(self, max_output: int, on_output: OnOutput) -> None:
         """Prepares ``look``; the arguments are those of ``follow``."""
@@ -172,36 +190,59 @@ class Child:
         """Skips what is left of the current grace. Returns at once, from any thread; without effect before a stop."""
         self._inbox.put(("hurry", ""))
 
-    def follow(self, *, timeout_s: float, max_output: int, on_output: OnOutput) -> Ended:
-        """Passes on the output until every process of the tree is gone.
+    def follow(
+        self,
+        *,
+        timeout_s: float,
+        max_output: int,
+        on_output: OnOutput,
+        exit_code: Callable[[], int | None] = lambda: None,
+        ask: Callable[[], None] | None = None,
+    ) -> Ended:
+        """Passes on the output until every process of the tree is gone, or the child has ended what it was given.
 
         It has no time limit of its own for a process that even SIGKILL does not end (one stuck in a driver): whoever
         waits for the device must not get it before that process is gone.
 
         Args:
-            timeout_s: counted from the spawn.
+            timeout_s: counted from now.
             max_output: the bytes that both files may hold together; a child that prints more is stopped.
             on_output: gets ``stdout`` or ``stderr`` and the next bytes of it. Over all it gets exactly what the two
                 files hold in the end. What it raises stops the tree and is raised here.
+            exit_code: of what the child was given, when that has ended and the child stays.
+            ask: asks the child to end what it was given without leaving; tried before any signal.
         """
+        self._reason = None
         self._output.listen(max_output, on_output)
+        stays = False
         try:
-            self._watch(self._started + timeout_s)
-            self._end_tree()
+            stays = self._watch(time.monotonic() + timeout_s, exit_code, ask)
+            if not stays:
+                self._end_tree()
             while self._output.look():
                 pass
         except BaseException:
+            stays = False
             self._abandon()
             raise
         finally:
-            self._close()
+            if not stays:
+                self._close()
+        if stays:
+            return Ended(exit_code() or 0, time.monotonic(), self._reason, stays=True)
         return Ended(
             exit_code=self._process.returncode,
-            seconds=(self._ended_at or self._started) - self._started,
+            at=self._ended_at or time.monotonic(),
             stopped=self._stopped(),
             signals=tuple(self._signals),
             survivors_killed=len(self._outlived),
         )
+
+    def forget(self) -> None:
+        """Drops what ``stop`` and ``hurry`` were told since ``follow`` returned for a child that stays."""
+        with suppress(Empty):
+            while True:
+                self._inbox.get_nowait()
 
     def _stopped(self) -> str | None:
         if self._signals:
@@ -219,10 +260,19 @@ class Child:
         self._ended_at = time.monotonic()
         self._inbox.put(("ended", ""))
 
-    def _watch(self, deadline: float) -> None:
-        self._look_until(lambda: self.has_ended or self._reason is not None, deadline)
-        if not self.has_ended and self._reason is None:
-            self._reason = "timed_out"
+    def _watch(self, deadline: float, exit_code: Callable[[], int | None], ask: Callable[[], None] | None) -> bool:
+        """Waits until the child is to be stopped or has ended. True: it stays, and only what it was given has ended."""
+
+        def is_over() -> bool:
+            return self.has_ended or exit_code() is not None
+
+        self._look_until(lambda: is_over() or self._reason is not None, deadline)
+        if not is_over():
+            self._reason = self._reason or "timed_out"
+            if ask is not None:
+                ask()
+                self._look_until(lambda: is_over() or self._hurried, time.monotonic() + ASKING_S)
+        return exit_code() is not None and not self.has_ended
 
     def _end_tree(self) -> None:
         # Called once more when it was interrupted: then it goes on where it was. A second SIGINT would break off the

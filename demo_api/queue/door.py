@@ -212,11 +212,27 @@ class Door:
     def hurry(self) -> None:
         """Cuts short the time that ``close`` takes."""
 
-    def _describe(self, name: str, *, in_use: bool = False, warm: str = "off") -> DeviceHealth:
+    def _describe(
+        self,
+        name: str,
+        *,
+        in_use: bool = False,
+        warm: str = "off",
+        warm_since: float | None = None,
+        warm_batches: int | None = None,
+    ) -> DeviceHealth:
         known = self.ledger.devices.get(name)
         busy = in_use or self.ledger.queue.batches(name, "open")
         state = "busy" if busy and known.state in ("free", "suspect") else known.state
-        return {"name": name, "state": state, "reason": known.reason, "since": known.since, "warm": warm}
+        return {
+            "name": name,
+            "state": state,
+            "reason": known.reason,
+            "since": known.since,
+            "warm": warm,
+            "warm_since": warm_since,
+            "warm_batches": warm_batches,
+        }
 
     def _check_open(self) -> None:
         if self.closed:

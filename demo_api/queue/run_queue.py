@@ -102,11 +102,11 @@ class RunQueue:
             mine = update(batches).where(batches.c.batch_id == batch_id, batches.c.state == "open")
             return bool(connection.execute(mine.values(lease_until=until)).rowcount)
 
-    def is_wanted(self, batch_id: str) -> bool:
-        """Whether anybody still wants a result of the batch: not when all of its runs are cancelled."""
-        running = select(runs.c.number).where(runs.c.batch_id == batch_id, runs.c.status == "running").limit(1)
+    def wanted(self, batch_id: str) -> set[str]:
+        """The batch's runs, by their ids, whose results anybody still wants: those that were not cancelled."""
+        running = select(runs.c.run_id).where(runs.c.batch_id == batch_id, runs.c.status == "running")
         with self._database.read() as connection:
-            return connection.execute(running).first() is not None
+            return set(connection.execute(running).scalars())
 
     def append_events(self, batch_id: str, new: Mapping[str, Sequence[Event]]) -> None:
         """Keeps new events of the batch's runs, by their ids; drops those of runs that are no longer its own."""

@@ -6,6 +6,7 @@ The wording is that of ``models/tt_transformers/demo/simple_text_demo.py`` in tt
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -100,6 +101,7 @@ class DemoLog:
         self._figures: dict[str, float | None] = {}
         self._trace_seen = False
         self._stops_unknown = False
+        self._text_is_exact = False  # our plugin tells what is added
 
     @property
     def device(self) -> str | None:
@@ -181,6 +183,21 @@ class DemoLog:
         elif clipped:
             self._prompt_lengths = [int(clipped[1])] * len(self._prompt_lengths)
 
+    def read_text(self, told: str, at: float | None) -> list[Event]:
+        """Takes in what our plugin tells of a user's text: ``[user, added]`` in JSON.
+
+        Returns:
+            the event that it tells of.
+        """
+        try:
+            user, added = json.loads(told)
+        except (ValueError, TypeError, RecursionError):
+            return []
+        if not isinstance(user, int) or not isinstance(added, str) or not 0 <= user < len(self._headers):
+            return []
+        self._text_is_exact = True
+        return [Event("text", at, {"user": user, "added": added})]
+
     def _read_phase(self, name: str, at: float | None) -> list[Event]:
         self._prompts_begun = False
         if name == "decode_compile" and not self._is_over():
@@ -209,7 +226,7 @@ class DemoLog:
             self._decoding.stop(user, int(stopped[1]))
             return []
         self._decoding.show(user, match[2])
-        return [Event("text", at, {"user": user, "tail": match[2]})]
+        return [] if self._text_is_exact else [Event("text", at, {"user": user, "tail": match[2]})]
 
     def _read_answer(self, message: str) -> None:
         for user, header in enumerate(self._headers):

@@ -24,6 +24,7 @@ class Reading:
         metrics: the demo's own figures.
         phases: those that began, in order.
         waiting_at: when a child that was started ahead began to wait, Unix seconds; None if it did not.
+        model_was_kept: whether the demo was given a model that the child had loaded for an earlier batch.
         ended_first: users whose first token was the end of their answer, whatever the demo printed after that.
         demo_device: the device as the demo calls it, such as ``N150``; None if it did not say.
         demo_model: the model as the demo calls it; None if it did not say.
@@ -38,6 +39,7 @@ class Reading:
     metrics: Metrics
     phases: list[Phase]
     waiting_at: float | None
+    model_was_kept: bool
     demo_device: str | None
     demo_model: str | None
     iterations: int
@@ -110,6 +112,11 @@ class Reader:
         """When a child that was started ahead began to wait, Unix seconds; None while it did not."""
         return self._stderr.records.demo_log.waiting_at
 
+    @property
+    def exit_code(self) -> int | None:
+        """Pytest's, of a child that stays for further batches; None while this one has not ended."""
+        return self._stderr.records.exit_code
+
     def finish(self, exit_code: int) -> Reading:
         """What the whole transcript says, after the last feed.
 
@@ -135,6 +142,7 @@ class Reader:
             metrics=log.demo_log.metrics,
             phases=self._phases(log),
             waiting_at=self.waiting_at,
+            model_was_kept=self._stderr.records.model_was_kept,
             demo_device=log.demo_log.device,
             demo_model=log.demo_log.model,
             iterations=log.demo_log.iterations,

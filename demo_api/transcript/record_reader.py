@@ -18,7 +18,7 @@ from demo_api.transcript.records import (
     serialised_records,
 )
 
-# Our pytest plugin writes records of the same shape: "waiting" for a batch, and "collected" before the test.
+# Our pytest plugin writes records of the same shape; see ``demo_api_child.py`` and those beside it.
 PLUGIN = "demo_api_child"
 
 _PROCESS = b'"process": {"id": '  # stands near a serialised record's end
@@ -38,12 +38,16 @@ class RecordReader:
         demo_log: what the demo's records have said.
         has_records: whether there was a record. Our plugin's does not count: it is on stderr even where the log is not.
         last_error: the last message of level ERROR or CRITICAL, of any module.
+        model_was_kept: whether the demo was given a model that the child had loaded for an earlier batch.
+        exit_code: pytest's, of a child that stays for further batches; None while this one has not ended.
     """
 
     def __init__(self, prompts: Sequence[str]) -> None:
         self.demo_log = DemoLog(prompts)
         self.has_records = False
         self.last_error: str | None = None
+        self.model_was_kept = False
+        self.exit_code: int | None = None
         self._prompts = prompts
         self._process: float | None = None
         self._sources: dict[str, str] = {}
@@ -118,9 +122,18 @@ class RecordReader:
         return self._read(record)
 
     def _read_plugin(self, record: Record) -> list[Event]:
-        if record.message == "waiting":
+        word, _, rest = record.message.partition(" ")
+        if word == "collected":
+            return self.demo_log.begin_phase("load", record.at)
+        if word == "text":
+            return self.demo_log.read_text(rest, record.at)
+        if word == "waiting":
             self.demo_log.waiting_at = record.at
-        return self.demo_log.begin_phase("load", record.at) if record.message == "collected" else []
+        elif word == "kept":
+            self.model_was_kept = True
+        elif word == "ended" and self.exit_code is None:
+            self.exit_code = int(rest)
+        return []
 
     def _read(self, record: Record) -> list[Event]:
         self.has_records = True

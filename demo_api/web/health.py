@@ -109,7 +109,9 @@ def _example(engine: str) -> Health:
         "state": "free",
         "reason": None,
         "since": None,
-        "warm": "imports" if is_demo else "off",
+        "warm": "model" if is_demo else "off",
+        "warm_since": 1795594910.0 if is_demo else None,
+        "warm_batches": 7 if is_demo else None,
     }
     return {
         "status": "healthy",

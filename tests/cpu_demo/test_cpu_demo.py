@@ -699,13 +699,14 @@ def test_the_engine_can_be_closed_as_soon_as_it_is_open(demo: Demo) -> None:
     """xllamacpp's server never ends if it is freed before its loop has begun, which Ctrl-C during the load can do."""
     code = (
         "from contextlib import ExitStack\n"
-        "from models.tt_transformers.tt.generator import Generator\n"
+        "from models.tt_transformers.tt import model\n"
         "from models.tt_transformers.tt.model_config import ModelArgs\n"
-        "class Dropped(Generator):\n"
+        "class Dropped(model._Engine):\n"
         "    _server = property(lambda self: None, lambda self, server: None)  # frees it at once\n"
+        "model._Engine = Dropped\n"
         "for _ in range(12):\n"
         "    with ExitStack() as device:\n"
-        "        Dropped(ModelArgs(1, 64), device)\n"
+        "        model.Model(ModelArgs(1, 64), device)\n"
     )
     subprocess.run(
         [sys.executable, "-c", code], env=demo.environment | {"PYTHONPATH": str(HOME)}, check=True, timeout=40,

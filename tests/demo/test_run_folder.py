@@ -103,14 +103,15 @@ def test_tidy_keeps_what_has_just_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("order", "cut_off"), [({"device": "a"}, True), ({"device": "b"}, False), ({}, True), (None, False)]
+    ("order", "child"),
+    [({"device": "a", "child": "c"}, "c"), ({"device": "b", "child": "c"}, None), ({}, "its own"), (None, None)],
 )
 def test_a_folder_with_an_order_is_what_a_killed_server_left_on_its_device(
-    folder: RunFolder, order: dict[str, object] | None, cut_off: bool
+    folder: RunFolder, order: dict[str, object] | None, child: str | None
 ) -> None:
     if order is not None:
         folder.write(["a secret"], order)
-    assert folder.is_cut_off("a") == cut_off
+    assert folder.child_id("a") == (folder.path.name if child == "its own" else child)
 
 
 def test_nobody_else_may_look_into_a_new_state_folder(tmp_path: Path) -> None:

@@ -688,7 +688,7 @@ def test_a_running_run_is_cancelled_at_once_and_the_others_of_its_batch_end_as_t
     first, second = ledger.queue.submit([ask("a"), ask("b")], {})
     batch = claim(ledger)
     assert ledger.queue.cancel(first.run_id).status == "cancelled"
-    assert ledger.queue.is_wanted(batch.batch_id)
+    assert ledger.queue.wanted(batch.batch_id) == {second.run_id}
     assert ledger.queue.finish(batch.batch_id, answers(batch), 1)
     assert state_of(ledger, [first, second]) == [("cancelled", None, 1), ("succeeded", None, 1)]
     assert kinds(ledger, first) == ["queued", "started", "done"]
@@ -699,9 +699,9 @@ def test_a_batch_is_unwanted_when_all_of_its_runs_are_cancelled(open_ledger: Ope
     runs = ledger.queue.submit([ask("a"), ask("b")], {})
     batch = claim(ledger)
     for run in runs:
-        assert ledger.queue.is_wanted(batch.batch_id)
+        assert run.run_id in ledger.queue.wanted(batch.batch_id)
         ledger.queue.cancel(run.run_id)
-    assert not ledger.queue.is_wanted(batch.batch_id)
+    assert ledger.queue.wanted(batch.batch_id) == set()
     assert ledger.queue.requeue(batch.batch_id)
     assert ledger.queue.claim("device", list) is None
 

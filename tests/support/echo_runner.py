@@ -40,11 +40,17 @@ class EchoRunner:
     def describe(self) -> ModelHealth:
         return {"model": "echo", "model_loaded": True}
 
-    def choose(self, runs: Sequence[Run]) -> list[Run]:
+    def choose(self, runs: Sequence[Run], warm: WarmChild | None = None) -> list[Run]:
         return list(runs)
 
-    def start_ahead(self, batch_id: str, lock: DeviceLock) -> WarmChild:
+    def start_warm(self, batch_id: str, lock: DeviceLock, batch: Batch | None = None) -> WarmChild:
         raise OSError("An echo has no children.")
+
+    def prepare_next(self, warm: WarmChild, batch_id: str) -> None:
+        raise NotImplementedError
+
+    def end_users(self, batch_id: str, users: Sequence[int]) -> None:
+        pass
 
     def suits(self, warm: WarmChild, batch: Batch) -> bool:
         return False

@@ -12,6 +12,7 @@ from demo_api.cli.doctor.machine_checks import in_use
 from demo_api.cli.doctor.probe import MOST_SHOWN, Probe, Said, Setup
 from demo_api.config import Settings
 from demo_api.demo import command, home
+from demo_api.demo.model_shape import shape_of
 from demo_api.devices.lock import DeviceLock, devices_of
 from demo_api.devices.warm import end_waiting_child
 from demo_api.process.output import printable
@@ -134,9 +135,10 @@ def _collect(setup: Setup, selection: Mapping[str, str], lock: DeviceLock | None
     settings = setup.settings
     request = check_request({"prompt": "Hello"})
     with probe.work_folder() as folder:
-        folder.write([request.prompt], command.plugin_config("doctor"))
+        folder.write([request.prompt], command.plugin_config("doctor", folder.path.name))
         demo = probe.demo_of(settings, folder)
-        spec = command.launch_spec(demo, selection, folder, command.options(demo, [request], folder))
+        options = command.options(shape_of([request], demo.context_length), request, folder)
+        spec = command.launch_spec(demo, selection, folder, options)
         argv = [*spec.argv, "--collect-only", "-p", "no:cacheprovider"]
         said = probe.listen(
             argv,

@@ -216,5 +216,6 @@ def demo_of(settings: Settings, folder: RunFolder) -> ResolvedDemo:
         is_cpu_demo=settings.is_cpu_demo,
         takes_lists=home.takes_lists(settings),
         takes_seed=home.takes_seed(settings),
+        model_files=(),
         inherited=settings.inherited,
     )

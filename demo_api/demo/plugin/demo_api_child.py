@@ -31,21 +31,49 @@ import time
 from types import FrameType
 from typing import Any
 
+import demo_api_control
 import pytest
+from demo_api_control import log
+from demo_api_decode import DecodeWatch
 
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 _STARTED = time.time()
 
+_sources: dict[str, float] = {}  # the files of which this process consists, and when each was changed
+
+
+class _Run:
+    """What is known of this run of pytest."""
+
+    def __init__(self) -> None:
+        self.watch: DecodeWatch | None = None
+        self.is_complete = False
+
+
+_run = _Run()
+
+
+def is_as_before() -> bool:
+    """Whether pytest has run the test to its end, well or not, and the model was asked nothing that it did not answer.
+
+    A failure before the model was asked anything, such as that of a prompt that does not fit, leaves it as it was.
+    """
+    return _run.is_complete and _run.watch is not None and not _run.watch.is_busy
+
 
 def pytest_addoption() -> None:
     # The first hook of all: whatever was printed before this is not the demo's, and no device was opened.
-    _log("started")
+    log("started")
 
 
 def pytest_load_initial_conftests() -> None:
     # Before the demo home's conftest is imported: that import alone may take many seconds.
+    global _run
+    _run = _Run()
     plugin_config = _plugin_config()
+    if plugin_config.get("waits"):
+        demo_api_control.open_control()
     # A server started in the background of a script has SIGINT ignored, and children inherit that. The demo closes the
     # device on KeyboardInterrupt only.
     signal.signal(signal.SIGINT, _interrupt_once)
@@ -66,11 +94,21 @@ def pytest_runtestloop(session: Any) -> Any:
         if batch is None:
             return True  # as if the loop had been run
         _apply(batch, session.config)
-    _log("collected")
+    log("collected")
     return None
 
 
+def pytest_runtest_logfinish() -> None:
+    _run.is_complete = True
+
+
+def pytest_keyboard_interrupt() -> None:
+    _run.is_complete = False
+
+
 def pytest_unconfigure(config: Any) -> None:
+    if _run.watch is not None:
+        _run.watch.stop()
     # The server does this too, unless it was killed. The prompts are nobody's business any more.
     prompts = config.getoption("--input_prompts", None) or _plugin_config().get("prompts")
     if prompts and os.path.exists(prompts):
@@ -82,29 +120,20 @@ def _apply(plugin_config: dict[str, Any], config: Any) -> None:
         setattr(config.option, name, value)
     if plugin_config.get("sampling_params") is not None:
         config.option.sampling_params = plugin_config["sampling_params"]
-    if plugin_config.get("first_token_only"):
-        _end_after_first_token()
+    if not plugin_config.get("waits"):
+        _run.watch = DecodeWatch(bool(plugin_config.get("first_token_only")))
 
 
 def _wait_for_batch(config: Any) -> dict[str, Any] | None:
-    sources = _sources(config)
-    _log("waiting")
-    line = b""
-    while not line.endswith(b"\n"):
-        piece = os.read(0, 65536)
-        if not piece:
-            return None
-        line += piece
-    # The test finds the standard input of a child that starts for its batch.
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    batch: dict[str, Any] = json.loads(line)
-    return batch if _are_as_read(sources) else None
+    # What was read first is what runs, in whichever run of pytest that was.
+    for name, at in _files(config).items():
+        _sources.setdefault(name, at)
+    log("waiting")
+    batch = demo_api_control.next_line()
+    return batch if batch is not None and _are_as_read() else None
 
 
-def _sources(config: Any) -> dict[str, float]:
-    """The files of which this process consists, and when each was changed."""
+def _files(config: Any) -> dict[str, float]:
     names = {_file_of(module) for module in list(sys.modules.values())} | {str(config.inipath)}
     times = {name: _changed_at(name) for name in names if name}
     return {name: at for name, at in times.items() if at is not None}
@@ -119,10 +148,10 @@ def _file_of(module: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _are_as_read(sources: dict[str, float]) -> bool:
+def _are_as_read() -> bool:
     now = time.time()
     # What was changed while this process came up may have been read before or after that.
-    return all(_changed_at(name) == at and not _STARTED < at <= now for name, at in sources.items())
+    return all(_changed_at(name) == at and not _STARTED < at <= now for name, at in _sources.items())
 
 
 def _changed_at(name: str) -> float | None:
@@ -151,29 +180,3 @@ def _die_with(parent_pid: int | None) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
     if os.getppid() != parent_pid:  # it died before the kernel knew of our wish
         raise KeyboardInterrupt
-
-
-def _end_after_first_token() -> None:
-    from loguru import logger  # the demo's own logger: where it is missing, so is the demo
-
-    def sink(_message: str) -> None:
-        frame: FrameType | None = sys._getframe()
-        while frame is not None and frame.f_code.co_name != "test_demo_text":
-            frame = frame.f_back
-        user_done = frame.f_locals.get("user_done") if frame is not None else None
-        if not isinstance(user_done, list):
-            raise RuntimeError("this demo cannot be ended after one token: ask for max_tokens 2 or more")
-        user_done[:] = [True] * len(user_done)
-
-    # What is not said here would be as LOGURU_* says; catch=False lets the demo fail by the sink's error.
-    logger.add(sink, level=0, filter=_starts_decoding, format="{message}", serialize=False, catch=False)
-
-
-def _starts_decoding(record: Any) -> bool:
-    return bool(record["function"] == "test_demo_text" and record["message"] == "Starting decode loop...")
-
-
-def _log(message: str) -> None:
-    # In the shape of a serialised loguru record, so that one reader reads all; one write, so that nothing interleaves.
-    record = {"name": "demo_api_child", "message": message, "time": {"timestamp": time.time()}}
-    os.write(2, (json.dumps({"text": "demo_api_child: %s\n" % message, "record": record}) + "\n").encode())

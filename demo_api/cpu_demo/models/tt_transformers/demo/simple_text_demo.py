@@ -6,9 +6,9 @@ import pytest
 from loguru import logger
 from models.tt_transformers.demo.metrics import Metrics
 from models.tt_transformers.demo.settings import BATCH_1, BATCH_32
-from models.tt_transformers.tt.common import check_sampling, preprocess_inputs_prefill
+from models.tt_transformers.tt.common import check_sampling, create_tt_model, preprocess_inputs_prefill
 from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.model_config import ModelArgs
+from models.tt_transformers.tt.model_config import checkpoint, context_length, find_gguf
 
 
 def load_inputs(user_input, batch):
@@ -32,15 +32,22 @@ def load_inputs(user_input, batch):
     return [entry["prompt"] for entry in user_input[:batch]]
 
 
-def load_model(settings, device):
-    """The loaded model. Its arguments are checked first: loading takes longest."""
-    model_args = ModelArgs(settings.batch_size, settings.max_seq_len)
-    if model_args.max_context_len < settings.max_seq_len:
+def check_context(settings):
+    """Skips what the model was not made for, before it is loaded: that takes longest."""
+    path = find_gguf(checkpoint())
+    if context_length(path) < settings.max_seq_len:
         pytest.skip(
-            f"Max seq len {settings.max_seq_len} not supported by model {model_args.model_name}. "
-            f"The model's max context len is {model_args.max_context_len}"
+            f"Max seq len {settings.max_seq_len} not supported by model {path.stem}. "
+            f"The model's max context len is {context_length(path)}"
         )
-    return model_args, Generator(model_args, device)
+
+
+def load_model(settings, device):
+    check_context(settings)
+    model_args, model, _, _ = create_tt_model(
+        device, max_batch_size=settings.batch_size, max_seq_len=settings.max_seq_len
+    )
+    return model_args, Generator([model], [model_args], device)
 
 
 def check_fit(settings, encoded_prompts):
@@ -137,6 +144,7 @@ def test_demo_text(defaults, optimizations, mesh_device, is_ci_env, request):
 
             iteration += 1
             users_decoding = iteration < settings.max_generated_tokens and not all(user_done)
+        generator.stop()
         log_answers(batch_idx, prompts, all_outputs)
 
     if not settings.stop_at_eos:

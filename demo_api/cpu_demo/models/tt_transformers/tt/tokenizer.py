@@ -36,6 +36,7 @@ class Tokenizer:
         self._connection.request("POST", path, json.dumps(body), self._headers)
         response = self._connection.getresponse()
         answer = json.loads(response.read())
+        self._connection.close()  # the engine would, after some seconds
         assert response.status == 200, f"The engine refused the prompt: {answer['error']['message']}"
         return answer
 
