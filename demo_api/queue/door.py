@@ -187,6 +187,7 @@ class Door:
         best = min(devices, key=lambda device: DEVICE_STATES.index(device["state"]))
         return {
             **self._demo.describe(),
+            "model_loaded": any(device["warm"] == "model" for device in devices),
             "queue": self.ledger.queue.describe(),
             "device": best,
             "devices": devices,

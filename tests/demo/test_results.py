@@ -21,7 +21,7 @@ MAX_TOKENS = 8
 CLAIMED = Timestamp(wall=1000.0, monotonic=50.0)
 """When the batch was claimed. A cold child is spawned two seconds later, and ends ten seconds after that."""
 SPAWNED = Timestamp(wall=1002.0, monotonic=52.0)
-ENDED = Ended(exit_code=0, seconds=10.0, stopped=None, signals=(), survivors_killed=0)
+ENDED = Ended(exit_code=0, at=62.0, stopped=None)
 DIVIDED = "ZeroDivisionError: division by zero."
 
 
@@ -35,6 +35,7 @@ def said(
     model: str | None = None,
     device: str | None = "N150",
     ended_first: frozenset[int] = frozenset(),
+    model_was_kept: bool = False,
     asked: int = 1,
 ) -> Reading:
     """What a child printed: by default one answer."""
@@ -47,6 +48,7 @@ def said(
         metrics=metrics or Metrics(),
         phases=phases or [],
         waiting_at=waiting_at,
+        model_was_kept=model_was_kept,
         demo_device=device,
         demo_model=model,
         iterations=iterations,
@@ -89,6 +91,7 @@ def settle(settings: Callable[..., Settings], tmp_path: Path) -> Settle:
         runs: list[Run] | None = None,
         spawned: Timestamp = SPAWNED,
         started: Timestamp | None = None,
+        demo_device: str | None = None,
     ) -> Outcome:
         return results_of(
             Batch("batch", runs or [run()], claimed_at=CLAIMED.monotonic),
@@ -99,6 +102,8 @@ def settle(settings: Callable[..., Settings], tmp_path: Path) -> Settle:
             started=started or spawned,
             model="as set",
             folder=tmp_path,
+            ahead=started is not None,
+            demo_device=demo_device,
         )
 
     return outcome
@@ -393,7 +398,7 @@ def test_a_run_that_did_not_wait_waited_for_nothing(settle: Settle) -> None:
 
 
 # A warm child: it was spawned 40 s before the batch was claimed, waits after 3 s, gets the batch at 51, ends at 58.
-WARM = {"spawned": Timestamp(wall=960.0, monotonic=10.0), "ended": Ended(0, 48.0, None, (), 0)}
+WARM = {"spawned": Timestamp(wall=960.0, monotonic=10.0), "ended": Ended(0, 58.0, None)}
 
 
 @pytest.mark.parametrize("clock_was_set_by", [0.0, 5000.0, -500.0], ids=["not set", "set forward", "set back"])

@@ -17,6 +17,7 @@ from support.waiting import join
 
 from demo_api import create_app
 from demo_api.config import Settings
+from demo_api.demo.run_folder import RunFolder
 from demo_api.devices.demo_engine import DemoEngine
 from demo_api.devices.lock import devices_of
 from demo_api.direct import DirectEngine
@@ -42,12 +43,14 @@ class Server:
 
     def batches(self) -> list[Path]:
         """The folders of its batches, without that of the child that waits for one."""
-        waiting = devices_of(self.settings)[0].waiting()
-        return [folder for folder in self.settings.runs_dir.iterdir() if folder.name != waiting]
+        folders = [RunFolder(path) for path in self.settings.runs_dir.iterdir()]
+        waits = devices_of(self.settings)[0].waiting() is not None
+        return [folder.path for folder in folders if not (waits and folder.plugin_config.exists())]
 
     def leftovers(self) -> list[psutil.Process]:
         """The living processes of this server's batches."""
-        return survivors("DEMO_API_RUN", [folder.name for folder in self.batches()])
+        waiting = devices_of(self.settings)[0].waiting()
+        return survivors("DEMO_API_RUN", {folder.name for folder in self.batches()} - {waiting})
 
 
 def application(settings: Settings, engine: EchoRunner | DirectEngine | None = None) -> Flask:
