@@ -166,7 +166,14 @@ def _of_engine(engine: Engine) -> Iterator[Metric]:
             states.add_metric((str(device["name"]), state), float(device["state"] == state))
     yield states
     warm = sum(device["warm"] != "off" for device in now["devices"])
-    yield GaugeMetricFamily("demo_api_warm_children", "Children that wait for a batch.", value=warm)
+    yield GaugeMetricFamily("demo_api_warm_children", "Children that wait, or keep their model.", value=warm)
+    kept = sum(device["warm"] == "model" for device in now["devices"])
+    yield GaugeMetricFamily("demo_api_kept_models", "Devices whose child keeps the model loaded.", value=kept)
+    answered = GaugeMetricFamily("demo_api_warm_child_batches", "Batches it has answered.", labels=("device",))
+    for device in now["devices"]:
+        if device["warm_batches"] is not None:
+            answered.add_metric((str(device["name"]),), device["warm_batches"])
+    yield answered
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
