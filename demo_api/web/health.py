@@ -17,8 +17,8 @@ from demo_api.web.openapi.refusals import READY
 
 NOTES = {
     "demo": "Every request runs the demo in a child process. Where that has to load the model (see `warm`), expect "
-    "seconds on the CPU edition, 45 seconds to 5 minutes on a Tenstorrent device. Requests that wait together go to one "
-    "child if they are alike.",
+    "seconds on the CPU edition, 45 seconds to 5 minutes on a Tenstorrent device. Requests that wait together go to "
+    "one child if they are alike.",
     "direct": "The model stays in memory: expect milliseconds to seconds.",
 }
 """What to expect of each engine."""

@@ -21,6 +21,25 @@ cases = pytest.mark.parametrize(
 )
 
 
+class ModelArgs:
+    def __init__(self, max_batch_size, max_seq_len):
+        self.max_batch_size, self.max_seq_len = max_batch_size, max_seq_len
+
+
+class Model:
+    runs = 0
+
+
+class Generator:
+    def __init__(self, model, model_args, mesh_device, tokenizer=None):
+        self.model = model
+        self.prev_page_table = None
+
+
+def create_tt_model(mesh_device, max_batch_size, max_seq_len):
+    return ModelArgs(max_batch_size, max_seq_len), Model(), None, None
+
+
 def prompts(request, batch_size):
     """One prompt for each user: a file with fewer repeats them, one with more loses the rest."""
     size = request.config.getoption("--batch_size") or batch_size

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import demo_lines
 import pytest
+from demo_lines import Generator
 from loguru import logger
 
 
@@ -22,24 +23,6 @@ def note(name, value):
 HOME = Path(__file__).parents[3]
 
 
-class Model:
-    def __init__(self, batch_size, sequence):
-        time.sleep(float(os.environ.get("CHILD_LOAD", "0")))
-        note("loads", f"{batch_size} users, {sequence} tokens")
-        self.runs = 0
-
-
-class ModelArgs:
-    def __init__(self, batch_size, sequence):
-        self.max_batch_size, self.max_seq_len = batch_size, sequence
-
-
-class Generator:
-    def __init__(self, model, model_args, mesh_device, tokenizer=None):
-        self.model = model
-        self.prev_page_table = None
-
-
 class Tokenizer:
     stop_tokens = (0,)
 
@@ -48,7 +31,9 @@ class Tokenizer:
 
 
 def create_tt_model(mesh_device, max_batch_size, max_seq_len):
-    return ModelArgs(max_batch_size, max_seq_len), Model(max_batch_size, max_seq_len), None, None
+    time.sleep(float(os.environ.get("CHILD_LOAD", "0")))
+    note("loads", f"{max_batch_size} users, {max_seq_len} tokens")
+    return demo_lines.create_tt_model(mesh_device, max_batch_size, max_seq_len)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Does what its prompt says, the first time; after that, and for every other prompt, it answers and passes.
 
-It keeps a lock on the file ``alone`` for as long as it lives; a child that finds another one there says so in the file
-``overlaps``. The file ``answered`` has the prompts that were answered. CHILD_PAUSE is what each line takes, in seconds.
+It loads a model as tt-metal's demo does, which a child may keep. It has a lock on the file ``alone`` for as long as it
+lives; a child that finds another one there says so in the file ``overlaps``. The file ``answered`` has the prompts that
+were answered. CHILD_PAUSE is what each line takes, in seconds.
 """
 
 import fcntl
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import demo_lines
 import pytest
+from demo_lines import Generator, create_tt_model
 from loguru import logger
 
 PAUSE = float(os.environ.get("CHILD_PAUSE", "0"))
@@ -25,12 +27,13 @@ def note(name, value):
         file.write(json.dumps(value) + "\n")
 
 
-# The kernel closes it, however this process ends.
-ALONE = open("alone", "a")  # noqa: SIM115
-try:
-    fcntl.flock(ALONE, fcntl.LOCK_EX | fcntl.LOCK_NB)
-except BlockingIOError:
-    note("overlaps", {"pid": os.getpid(), "at": time.time()})
+# The kernel closes it, however this process ends. A child that keeps its model comes here again.
+if not hasattr(sys, "alone"):
+    sys.alone = open("alone", "a")  # noqa: SIM115
+    try:
+        fcntl.flock(sys.alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        note("overlaps", {"pid": os.getpid(), "at": time.time()})
 
 
 def hang():
@@ -71,7 +74,7 @@ def obey(prompt):
 
 @pytest.fixture
 def mesh_device(request, batch_size):
-    yield
+    yield object()
     if "hang, then close slowly" in demo_lines.prompts(request, batch_size):
         time.sleep(1)
     note("closed", os.getpid())
@@ -80,6 +83,9 @@ def mesh_device(request, batch_size):
 @demo_lines.cases
 def test_demo_text(request, batch_size, mesh_device):
     inputs = demo_lines.prompts(request, batch_size)
+    sequence = request.config.getoption("--max_seq_len")
+    model_args, model, _, _ = create_tt_model(mesh_device, max_batch_size=len(inputs), max_seq_len=sequence)
+    Generator([model], [model_args], mesh_device)
     for level, message in demo_lines.run(request, batch_size, lambda prompt: f"ok: {prompt}"):
         logger.log(level, message)
         time.sleep(PAUSE)

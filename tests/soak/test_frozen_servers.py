@@ -104,14 +104,15 @@ def test_a_server_frozen_while_it_writes_makes_others_wait_and_nothing_worse(tmp
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("warm", ["off", "model"])
 @pytest.mark.parametrize("seed", [SEED, SEED + 1], ids=lambda seed: f"seed {seed}")
 def test_two_servers_frozen_at_random_moments_lose_and_repeat_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, warm: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CHILD_PAUSE", "0.01")
     site = Site(tmp_path)
     chance = random.Random(seed)
-    settings = {"lease": LEASE, "stop_grace": 1, "max_queue": 1000, "max_batch": 2}
+    settings = {"lease": LEASE, "stop_grace": 1, "max_queue": 1000, "max_batch": 2, "warm": warm, "warm_idle": 2}
     accepted: list[str] = []
     with site.serving(**settings) as one, site.serving(**settings) as two:
         for number in range(20):

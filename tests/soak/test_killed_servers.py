@@ -41,24 +41,25 @@ def _submit(server: RealServer, round_number: int) -> list[str]:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("warm", ["off", "model"])
 @pytest.mark.parametrize("seed", [SEED, SEED + 1], ids=lambda seed: f"seed {seed}")
 def test_servers_killed_at_random_moments_lose_and_repeat_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, warm: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CHILD_PAUSE", "0.01")  # about a second for each child
     site = Site(tmp_path)
     chance = random.Random(seed)
     accepted: list[str] = []
     for number in range(ROUNDS):
-        with site.serving(max_queue=1000, max_batch=2) as server:
+        with site.serving(max_queue=1000, max_batch=2, warm=warm, warm_idle=2) as server:
             accepted += _submit(server, number)
             pause(chance.uniform(0, 4))
             server.kill()
             assert site.overlaps() == ""
-    with site.serving(max_queue=1000, max_batch=2) as server:
+    with site.serving(max_queue=1000, max_batch=2, warm=warm, warm_idle=2) as server:
         endings = [server.ending(run_id) for run_id in accepted]
         until(server.is_idle)
-        assert site.processes() == []
+        until(lambda: site.processes() == [])
         listed = server.get("/runs?limit=200").json()["runs"]
         assert sorted(run["run_id"] for run in listed) == sorted(accepted)
         assert server.chat("and now?").json()["response"] == "ok: and now?"

@@ -105,6 +105,8 @@ class Servers:
         folder.mkdir()
         own = {"host": "127.0.0.1", "port": "0", "engine": side, "state_dir": str(folder / "state"), "drain": "0"}
         own["fail_fast"] = "true"
+        if self._settings.warm is None:
+            own["warm"] = "off"  # the demo as everybody knows it: what loading takes is a part of the comparison
         command = [sys.executable, "-m", "demo_api", "serve", *self._flags, *_words_of(own)]
         unwanted = {variable(name) for name in OWN_SETTINGS}
         environ = {name: value for name, value in self._settings.inherited.items() if name not in unwanted}
