@@ -34,6 +34,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/warm.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/like_hardware.py
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/direct.py
 

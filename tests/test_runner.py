@@ -256,7 +256,7 @@ def test_the_child_is_told_what_the_design_says(
     assert isinstance(argv, list)
     options = dict(word.split("=", 1) for word in argv if "=" in word)
     assert options["--max_generated_tokens"] == "63"
-    assert options["--max_seq_len"] == "1024"
+    assert options["--max_seq_len"] == "2048"
     assert options["--batch_size"] == "1"
     assert argv[argv.index("-k") + 1] == "performance-batch-1"
 
@@ -429,7 +429,7 @@ def test_what_a_killed_run_left_behind_is_ended_before_the_next_one(
 
 @pytest.mark.parametrize(
     ("characters", "max_tokens", "max_seq_len"),
-    [(100, 128, 1024), (1000, 128, 2048), (5_000, 128, 8192), (30_000, 2048, 32_768)],
+    [(100, 128, 2048), (1000, 128, 2048), (2000, 128, 4096), (5_000, 128, 8192), (30_000, 2048, 32_768)],
 )
 def test_prompt_and_answer_surely_fit(
     serve: Callable[..., Server],

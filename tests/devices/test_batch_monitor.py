@@ -190,6 +190,7 @@ class Scene:
         self.ids = [run.run_id for run in claimed.runs]
         self.recorder = EventBuffer(claimed)
         self.reasons: list[str] = []
+        self.ended_users: list[list[int]] = []
         self.changes = 0
 
     def keeper(self) -> BatchMonitor:
@@ -199,6 +200,7 @@ class Scene:
             self.recorder,
             lease=self.settings.lease,
             cancel=self.reasons.append,
+            end_users=self.ended_users.append,
             changed=self._count,
         )
 
@@ -331,10 +333,11 @@ def test_a_batch_is_cancelled_when_all_of_its_runs_are_and_not_before(scene: Cal
     here = scene("a", "b")
     with here.keeper():
         here.line.cancel(here.ids[0])
-        pause()
+        until(lambda: here.ended_users)
         assert here.reasons == []
         here.line.cancel(here.ids[1])
         until(lambda: here.reasons)
+    assert here.ended_users == [[0]], "the other one ends with its batch"
     assert set(here.reasons) == {"cancelled"}
 
 

@@ -18,6 +18,7 @@ from support.sse import events
 from support.waiting import until
 
 from demo_api.config import Settings
+from demo_api.demo.warm_child import WarmChild
 from demo_api.messages import Request, Run
 from demo_api.queue import Database, Ledger
 
@@ -188,7 +189,7 @@ class Broken(EchoRunner):
 
     is_broken = True
 
-    def choose(self, runs: Sequence[Run]) -> list[Run]:
+    def choose(self, runs: Sequence[Run], warm: WarmChild | None = None) -> list[Run]:
         if self.is_broken:
             raise RuntimeError("the state folder is bewitched")
         return super().choose(runs)

@@ -17,6 +17,7 @@ from support.waiting import join, until
 
 from demo_api.config import Settings
 from demo_api.demo.run_folder import RunFolder
+from demo_api.demo.warm_child import WarmChild
 from demo_api.devices.demo_engine import DemoEngine
 from demo_api.devices.lock import Device, devices_of
 from demo_api.devices.loop import DeviceLoop
@@ -121,7 +122,7 @@ def test_the_loop_outlives_a_batch_that_it_cannot_claim(make: Make) -> None:
 
         is_full = True
 
-        def choose(self, runs: Sequence[Run]) -> list[Run]:
+        def choose(self, runs: Sequence[Run], warm: WarmChild | None = None) -> list[Run]:
             if self.is_full:
                 self.is_full = False
                 raise OSError(28, "No space left on device")
@@ -175,7 +176,7 @@ def test_a_batch_that_is_claimed_while_the_server_requeues_is_requeued_too(setti
     class Overtaken(EchoRunner):
         """The server stops while a batch is chosen."""
 
-        def choose(self, runs: Sequence[Run]) -> list[Run]:
+        def choose(self, runs: Sequence[Run], warm: WarmChild | None = None) -> list[Run]:
             body.requeue()
             return super().choose(runs)
 

@@ -115,7 +115,7 @@ def test_an_answer_comes_token_by_token_and_never_half_a_character(server: Serve
 
 def test_a_prompt_that_does_not_fit_leaves_the_model_as_it_was(server: Server) -> None:
     before = facts(server)
-    assert server.chat("too long", max_tokens=MAX_TOKENS).json()["code"] == "prompt_too_long"
+    assert server.chat("too long", max_tokens=MAX_TOKENS).json()["code"] == "demo_failed"
     after = facts(server)
     assert (after["pid"], after["model_runs"]) == (before["pid"], 2)
 

@@ -100,7 +100,7 @@ def test_the_demo_sees_the_same_around_itself_as_in_a_child_that_was_not_held(
     facts = []
     for settings in (cold_settings, held_settings):
         server = serve(settings)
-        if settings.starts_ahead:
+        if settings.warm_level != "off":
             wait_for_child(settings.state_dir)
         response = server.chat("caf\u00e9 \u2603", max_tokens=64, temperature=0.3, top_p=0.5)
         facts.append(json.loads(str(answer(response)["response"])))
@@ -111,7 +111,7 @@ def test_the_demo_sees_the_same_around_itself_as_in_a_child_that_was_not_held(
         del seen["environ"]["DEMO_API_CHILD"], seen["environ"]["DEMO_API_RUN"], seen["environ"]["PYTEST_CURRENT_TEST"]
     cold, held = facts
     assert held == cold
-    assert cold["options"] == {"max_seq_len": 1024, "max_generated_tokens": 63, "batch_size": 1, "instruct": 1}
+    assert cold["options"] == {"max_seq_len": 2048, "max_generated_tokens": 63, "batch_size": 1, "instruct": 1}
     assert cold["sampling_params"]["temperature"] == 0.3
     assert cold["stdin"] == ""
 

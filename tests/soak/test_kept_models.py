@@ -82,7 +82,7 @@ def _make_history(server: Server, chance: random.Random) -> None:
     if kind == "sampled":
         server.chat(chance.choice(PROMPTS), max_tokens=chance.randint(1, 60), temperature=1.0)
     elif kind == "too long":
-        assert server.chat("word " * 9000, max_tokens=8).json()["code"] == "prompt_too_long"
+        assert server.chat("7" * 9000, max_tokens=8).json()["code"] == "demo_failed"
     elif kind != "nothing":
         size = chance.choice([2, 3, 8]) if kind == "batch" else 1
         body = {"prompts": chance.choices(PROMPTS, k=size), "max_tokens": 40, "temperature": 0}
