@@ -17,6 +17,7 @@ import pytest
 from demo_api_control import log
 
 _NAMES = ("create_tt_model", "Generator")
+_replaced: list[Callable[..., Any]] = []
 
 MOST_TOKENS = 49152
 """Tokens that the caches of all models of the CPU edition hold together, at most: about 1.1 GB for its own model."""
@@ -97,8 +98,10 @@ def pytest_collection_finish(session: Any) -> None:
     store.surroundings = store.surroundings or Surroundings()
     if can_keep(session.items):
         module = session.items[0].module
-        module.create_tt_model = _remembering_models(module.create_tt_model)
-        module.Generator = _remembering_generators(module.Generator)
+        if module.create_tt_model not in _replaced:  # pytest may take the module that it has imported before
+            module.create_tt_model = _remembering_models(module.create_tt_model)
+            module.Generator = _remembering_generators(module.Generator)
+            _replaced.append(module.create_tt_model)
 
 
 @pytest.hookimpl(tryfirst=True)
