@@ -6,6 +6,7 @@ they are replaced by functions that remember what they returned. Standard librar
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import random
@@ -74,14 +75,12 @@ class _Store:
         self.generators: dict[int, tuple[Any, Any]] = {}
         self.surroundings: Surroundings | None = None
 
-    def clear(self) -> None:
-        self.generators.clear()
-        self.models.clear()
-
     def close(self) -> None:
         """Closes the device; the models go first."""
         device, self.device = self.device, None
-        self.clear()
+        self.generators.clear()
+        self.models.clear()
+        gc.collect()
         if device is not None:
             device.close()
 
@@ -151,6 +150,8 @@ def _make_room(arguments: dict[str, Any], several: bool) -> None:
     while store.models and (not several or tokens + sum(map(_tokens, store.models.values())) > MOST_TOKENS):
         made = store.models.pop(next(iter(store.models)))
         store.generators.pop(id(made[1]), None)
+        del made
+        gc.collect()
 
 
 def _tokens(made: Any) -> int:
