@@ -79,7 +79,7 @@ def test_demo_text(request, batch_size, mesh_device):
     user_done = [False] * len(inputs)
     iteration = 0
     logger.info("Starting decode loop...")
-    while iteration < limit and not all(user_done):
+    while (iteration < limit or "endless" in inputs) and not all(user_done):
         if "break" in inputs:
             raise RuntimeError("TT_FATAL: the device has lost its mind")
         logger.info(f"Iteration {iteration}: 16ms @ 64.3 tok/s/user (64.3 tok/s throughput)")

@@ -150,7 +150,7 @@ def test_a_demo_that_does_not_hear_that_it_is_cancelled_is_stopped(server: Serve
 
 
 def test_a_run_that_takes_too_long_leaves_the_model(serve: Serve, child_settings: ChildSettings) -> None:
-    server = serve(child_settings("keeps_model", warm="model", run_timeout=3))
+    server = serve(child_settings("keeps_model", warm="model", run_timeout=10))
     before = facts(server)
     assert server.chat("endless", max_tokens=MAX_TOKENS).json()["code"] == "timed_out"
     assert facts(server)["pid"] == before["pid"]
