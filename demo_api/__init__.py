@@ -21,7 +21,8 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         engine: default: as the settings say, the demo on every device of this host, or a model in memory.
 
     Raises:
-        SetupError: the settings are wrong, or the ledger cannot be used.
+        BadRequest: a setting has a wrong value.
+        SetupError: the ledger, or the file of keys, cannot be used.
     """
     # Imported here, so that a command or a child that needs one room only does not load the others.
     from demo_api.config import Settings

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import platformdirs
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from demo_api.errors import BadRequest, SetupError
+from demo_api.errors import BadRequest
 
 _WATCHING = 128
 """Clients that may follow events, or ask again for a run under its Idempotency-Key."""
@@ -274,8 +274,8 @@ class Settings(BaseModel):
             environ: the environment; default ``os.environ``.
 
         Raises:
-            SetupError: a value is of the wrong kind or out of range; the sentence names the variable or the flag.
-            BadRequest: a variable is set, and empty.
+            BadRequest: a value is of the wrong kind or out of range, or a variable is set and empty; the sentence names
+                the variable or the flag.
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {
@@ -294,7 +294,7 @@ class Settings(BaseModel):
             name = str(first["loc"][0])
             given = "not usable" if name in _SECRET else repr(first["input"])
             named = variable(name) if name in _VARIABLES_ONLY else f"{variable(name)} or {flag(name)}"
-            raise SetupError(
+            raise BadRequest(
                 f"{named} is {given}: {first['msg'].lower()}.",
                 next_step="Correct the value; `demo-api serve --help` explains every setting.",
             ) from None

@@ -15,7 +15,7 @@ from support.serving import Server, application
 
 from demo_api.cli import main
 from demo_api.config import Settings
-from demo_api.errors import SetupError
+from demo_api.errors import BadRequest, SetupError
 from demo_api.web.access import check_exposure, is_loopback, is_ours
 from demo_api.web.server import HttpServer
 
@@ -213,7 +213,7 @@ def test_further_names_can_be_set(make: Callable[..., Server], host: str, status
     "hosts", ["https://demo.example", "demo.example:443", "a,b c", "demo.example/", "[::1]:80", "*"]
 )
 def test_names_that_no_request_could_have_are_refused(settings: Callable[..., Settings], hosts: str) -> None:
-    with pytest.raises(SetupError, match=r"DEMO_API_HOSTS or --hosts .* without scheme and port"):
+    with pytest.raises(BadRequest, match=r"DEMO_API_HOSTS or --hosts .* without scheme and port"):
         settings(hosts=hosts)
 
 

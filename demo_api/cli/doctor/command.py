@@ -71,7 +71,8 @@ def doctor(as_json: bool, collect: bool, **flags: str | None) -> None:
     if as_json:
         click.echo(json.dumps({"ok": not wrong, "checks": [_as_dict(*each) for each in findings.items()]}))
     if wrong:
-        raise SetupError(
+        kind = BadRequest if "settings" in wrong else SetupError  # as every command makes of a wrong value
+        raise kind(
             f"The demo cannot run with these settings: see {', '.join(wrong)}.",
             next_step="Follow the next step of each line marked ✗, and run `demo-api doctor` again.",
         )
@@ -80,7 +81,7 @@ def doctor(as_json: bool, collect: bool, **flags: str | None) -> None:
 def _findings(collect: bool, flags: Mapping[str, str | None], current: CurrentChild) -> Iterator[tuple[str, Finding]]:
     try:
         settings = Settings.load(flags)
-    except (SetupError, BadRequest) as problem:  # that is all that can be said
+    except BadRequest as problem:  # that is all that can be said
         yield "settings", error(str(problem), problem.next_step)
         return
     yield "settings", ok("All variables and flags have values that can be used.")
