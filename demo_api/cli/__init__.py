@@ -89,7 +89,7 @@ def _exit_code(error: DemoApiError) -> int:
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="demo-api")
+@click.version_option(None, "-V", "--version", package_name="demo-api", prog_name="demo-api")
 def main() -> None:
     """Run Tenstorrent's simple_text_demo.py, over HTTP or once."""
     for stream in (sys.stdout, sys.stderr):

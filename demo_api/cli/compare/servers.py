@@ -21,7 +21,7 @@ from demo_api.errors import SetupError
 
 OWN_SETTINGS = (
     *("host", "port", "engine", "fail_fast", "state_dir", "database_url", "drain"),
-    *("keys", "keys_file", "key", "insecure", "hosts", "rate_limit"),
+    *("keys", "keys_file", "key", "insecure", "hosts", "rate_limit", "run_rate_limit"),
 )
 """What each server is given for itself, whatever the settings say."""
 

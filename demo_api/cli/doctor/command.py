@@ -13,7 +13,7 @@ from demo_api.cli.console import console_of
 from demo_api.cli.doctor import child_checks, demo_checks, machine_checks, model_files
 from demo_api.cli.doctor.finding import Finding, error, ok, warning
 from demo_api.cli.doctor.probe import Setup, broken_off
-from demo_api.cli.options import flags_of
+from demo_api.cli.options import GroupedCommand, flags_of
 from demo_api.config import Settings, flag_names
 from demo_api.errors import BadRequest, SetupError, ShuttingDown
 from demo_api.process.stopping import CurrentChild, stop_on_signals
@@ -53,7 +53,7 @@ _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "
 _WIDTH = max(map(len, SUBJECTS))
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--collect", is_flag=True, help="Also collect the demo's tests; with ttnn, this opens the device.")
 @flags_of(flag_names())
