@@ -17,7 +17,7 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     """The WSGI application, for ``demo-api serve``, for tests and for ``gunicorn 'demo_api:create_app()'``.
 
     Args:
-        settings: default: from the environment.
+        settings: default: from the environment; the log is then set up too, unless somebody has done that.
         engine: default: as the settings say, the demo on every device of this host, or a model in memory.
 
     Raises:
@@ -28,7 +28,11 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     from demo_api.config import Settings
     from demo_api.web.app import make_app
 
-    settings = settings or Settings.load()
+    if settings is None:  # for a server of others, which knows nothing of our log
+        from demo_api.cli.logs import configure
+
+        settings = Settings.load()
+        configure(settings)
     return make_app(settings, engine or _engine(settings))
 
 

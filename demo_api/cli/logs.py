@@ -10,7 +10,7 @@ from types import TracebackType
 from demo_api.cli.visible import visible
 from demo_api.config import Settings
 
-_FIELDS = ("request_id", "run_id", "key", "method", "path", "status", "seconds", "prompt")
+_FIELDS = ("request_id", "run_id", "key", "client", "method", "path", "status", "seconds", "prompt")
 """What records may know beside their message; ``key`` is the name of a key."""
 
 _LONGEST = 4000
