@@ -171,7 +171,7 @@ class Settings(BaseModel):
         None, description="File of API keys, one per line, readable only by its owner; reread when it changes."
     )
     key: Annotated[str, AfterValidator(_key)] | None = Field(
-        None, repr=False, description="API key that `smoke --url` and `compare` send."
+        None, repr=False, description="API key that `chat --url`, `smoke --url` and `compare` send."
     )
     insecure: bool = Field(False, description="Accept requests from other machines without keys.")
     hosts: Annotated[tuple[str, ...], BeforeValidator(_hosts)] = Field(

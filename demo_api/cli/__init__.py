@@ -24,6 +24,7 @@ _MODULES = {
     "serve": "serve",
     "run": "run",
     "smoke": "smoke.command",
+    "chat": "chat",
     "compare": "compare.command",
     "parse": "parse",
     "device": "device",
