@@ -72,8 +72,7 @@ def test_serve_prints_the_banner_and_a_line_per_request_and_phase(
             "Ctrl+C",
         ):
             assert words in server.banner
-        assert server.process.stdout is not None
-        assert server.process.stdout.readline() == f"Server ready on {server.url}\n"
+        assert server.next_line() == f"Server ready on {server.url}\n"
         assert f"POST {server.url}/chat" in server.banner
         assert f"GET  {server.url}/health" in server.banner
         answer = requests.post(f"{server.url}/chat", json={"prompt": "Hello"}, timeout=60)

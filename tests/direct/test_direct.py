@@ -282,9 +282,8 @@ def test_a_long_temporary_path_does_not_matter_and_the_context_is_a_setting(mode
     longer.mkdir()
     flags = ["--engine", "direct", "--llama-dir", str(model_dir), "--state-dir", str(tmp_path / "state")]
     with serving(*flags, "--max-seq-len=1024", environ=clean_environ() | {"TMPDIR": str(longer)}) as server:
-        assert server.process.stdout is not None
-        assert server.process.stdout.readline() == f"Listening on {server.url}; the model is being loaded\n"
-        assert server.process.stdout.readline() == f"Server ready on {server.url}\n"
+        assert server.next_line() == f"Listening on {server.url}; the model is being loaded\n"
+        assert server.next_line() == f"Server ready on {server.url}\n"
         assert requests.get(f"{server.url}/readyz", timeout=10).status_code == 200
         assert requests.get(f"{server.url}/health", timeout=10).json()["settings"]["max_seq_len"] == 1024
         assert "the model takes 1024, the answer's included" in ask(server.url, "word " * 1100)["error"]
