@@ -35,7 +35,7 @@ _MODULES = {
 
 
 class _Commands(click.Group):
-    """Turns our exceptions into one sentence, the next step, and an exit code."""
+    """Loads commands when they are used, and turns errors into a sentence, a next step and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_MODULES)

@@ -1,4 +1,4 @@
-"""Writes for people: with colours and a moving cursor on a terminal, as plain text anywhere else."""
+"""Output for people: colours and live updates on a terminal, plain text anywhere else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 
 
 def console_of(stream: TextIO) -> Console:
-    """A console on a stream. Where that is no terminal, not even FORCE_COLOR brings control codes into it."""
+    """A console on a stream. Unless that is a terminal, it writes no control codes, even with FORCE_COLOR."""
     if stream.isatty():
         return Console(file=stream, highlight=False)
     return Console(file=stream, highlight=False, force_terminal=False, force_interactive=False)

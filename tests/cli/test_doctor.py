@@ -540,7 +540,7 @@ def test_a_package_models_that_nobody_has_installed_is_named_by_its_path(
     finding = found(setup_of(python=make_python(tmp_path / "env", tmp_path / "mine")), "import")
     assert finding.level == "error"
     assert str(tmp_path / "mine/models/__init__.py") in finding.sentence
-    assert "off the path" in finding.next_step
+    assert "from the module search path" in finding.next_step
 
 
 @pytest.mark.parametrize(
@@ -741,8 +741,8 @@ def test_hugepages_of_1_gib(
     [
         pytest.param(None, False, "warning", "cannot be reset", id="not there"),
         pytest.param(None, True, "ok", "DEMO_API_RESET_COMMAND is not set", id="there"),
-        pytest.param("tt-smi -r", True, "ok", "The server resets with `tt-smi -r`", id="set"),
-        pytest.param("tt-smi -r", False, "warning", "is no program on the PATH", id="set, not there"),
+        pytest.param("tt-smi -r", True, "ok", "The server resets devices with `tt-smi -r`", id="set"),
+        pytest.param("tt-smi -r", False, "warning", "is not a program on the PATH", id="set, not there"),
     ],
 )
 def test_what_can_reset_a_device(

@@ -259,7 +259,7 @@ def _median(values: Iterable[float | None]) -> float | None:
 def settings_of(
     healths: Mapping[str, Mapping[str, object]], pairs: Sequence[Pair], parameters: Mapping[str, object]
 ) -> list[Setting]:
-    """The settings that the servers report.
+    """The settings that the servers report, by name.
 
     Engine, model and device are those of the answers; then whatever ``settings`` of ``GET /health`` has, nested ones
     as ``sampling.top_p``. A default that every request has overridden is left out: it had no part in the answers.
