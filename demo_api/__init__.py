@@ -17,17 +17,22 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     """The WSGI application, for ``demo-api serve``, for tests and for ``gunicorn 'demo_api:create_app()'``.
 
     Args:
-        settings: default: from the environment.
+        settings: default: from the environment; the log is then set up too, unless somebody has done that.
         engine: default: as the settings say, the demo on every device of this host, or a model in memory.
 
     Raises:
-        SetupError: the settings are wrong, or the ledger cannot be used.
+        BadRequest: a setting has a wrong value.
+        SetupError: the ledger, or the file of keys, cannot be used.
     """
     # Imported here, so that a command or a child that needs one room only does not load the others.
     from demo_api.config import Settings
     from demo_api.web.app import make_app
 
-    settings = settings or Settings.load()
+    if settings is None:  # for a server of others, which knows nothing of our log
+        from demo_api.cli.logs import configure
+
+        settings = Settings.load()
+        configure(settings)
     return make_app(settings, engine or _engine(settings))
 
 

@@ -10,7 +10,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -51,6 +51,19 @@ _LOST = (
     requests.exceptions.ChunkedEncodingError,
     requests.JSONDecodeError,
 )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What comes next of an answer.
+
+    Attributes:
+        text: what it adds; empty in the last one.
+        finish_reason: ``stop`` or ``length`` in the last one; before, None.
+    """
+
+    text: str
+    finish_reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +128,29 @@ class Client:
             fields: ``max_tokens``, ``temperature``, ``top_p``, ``seed``.
         """
         return cast(ChatAnswer, self._ask("POST", "/chat", {"prompt": prompt, **fields}))
+
+    def model(self) -> str:
+        """The name of the model; a server that is still loading it is waited for."""
+        return cast(str, self._ask_patiently("GET", "/v1/models")["data"][0]["id"])
+
+    def converse(self, messages: Sequence[Mapping[str, str]], *, model: str, **fields: object) -> Generator[Piece]:
+        """A conversation, to a server with the direct engine: yields the answer as it comes. Closing it cancels that.
+
+        Args:
+            messages: each with ``role`` (``system``, ``user``, ``assistant``) and ``content``; the last is the user's.
+            fields: ``max_tokens``, ``temperature``, ``top_p``, ``seed``, ``stop``.
+        """
+        body = {"model": model, "messages": messages, "stream": True, **fields}
+        with self.send("POST", "/v1/chat/completions", body, stream=True) as answer:
+            for line in _checked(answer).iter_lines(chunk_size=None):
+                name, _, value = line.decode().partition(": ")
+                if name != "data" or value == "[DONE]":
+                    continue
+                chunk = json.loads(value)
+                if "error" in chunk:
+                    raise ServerError(answer.status_code, _flat(chunk))
+                for choice in chunk["choices"]:
+                    yield Piece(choice["delta"].get("content", ""), choice["finish_reason"])
 
     def submit(self, prompt: str, *, idempotency_key: str | None = None, **fields: object) -> str:
         """Puts a run into the demo engine's line, once.
@@ -220,12 +256,19 @@ def _is_address(url: str) -> bool:
 def _checked(answer: requests.Response) -> requests.Response:
     if answer.ok and not answer.is_redirect:
         return answer
-    body = json_of(answer)
+    body = _flat(json_of(answer))
     if not (isinstance(body, dict) and {"error", "code", "next_step"} <= body.keys()):
         said = f"{answer.url} answered {answer.status_code} {answer.reason}, and not as demo_api does."
         next_step = "Look at what stands between you and the server."
         body = {"error": said, "code": "not_demo_api", "next_step": next_step}
     raise ServerError(answer.status_code, body)
+
+
+def _flat(body: Any) -> Any:
+    """An error in OpenAI's shape as all others are."""
+    if isinstance(body, dict) and isinstance(body.get("error"), dict):
+        return {**body["error"], "error": body["error"].get("message")}
+    return body
 
 
 def json_of(answer: requests.Response) -> Any:

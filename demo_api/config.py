@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import platformdirs
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from demo_api.errors import BadRequest, SetupError
+from demo_api.errors import BadRequest
 
 _WATCHING = 128
 """Clients that may follow events, or ask again for a run under its Idempotency-Key."""
@@ -125,6 +125,13 @@ def _command(text: str) -> str:
     return text
 
 
+def _power_of_two(number: int) -> int:
+    # tt-metal pads a prompt to the next one, and that must fit too.
+    if number & (number - 1):
+        raise ValueError("it is not a power of two")
+    return number
+
+
 def _absolute(path: Path) -> Path:
     # Nobody expands a quoted "~" for the demo, and the child runs in another directory than ours.
     try:
@@ -164,14 +171,17 @@ class Settings(BaseModel):
         None, description="File of API keys, one per line, readable only by its owner; reread when it changes."
     )
     key: Annotated[str, AfterValidator(_key)] | None = Field(
-        None, repr=False, description="API key that `smoke --url` and `compare` send."
+        None, repr=False, description="API key that `chat --url`, `smoke --url` and `compare` send."
     )
-    insecure: bool = Field(False, description="Whether to accept requests from other machines without keys.")
+    insecure: bool = Field(False, description="Accept requests from other machines without keys.")
     hosts: Annotated[tuple[str, ...], BeforeValidator(_hosts)] = Field(
         (), description="Host names that clients use for the server, besides localhost: `a.example,b`."
     )
     rate_limit: int | None = Field(
         None, ge=1, description="Requests per minute allowed for each key, or for each address without a key."
+    )
+    run_rate_limit: int | None = Field(
+        None, ge=1, description="The same, counting only requests that run the model: `/chat`, `POST /runs`, OpenAI's."
     )
     max_body: int = Field(
         2**20, ge=1024, le=16 * 2**20, description="Largest request body in bytes; larger ones get 413."
@@ -185,6 +195,11 @@ class Settings(BaseModel):
         description="`demo` runs the demo as a child process for each batch; `direct` keeps the model in memory.",
     )
     slots: int = Field(8, ge=1, le=64, description="Requests that the direct engine answers at the same time.")
+    max_seq_len: Annotated[int, AfterValidator(_power_of_two)] | None = Field(
+        None,
+        ge=1024,
+        description="Most tokens of a prompt and its answer together on the direct engine; a power of two, from 1024.",
+    )
     fail_fast: bool | None = Field(
         None,
         description="Whether `serve` exits if the direct engine cannot load its model; yes on a terminal.",
@@ -275,8 +290,8 @@ class Settings(BaseModel):
             environ: the environment; default ``os.environ``.
 
         Raises:
-            SetupError: a value is of the wrong kind or out of range; the sentence names the variable or the flag.
-            BadRequest: a variable is set, and empty.
+            BadRequest: a value is of the wrong kind or out of range, or a variable is set and empty; the sentence names
+                the variable or the flag.
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {
@@ -295,7 +310,7 @@ class Settings(BaseModel):
             name = str(first["loc"][0])
             given = "not usable" if name in _SECRET else repr(first["input"])
             named = variable(name) if name in _VARIABLES_ONLY else f"{variable(name)} or {flag(name)}"
-            raise SetupError(
+            raise BadRequest(
                 f"{named} is {given}: {first['msg'].lower()}.",
                 next_step="Correct the value; `demo-api serve --help` explains every setting.",
             ) from None

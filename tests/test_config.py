@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from demo_api.config import CPU_DEMO_HOME, Settings, flag, setting_names, users_folder, variable
-from demo_api.errors import BadRequest, SetupError
+from demo_api.errors import BadRequest
 
 
 def test_a_flag_beats_the_environment_which_beats_the_default() -> None:
@@ -47,6 +47,12 @@ def test_a_quoted_tilde_is_expanded_and_a_relative_path_made_absolute() -> None:
     [
         ("port", "http"),
         ("port", "70000"),
+        ("engine", "foo"),
+        ("insecure", "perhaps"),
+        ("warm", "on"),
+        ("max_seq_len", "512"),
+        ("max_seq_len", "3000"),
+        ("run_rate_limit", "5 per minute"),
         ("max_queue", "-1"),
         ("max_queue", "0"),
         ("max_batch", "33"),
@@ -60,7 +66,7 @@ def test_a_quoted_tilde_is_expanded_and_a_relative_path_made_absolute() -> None:
     ],
 )
 def test_a_wrong_value_is_one_sentence_with_the_names_of_variable_and_flag(name: str, value: str) -> None:
-    with pytest.raises(SetupError) as caught:
+    with pytest.raises(BadRequest) as caught:
         Settings.load({}, {variable(name): value})
     sentence = str(caught.value)
     assert variable(name) in sentence
@@ -71,7 +77,7 @@ def test_a_wrong_value_is_one_sentence_with_the_names_of_variable_and_flag(name:
 
 @pytest.mark.parametrize("text", ["", ";", "a; a", "a/b", "a B", "a 1=2", "a =2", 'a "', "x" * 33])
 def test_devices_that_are_none_are_refused(text: str) -> None:
-    with pytest.raises(SetupError, match=r"DEMO_API_DEVICES or --devices is .*: value error, \S"):
+    with pytest.raises(BadRequest, match=r"DEMO_API_DEVICES or --devices is .*: value error, \S"):
         Settings.load({"devices": text}, {})
 
 

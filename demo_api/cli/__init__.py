@@ -24,6 +24,7 @@ _MODULES = {
     "serve": "serve",
     "run": "run",
     "smoke": "smoke.command",
+    "chat": "chat",
     "compare": "compare.command",
     "parse": "parse",
     "device": "device",
@@ -34,7 +35,7 @@ _MODULES = {
 
 
 class _Commands(click.Group):
-    """Turns our exceptions into one sentence, the next step, and an exit code."""
+    """Loads commands when they are used, and turns errors into a sentence, a next step and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_MODULES)
@@ -89,7 +90,7 @@ def _exit_code(error: DemoApiError) -> int:
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="demo-api")
+@click.version_option(None, "-V", "--version", package_name="demo-api", prog_name="demo-api")
 def main() -> None:
     """Run Tenstorrent's simple_text_demo.py, over HTTP or once."""
     for stream in (sys.stdout, sys.stderr):

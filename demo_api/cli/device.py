@@ -43,12 +43,13 @@ def status(**flags: str | None) -> None:
 def reset(name: str | None, **flags: str | None) -> None:
     """Reset an unused device with DEMO_API_RESET_COMMAND."""
     settings = Settings.load(flags)
+    chosen = _device(settings, name)
     if not settings.reset_command:
         raise SetupError(
             "No reset command is set.",
             next_step="Set DEMO_API_RESET_COMMAND (--reset-command); for Tenstorrent, use `tt-smi -r`.",
         )
-    chosen, devices = _device(settings, name), Ledger(settings).devices
+    devices = Ledger(settings).devices
     recovery = DeviceRecovery(devices, chosen, settings)
     stop_on_signals(recovery.stop, lambda: None)
     end_waiting_child(chosen, grace=settings.stop_grace)

@@ -1,4 +1,4 @@
-"""What a command that runs the demo shows on a terminal while one waits."""
+"""The line that `run` and `smoke` show on a terminal while the demo runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LiveStatus:
         self._answer = ""
 
     def __call__(self, run_id: str, event: Event) -> None:
-        """Takes in what happened in a run."""
+        """Updates the line with an event of a run."""
         if event.kind == "phase":
             self._doing = str(event.data["phase"])
         elif event.kind == "progress":

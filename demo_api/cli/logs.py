@@ -1,4 +1,4 @@
-"""How the log is written: lines for people, or an object on each line for programs. On standard error."""
+"""The log's formats: lines for people, or one JSON object per line. It goes to standard error."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from types import TracebackType
 from demo_api.cli.visible import visible
 from demo_api.config import Settings
 
-_FIELDS = ("request_id", "run_id", "key", "method", "path", "status", "seconds", "prompt")
-"""What records may know beside their message; ``key`` is the name of a key."""
+_FIELDS = ("request_id", "run_id", "key", "client", "method", "path", "status", "seconds", "prompt")
+"""Fields that a record may have beside its message; ``key`` is the name of a key."""
 
 _LONGEST = 4000
 """Characters of a message: a client, a model or a library may have made it as long as it likes."""
@@ -30,7 +30,7 @@ def configure(settings: Settings) -> None:
 
 
 class OncePerSecond(logging.Filter):
-    """Drops a message that was logged less than a second before: a loop that fails says so thousands of times."""
+    """Drops a message that was logged less than a second ago: a failing loop repeats it thousands of times."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,9 +15,9 @@ from demo_api import bodies
 from demo_api.bodies import ChatAnswer
 from demo_api.cli.console import console_of
 from demo_api.cli.live_status import LiveStatus
-from demo_api.cli.options import OF_SERVERS, flags_of
+from demo_api.cli.options import OF_A_RUN, GroupedCommand, flags_of
 from demo_api.cli.visible import visible
-from demo_api.config import Settings, flag_names
+from demo_api.config import Settings
 from demo_api.demo.prompt_files import read_one_prompt, read_prompts_or_lines
 from demo_api.demo.run_folder import RunFolder
 from demo_api.devices.local_run import LocalRun
@@ -26,10 +26,8 @@ from demo_api.messages import Request, Run
 from demo_api.process.stopping import stop_on_signals
 from demo_api.web.parse import check_request
 
-_RUN_SETTINGS = [name for name in flag_names() if name not in OF_SERVERS]
 
-
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("prompt", required=False)
 @click.option("--file", type=click.Path(path_type=Path, allow_dash=True), metavar="F",
               help="Prompts in the demo's format, or text with one prompt a line; `-` is standard input.")  # fmt: skip
@@ -38,7 +36,7 @@ _RUN_SETTINGS = [name for name in flag_names() if name not in OF_SERVERS]
 @click.option("--top-p", type=float, help="Share of the probability to sample from (above 0, up to 1; default 0.9).")
 @click.option("--seed", type=int, help="Makes a sampled answer repeatable, if the demo takes a seed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the response of POST /chat, one line for each prompt.")
-@flags_of(_RUN_SETTINGS)
+@flags_of(OF_A_RUN)
 def run(prompt: str | None, file: Path | None, as_json: bool, **options: Any) -> None:
     """Run the demo once with PROMPT, and print its answer.
 

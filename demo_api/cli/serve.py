@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import click
 
 from demo_api import create_app
 from demo_api.cli.logs import configure
-from demo_api.cli.options import flags_of
+from demo_api.cli.options import GroupedCommand, flags_of
 from demo_api.config import Settings, flag_names
 from demo_api.demo import home
 from demo_api.direct import DirectEngine
-from demo_api.errors import SetupError
+from demo_api.errors import DemoApiError, SetupError
 from demo_api.process.stopping import stop_on_signals
 from demo_api.web import server
 from demo_api.web.access import check_exposure
 from demo_api.web.error_handlers import endpoints
 from demo_api.web.health import NOTES
 
+_COMPILES = "The first run on a device compiles kernels, which takes minutes; later runs find them in tt-metal's cache."
 
-@click.command()
+
+@click.command(cls=GroupedCommand)
 @flags_of(flag_names())
 def serve(**flags: str | None) -> None:
     """Serve the demo, or a model in memory, over HTTP."""
@@ -35,11 +37,7 @@ def serve(**flags: str | None) -> None:
     if not isinstance(service, DirectEngine):
         service.check()
     http = server.HttpServer(app, settings)
-    click.echo("Endpoints:")
-    for endpoint in endpoints(app):
-        method, path = endpoint.split()
-        click.echo(f"  {method:4} {http.url}{path}")
-    click.echo(f"Note: {NOTES[settings.engine]}\nPress Ctrl+C to stop.\n{'=' * 72}")
+    click.echo("\n".join(_banner_of_server(endpoints(app), http.url, settings)))
 
     def stop() -> None:
         service.close()
@@ -47,28 +45,58 @@ def serve(**flags: str | None) -> None:
 
     stop_on_signals(stop, service.hurry)
     service.start()  # runs that an earlier server left in the queue start without a request
-    failed = _stop_if_it_fails(service, stop) if _fails_fast(settings) else []
+    failed: list[DemoApiError] = []
+    if isinstance(service, DirectEngine):
+        failed = _when_loaded(service, http.url, stop if _fails_fast(settings) else None)
+    else:
+        _say_ready(http.url)
     http.run()
     if failed:
         raise failed[0]
 
 
+def _banner_of_server(routes: Iterable[str], url: str, settings: Settings) -> Iterator[str]:
+    yield "Endpoints:"
+    for route in routes:
+        method, path = route.split()
+        yield f"  {method:4} {url}{path}"
+    yield f"Note: {NOTES[settings.engine]}"
+    if not settings.is_cpu_demo:
+        yield f"Warning: {_COMPILES}"
+    yield from ("Press Ctrl+C to stop.", "=" * 72)
+
+
+def _say_ready(url: str) -> None:
+    click.echo(f"Server ready on {url}")
+
+
 def _fails_fast(settings: Settings) -> bool:
-    return settings.engine == "direct" and (sys.stdout.isatty() if settings.fail_fast is None else settings.fail_fast)
+    return sys.stdout.isatty() if settings.fail_fast is None else settings.fail_fast
 
 
-def _stop_if_it_fails(direct: DirectEngine, stop: Callable[[], None]) -> list[SetupError]:
-    """Has the server leave when the model cannot be loaded. Returns where the reason will be."""
-    failed: list[SetupError] = []
+def _when_loaded(direct: DirectEngine, url: str, stop: Callable[[], None] | None) -> list[DemoApiError]:
+    """Says when the server is ready.
+
+    Args:
+        stop: called if the model cannot be loaded.
+
+    Returns:
+        where the reason will be, if the server is stopped.
+    """
+    failed: list[DemoApiError] = []
 
     def watch() -> None:
         try:
             direct.wait_until_loaded()
-        except SetupError as error:
-            failed.append(error)
-            stop()
+            if not direct.closed:
+                _say_ready(url)
+        except DemoApiError as error:
+            if stop is not None:
+                failed.append(error)
+                stop()
 
-    threading.Thread(target=watch, name="fail-fast").start()
+    click.echo(f"Listening on {url}; the model is being loaded")
+    threading.Thread(target=watch, name="loaded").start()
     return failed
 
 

@@ -15,5 +15,5 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def shortened(text: str, most: int = 120) -> str:
-    """The beginning of a text that is longer than so many characters, and that it goes on."""
+    """A text of at most so many characters: a longer one is cut, and ends with three dots."""
     return text if len(text) <= most else text[: most - 3] + "..."

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from demo_api.config import Settings
 from demo_api.demo import home
-from demo_api.direct.model import MAX_SEQ_LEN, Model
+from demo_api.direct.model import Model
 from demo_api.direct.run import DirectRun
 from demo_api.errors import BadRequest, DemoApiError, QueueFull, SetupError, ShuttingDown, Starting
 from demo_api.messages import DeviceHealth, EngineHealth, Question, Run
@@ -37,6 +37,7 @@ class DirectEngine:
         self._settings = settings
         self._lock = threading.Lock()
         self._problem: DemoApiError | None = Starting("The model is being loaded.", phase="load", retry_after=1)
+        self._failure: DemoApiError | None = None
         self._load_started = time.time()
         self._loaded = threading.Event()
         self._closing = threading.Event()
@@ -65,10 +66,11 @@ class DirectEngine:
 
         Raises:
             SetupError: it could not be loaded.
+            BadRequest: a setting does not suit it.
         """
         self._loaded.wait()
-        if isinstance(self._problem, SetupError):
-            raise self._problem
+        if self._failure is not None:
+            raise self._failure
 
     def check(self) -> None:
         """Raises Starting while the model is loaded, SetupError if that failed, ShuttingDown after ``close``."""
@@ -131,7 +133,7 @@ class DirectEngine:
             },
             "device": device if loaded else None,
             "devices": [device] if loaded else [],
-            "settings": {"max_seq_len": MAX_SEQ_LEN, "paged_attention": False, "temperature": 0.0},
+            "settings": {"max_seq_len": self._model.context, "paged_attention": False, "temperature": 0.0},
         }
 
     @property
@@ -164,12 +166,13 @@ class DirectEngine:
             self._problem = None
             logger.info("model %s is in memory after %.1f s", self._model.name, time.time() - self._load_started)
         except DemoApiError as error:
-            self._problem = (
-                error if isinstance(error, SetupError) else SetupError(str(error), next_step=error.next_step)
-            )
+            self._failure = error
+            self._problem = SetupError(str(error), next_step=error.next_step)
         except Exception as error:
             logger.exception("the model could not be loaded")
-            self._problem = SetupError(f"The model could not be loaded: {type(error).__name__}: {error}.")
+            self._failure = self._problem = SetupError(
+                f"The model could not be loaded: {type(error).__name__}: {error}."
+            )
         finally:
             self._loaded.set()
         self._closing.wait()

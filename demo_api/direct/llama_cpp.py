@@ -19,7 +19,7 @@ from demo_api.cpu_demo.models.tt_transformers.tt.common import check_sampling
 from demo_api.cpu_demo.models.tt_transformers.tt.tokenizer import Tokenizer
 from demo_api.demo import home
 from demo_api.demo.command import TOP_K
-from demo_api.direct.model import MAX_SEQ_LEN, Completion, OnText, check_fits
+from demo_api.direct.model import Completion, OnText, check_fits, context_for
 from demo_api.errors import RunFailed, SetupError
 from demo_api.messages import Question
 
@@ -48,7 +48,7 @@ class LlamaCpp:
         self._server: Any = None
         self._folder: Path | None = None
         self._key = secrets.token_urlsafe(32)
-        self._context = MAX_SEQ_LEN
+        self.context = context_for(settings.max_seq_len, None)
 
     def load(self) -> None:
         """Loads the model. xllamacpp keeps the interpreter's lock meanwhile: nothing else is answered."""
@@ -61,7 +61,7 @@ class LlamaCpp:
                 f"The CPU engine is missing: {error}.", next_step="Run `pip install 'demo-api[cpu]'`."
             ) from None
         self._folder = _private_folder()
-        self._context = min(MAX_SEQ_LEN, home.context_length(str(path)) or MAX_SEQ_LEN)
+        self.context = context_for(self._settings.max_seq_len, home.context_length(str(path)))
         try:
             self._server = xllamacpp.Server(self._params(xllamacpp, path, _address(self._folder)))
             self._server.handle_metrics()  # a server that is freed before it has worked would never end
@@ -74,7 +74,7 @@ class LlamaCpp:
 
     def accept(self, question: Question) -> None:
         """Takes every conversation that fits: the template is the model's own."""
-        check_fits(self._count_tokens(question), self._context)
+        check_fits(self._count_tokens(question), self.context)
 
     def complete(self, question: Question, on_text: OnText) -> Completion:
         """Answers a question in a slot of its own."""
@@ -124,7 +124,7 @@ class LlamaCpp:
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
         params.n_parallel = self.slots
-        params.n_ctx = self.slots * self._context
+        params.n_ctx = self.slots * self.context
         params.kv_unified = False
         params.n_batch = READ_AT_ONCE
         params.cpuparams_batch.n_threads = usable_cpus()  # for the prefill, which more threads make faster

@@ -10,7 +10,7 @@ from demo_api.errors import BadRequest
 from demo_api.messages import Question
 
 MAX_SEQ_LEN = 2048
-"""Tokens that a prompt and its answer have together at most, as in the lesson's direct server."""
+"""Tokens that a prompt and its answer have together at most, where the setting says nothing."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,26 @@ class Completion:
     decode_tokens_per_second: float | None = None
 
 
+def context_for(wanted: int | None, longest: int | None) -> int:
+    """Tokens that a prompt and its answer have together at most.
+
+    Args:
+        wanted: ``DEMO_API_MAX_SEQ_LEN``.
+        longest: what the model was made for; None where that is not known.
+
+    Raises:
+        BadRequest: more is wanted than the model was made for.
+    """
+    if wanted is None:
+        return min(MAX_SEQ_LEN, longest or MAX_SEQ_LEN)
+    if longest is not None and wanted > longest:
+        raise BadRequest(
+            f"DEMO_API_MAX_SEQ_LEN or --max-seq-len is {wanted}, and the model was made for {longest} tokens.",
+            next_step=f"Set it to {longest} or less, or leave it out.",
+        )
+    return wanted
+
+
 def check_fits(prompt_tokens: int, context: int) -> None:
     """Raises BadRequest for a prompt that leaves no room for an answer in the model's context."""
     if prompt_tokens >= context:
@@ -61,11 +81,13 @@ class Model(Protocol):
         name: as the demo calls it.
         device: as the demo calls it, such as ``CPU`` or ``N150``; None before ``load``.
         slots: how many questions it answers at the same time.
+        context: tokens that a prompt and its answer have together at most; known after ``load``.
     """
 
     name: str
     device: str | None
     slots: int
+    context: int
 
     def load(self) -> None:
         """Loads it, once, in the thread that calls ``close`` too.

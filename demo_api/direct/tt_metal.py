@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 from demo_api.config import Settings
 from demo_api.direct.detokenizer import Detokenizer
-from demo_api.direct.model import Completion, OnText, check_fits
+from demo_api.direct.model import Completion, OnText, check_fits, context_for
 from demo_api.direct.tt_metal_checkout import (
     close_device,
     import_checkout,
@@ -44,6 +44,7 @@ class TtMetal:
 
     def __init__(self, settings: Settings) -> None:
         self.name = ""
+        self.context = context_for(settings.max_seq_len, None)
         self._settings = settings
         self._user: OneUser | None = None
         self._opened = ExitStack()
@@ -59,8 +60,9 @@ class TtMetal:
             mesh = open_device(checkout)
             self._opened.callback(close_device, checkout, mesh)
             with setup_step("The model cannot be loaded", _TRY_THE_DEMO):
-                self._user = OneUser(checkout, mesh)
+                self._user = OneUser(checkout, mesh, self._settings.max_seq_len)
                 self.name, self.device = self._user.name, self._user.device_name
+                self.context = self._user.context
             self._answer_once()
         except BaseException:  # Ctrl-C too: a device that was not closed can hang whoever opens it next
             self.close()
@@ -81,7 +83,14 @@ class TtMetal:
                 field="messages",
             )
         user = self._loaded()
-        check_fits(len(_encode(user, question)), user.context)
+        tokens = len(_encode(user, question))
+        check_fits(tokens, user.context)
+        if tokens > user.longest_prompt:
+            raise BadRequest(
+                f"The prompt is too long: it has {tokens} tokens, and this device reads {user.longest_prompt} at once.",
+                next_step="Send a shorter prompt.",
+                field="prompt",
+            )
 
     def complete(self, question: Question, on_text: OnText) -> Completion:
         """Answers a question. After a failure the next one is answered: nothing is closed."""

@@ -11,7 +11,7 @@ import threading
 from typing import Any
 
 from demo_api.demo.command import TOP_K
-from demo_api.direct.model import MAX_SEQ_LEN
+from demo_api.direct.model import context_for
 from demo_api.direct.tt_metal_checkout import Checkout
 
 _NOT_ON_DEVICE = ("Mistral-7B",)
@@ -26,15 +26,17 @@ class OneUser:
 
     Args:
         device: the mesh device; it stays the caller's.
+        max_seq_len: ``DEMO_API_MAX_SEQ_LEN``.
 
     Attributes:
         name: the model's, as the demo calls it.
         device_name: such as ``N150``.
         context: tokens that a prompt and its answer have together at most.
+        longest_prompt: tokens that are read at once; only with paged attention could more be read, in pieces.
         stop_tokens: those that end an answer.
     """
 
-    def __init__(self, checkout: Checkout, device: Any) -> None:
+    def __init__(self, checkout: Checkout, device: Any, max_seq_len: int | None) -> None:
         self._torch, self._common = checkout.torch, checkout.common
         self._sampling_params = checkout.generator.SamplingParams
         args, model, cache, _ = checkout.common.create_tt_model(
@@ -42,7 +44,7 @@ class OneUser:
             instruct=True,
             max_batch_size=1,
             optimizations=functools.partial(_performance, checkout.model_config.DecodersPrecision),
-            max_seq_len=MAX_SEQ_LEN,
+            max_seq_len=context_for(max_seq_len, None),
             paged_attention_config=None,
             dtype=checkout.ttnn.bfloat8_b,
         )
@@ -56,7 +58,8 @@ class OneUser:
         self._takes_lists = supported is not None
         self._on_device = supported is not False and getattr(args, "base_model_name", None) not in _NOT_ON_DEVICE
         self.name, self.device_name = str(args.model_name), str(args.device_name)
-        self.context = min(MAX_SEQ_LEN, int(args.max_context_len))
+        self.context = context_for(max_seq_len, int(args.max_context_len))
+        self.longest_prompt = int(args.max_prefill_chunk_size)
         self.stop_tokens = _stop_tokens(args.tokenizer)
 
     def encode(self, text: str, *, instruct: bool) -> list[int]:

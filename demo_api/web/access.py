@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from ipaddress import ip_address
 
 from flask import Flask, Response, g, request
-from flask_limiter import Limiter, RequestLimit
+from flask_limiter import ApplicationLimit, Limiter, RequestLimit
 
 from demo_api.config import Settings
 from demo_api.errors import CrossSite, KeysNeeded, RateLimited, SetupError, Unauthorized, WrongHost
@@ -23,6 +23,9 @@ PUBLIC_BELOW = ("/static/",)
 
 UNCOUNTED = {"/livez", "/readyz", "/health", "/metrics"}
 """Routes that the limit of requests does not count, wrong keys excepted: programs ask for them again and again."""
+
+RUN_THE_MODEL = {"/chat", "/chat/stream", "/runs", "/v1/chat/completions", "/v1/completions"}
+"""Routes whose POST runs the model; they have a limit of their own beside the one for all."""
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
@@ -98,8 +101,7 @@ def add_access(app: Flask, settings: Settings) -> None:
         g.knows_all = g.key is not None or not keys.are_needed
         g.key_is_wrong = not g.knows_all and "Authorization" in request.headers
 
-    if settings.rate_limit is not None:
-        _add_limit(app, settings.rate_limit)  # who sends wrong keys is limited too, by address
+    _add_limits(app, settings)  # who sends wrong keys is limited too, by address
 
     @app.before_request
     def check_key() -> None:
@@ -133,18 +135,20 @@ def _is_public() -> bool:
     return request.method == "OPTIONS" or rule in PUBLIC or rule.startswith(PUBLIC_BELOW)
 
 
-def _add_limit(app: Flask, per_minute: int) -> None:
-    def refuse(limit: RequestLimit) -> None:
-        seconds = max(1, math.ceil(limit.window.reset_time - time.time()))
-        raise RateLimited(f"More than {per_minute} requests were sent within a minute.", retry_after=seconds)
-
+def _add_limits(app: Flask, settings: Settings) -> None:
+    limits = []
+    if settings.rate_limit is not None:
+        limits.append(_per_minute(settings.rate_limit, "requests"))
+    if settings.run_rate_limit is not None:
+        limits.append(_per_minute(settings.run_rate_limit, "requests that run the model", lambda: not _runs_model()))
+    if not limits:
+        return
     limiter = Limiter(
         lambda: f"key {g.key}" if g.key else f"address {request.remote_addr}",
         app=app,
-        application_limits=[f"{per_minute} per minute"],
+        application_limits=[*limits],
         strategy="moving-window",
         storage_uri="memory://",  # of this process
-        on_breach=refuse,
         # What is not there counts too: every answer but that to OPTIONS tells whether a key is right.
         request_identifier=lambda: request.endpoint or "nothing",
     )
@@ -153,3 +157,15 @@ def _add_limit(app: Flask, per_minute: int) -> None:
     def is_uncounted() -> bool:
         rule = request.url_rule.rule if request.url_rule else ""
         return request.method == "OPTIONS" or (rule in UNCOUNTED and not g.key_is_wrong)
+
+
+def _per_minute(most: int, what: str, exempt_when: Callable[[], bool] | None = None) -> ApplicationLimit:
+    def refuse(limit: RequestLimit) -> None:
+        seconds = max(1, math.ceil(limit.window.reset_time - time.time()))
+        raise RateLimited(f"More than {most} {what} were sent within a minute.", retry_after=seconds)
+
+    return ApplicationLimit(f"{most} per minute", scope=what, exempt_when=exempt_when, on_breach=refuse)
+
+
+def _runs_model() -> bool:
+    return request.method == "POST" and request.url_rule is not None and request.url_rule.rule in RUN_THE_MODEL

@@ -7,6 +7,7 @@ import atexit
 from flask import Flask
 
 from demo_api.config import Settings
+from demo_api.messages import Run
 from demo_api.queue.door import Door
 from demo_api.web.access import add_access
 from demo_api.web.chat import add_chat
@@ -19,7 +20,7 @@ from demo_api.web.metrics import add_metrics
 from demo_api.web.openai.routes import add_openai
 from demo_api.web.page import add_page, add_security_headers
 from demo_api.web.request import WaitSlots
-from demo_api.web.request_log import add_request_log
+from demo_api.web.request_log import add_request_log, log_answer
 from demo_api.web.runs import add_runs
 
 
@@ -41,7 +42,13 @@ def make_app(settings: Settings, engine: Engine) -> Flask:
     add_security_headers(app)
     add_cors(app, settings.cors_origins)
     add_error_handlers(app)
-    add_metrics(app, engine, settings)
+    count_run = add_metrics(app, engine, settings)
+
+    def on_end(run: Run) -> None:
+        count_run(run)
+        log_answer(run)
+
+    engine.listen(on_end)
     add_access(app, settings)
     add_page(app)
     add_health(app, engine)

@@ -47,13 +47,16 @@ demo_api_runs_total{outcome="skipped"} 0.0
 ..."""
 
 
-def add_metrics(app: Flask, engine: Engine, settings: Settings) -> None:
-    """Counts the runs that end and the requests that are answered, and adds the route."""
+def add_metrics(app: Flask, engine: Engine, settings: Settings) -> Callable[[Run], None]:
+    """Counts the requests that are answered, and adds the route.
+
+    Returns:
+        what counts a run that has ended.
+    """
     # The direct engine is one process, writes nothing down, and may have the demo engine's state folder.
     counters = Counters(settings.state_dir / "metrics.db" if isinstance(engine, Door) else None)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Metrics(counters, engine))
-    engine.listen(lambda run: counters.add(_amounts_of_run(run)))
 
     @app.after_request
     def count(response: Response) -> Response:
@@ -73,6 +76,8 @@ def add_metrics(app: Flask, engine: Engine, settings: Settings) -> None:
     def get_metrics() -> Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return Response(encode(registry), content_type=content_type)
+
+    return lambda run: counters.add(_amounts_of_run(run))
 
 
 def _amounts_of_run(run: Run) -> dict[Key, float]:

@@ -1,4 +1,4 @@
-"""Gives every request an id, which its answer and its line in the log carry."""
+"""What the log says: a line for each request, with the id that its answer carries too, and one for each answer."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from urllib.parse import quote
 from flask import Flask, Response, g, request
 
 from demo_api.config import Settings
+from demo_api.messages import Run
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SHOWN_CHARACTERS = 60
 _SHOWN_PATH = 200
 _SHOWN_METHOD = 20
-_OPTIONAL = (("run", "run_id"), ("key", "key"), ("prompt", "prompt"))
+_OPTIONAL = (("client", "client"), ("run", "run_id"), ("key", "key"), ("prompt", "prompt"))
 
 
 def note_run(run_id: str, prompt: str | None = None) -> None:
@@ -44,6 +45,7 @@ def add_request_log(app: Flask, settings: Settings) -> None:
             "request_id": g.request_id,
             "run_id": g.get("run_id"),
             "key": g.get("key"),
+            "client": request.remote_addr or None,  # a Unix socket's client has none
             "method": quote(request.method[:_SHOWN_METHOD]),
             # It may hold line ends and escape sequences; the query may hold secrets.
             "path": quote(_cut(request.path, _SHOWN_PATH)),
@@ -55,6 +57,20 @@ def add_request_log(app: Flask, settings: Settings) -> None:
         line = "{method} {path} {status} in {seconds:.3f} s{more} (request {request_id})"
         logger.info("%s", line.format(more=more, **fields), extra=fields)
         return response
+
+
+def log_answer(run: Run) -> None:
+    """Logs how fast the tokens of an answer came, as far as that is known."""
+    result = run.result
+    if result is None or result.answer is None:
+        return
+    tokens, timing = result.answer.tokens_generated, result.timing
+    words = ["an answer" if tokens is None else f"{tokens} token{'' if tokens == 1 else 's'}"]
+    if timing.decode_seconds is not None:
+        words.append(f"in {timing.decode_seconds:.2f}s")
+    if timing.decode_tokens_per_second is not None:
+        words.append(f"({timing.decode_tokens_per_second:.1f} tok/s)")
+    logger.info("run %s: ✓ Generated %s", run.run_id, " ".join(words), extra={"run_id": run.run_id})
 
 
 def _shortened(prompt: str | None) -> str | None:

@@ -15,11 +15,15 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from click.shell_completion import BashComplete
+from click.testing import CliRunner
 from support.command_line import DEMO_API, demo_api, serving
 from support.demo_homes import make_home
 from support.waiting import join, pause, until
 
-from demo_api.config import Settings
+from demo_api.cli import main
+from demo_api.cli.options import GROUPS
+from demo_api.config import Settings, flag_names
 from demo_api.devices.lock import devices_of
 from demo_api.process.tree import survivors
 from demo_api.queue import Ledger
@@ -64,9 +68,11 @@ def test_serve_prints_the_banner_and_a_line_per_request_and_phase(
             "PYTHONPATH:",
             "Endpoints:",
             "Note:",
+            "Warning: The first run on a device compiles kernels",
             "Ctrl+C",
         ):
             assert words in server.banner
+        assert server.next_line() == f"Server ready on {server.url}\n"
         assert f"POST {server.url}/chat" in server.banner
         assert f"GET  {server.url}/health" in server.banner
         answer = requests.post(f"{server.url}/chat", json={"prompt": "Hello"}, timeout=60)
@@ -77,7 +83,8 @@ def test_serve_prints_the_banner_and_a_line_per_request_and_phase(
     run_id = answer.json()["run_id"]
     for phase in ("startup", "load", "prefill_compile", "prefill", "decode_compile", "decode", "output", "succeeded"):
         assert f"run {run_id}: {phase}\n" in log
-    assert re.search(rf"POST /chat 200 in [\d.]+ s, run {run_id}", log)
+    assert re.search(rf"POST /chat 200 in [\d.]+ s, client 127.0.0.1, run {run_id}", log)
+    assert re.search(rf"run {run_id}: ✓ Generated \d+ tokens? in [\d.]+s \([\d.]+ tok/s\)\n", log), log
 
 
 def test_ctrl_c_closes_the_device_first_and_answers_who_waits(
@@ -182,11 +189,6 @@ NOT_SERVED = {
     "no model": (["--model-dir", "{tmp}"], "The small model is not in", "demo-api model pull"),
     "no such model": (["--llama-dir", "{tmp}/none"], "does not exist", "one GGUF file"),
     "no interpreter": (["--python", "{tmp}/python", "--llama-dir", "{model}"], "cannot be executed", "DEMO_API_PYTHON"),
-    "a port that is none": (
-        ["--port", "99999", "--llama-dir", "{model}"],
-        "DEMO_API_PORT or --port is '99999'",
-        "serve --help",
-    ),
     "an address that is none": (
         ["--host", "256.256.256.256", "--insecure", "--llama-dir", "{model}"],
         "cannot be used",
@@ -305,6 +307,29 @@ def test_what_is_given_empty_is_wrong_use(environ: dict[str, str], words: list[s
     assert done.stderr == f"demo-api: {sentence}\nGive it a value, or leave it out.\n"
 
 
+WRONG_VALUES = {
+    "serve --port": (["serve", "--port", "99999"], {}, "DEMO_API_PORT or --port is '99999'"),
+    "serve --engine": (["serve", "--engine", "foo"], {}, "'foo'"),
+    "serve, variable": (["serve"], {"DEMO_API_ENGINE": "foo"}, "DEMO_API_ENGINE or --engine is 'foo'"),
+    "serve, keys": (["serve"], {"DEMO_API_KEYS": "short"}, "DEMO_API_KEYS is not usable"),
+    "run": (["run", "--run-timeout", "soon", "Hello"], {}, "DEMO_API_RUN_TIMEOUT or --run-timeout is 'soon'"),
+    "smoke": (["smoke"], {"DEMO_API_MAX_BATCH": "33"}, "DEMO_API_MAX_BATCH or --max-batch is '33'"),
+    "compare": (["compare", "--start", "--slots", "0"], {}, "DEMO_API_SLOTS or --slots is '0'"),
+    "doctor": (["doctor"], {"DEMO_API_PORT": "http"}, "The demo cannot run with these settings: see settings."),
+    "model path": (["model", "path"], {"DEMO_API_MODEL_DIR": "~nobody-at-all/x"}, "DEMO_API_MODEL_DIR"),
+    "device status": (["device", "status"], {"DEMO_API_DEVICES": "a/b"}, "DEMO_API_DEVICES or --devices is 'a/b'"),
+}
+
+
+@pytest.mark.parametrize(("words", "given", "sentence"), WRONG_VALUES.values(), ids=WRONG_VALUES)
+def test_a_wrong_value_is_wrong_use_on_every_command(
+    environ: dict[str, str], words: list[str], given: dict[str, str], sentence: str
+) -> None:
+    done = demo_api(*words, environ=environ | given)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert sentence in done.stderr
+
+
 @pytest.mark.parametrize("command", ["smoke", "compare --start", "serve", "device status", "run Hello", "model path"])
 def test_a_variable_that_is_empty_is_wrong_use(environ: dict[str, str], command: str) -> None:
     done = demo_api(*command.split(), environ=environ | {"DEMO_API_DEMO_HOME": ""})
@@ -339,7 +364,7 @@ def test_a_user_without_a_home_is_stopped_only_by_what_needs_it(command: str, ex
     code, sentence = expected
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
-    assert sentence is None or done.stderr.startswith(f"demo-api: {sentence}")
+    assert sentence is None or f"demo-api: {sentence}" in done.stderr
 
 
 def test_parse_prints_one_json_object(environ: dict[str, str], tmp_path: Path) -> None:
@@ -422,9 +447,10 @@ def test_device_reset_waits_for_nobody(doubted: dict[str, str], settings: Callab
 
 REFUSED = {
     "no command": (["reset"], 3, "DEMO_API_RESET_COMMAND"),
-    "no such device": (["clear", "other"], 2, "Name one of: device."),
+    "no such device": (["clear", "other"], 2, "There is no device other.\nName one of: device."),
+    "no such device to reset": (["reset", "foo"], 2, "There is no device foo.\nName one of: device."),
     "one of several": (["clear", "--devices", "a; b"], 2, "Name one of: a, b."),
-    "not a device name": (["status", "--devices", "a/b"], 3, "DEMO_API_DEVICES"),
+    "not a device name": (["status", "--devices", "a/b"], 2, "DEMO_API_DEVICES"),
 }
 
 
@@ -435,3 +461,63 @@ def test_a_device_command_that_cannot_be_done_says_what_can(
     done = demo_api("device", *words, environ=environ)
     assert (done.returncode, done.stdout) == (exit_code, "")
     assert told in done.stderr
+
+
+# Help, version, completion
+
+
+def _help(command: str) -> str:
+    return " ".join(CliRunner().invoke(main, [command, "--help"]).stdout.split())
+
+
+def test_the_help_of_serve_has_groups_with_choices_and_defaults() -> None:
+    shown = _help("serve")
+    titles = [shown.index(f" {title}: --") for title in GROUPS]
+    assert titles == sorted(titles)
+    assert sorted(name for members in GROUPS.values() for name in members) == sorted(flag_names())
+    assert "--engine [demo|direct] `demo` runs" in shown
+    assert "--port VALUE Port to listen on; 0 takes any free one. [default: 8080; DEMO_API_PORT]" in shown
+    assert "--insecure Accept requests" in shown
+    assert "--fail-fast [true|false] Whether" in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "there", "missing"),
+    [
+        ("run", ["--demo-home", "--run-timeout", "--keep-runs"], ["--port", "--slots", "--cors-origins", "--warm"]),
+        ("smoke", ["--demo-home", "--max-batch", "--state-dir"], ["--host", "--drain", "--lease", "--reset-command"]),
+        ("compare", ["--demo-home", "--slots", "--warm"], ["--port", "--insecure", "--keep-days", "--log-format"]),
+    ],
+    ids=["run", "smoke", "compare"],
+)
+def test_a_command_lists_the_settings_that_matter_to_it(command: str, there: list[str], missing: list[str]) -> None:
+    shown = _help(command)
+    assert [flag for flag in there if f" {flag} " not in shown] == []
+    assert [flag for flag in missing if f" {flag} " in shown] == []
+
+
+def test_insecure_needs_no_value(environ: dict[str, str], tmp_path: Path) -> None:
+    words = ["--port", "0", "--insecure", "--host", "256.256.256.256", "--llama-dir", str(tmp_path)]
+    (tmp_path / "model.gguf").touch()
+    assert "256.256.256.256:0 cannot be used" in demo_api("serve", *words, environ=environ).stderr
+    off = demo_api("serve", *words, "--insecure=false", environ=environ)
+    assert "no keys are set" in off.stderr
+
+
+@pytest.mark.parametrize("flag", ["-V", "--version"])
+def test_the_version_has_a_short_flag(flag: str) -> None:
+    assert re.fullmatch(r"demo-api, version \S+\n", CliRunner().invoke(main, [flag]).stdout)
+
+
+COMPLETED = {
+    "commands": ([], "dev", [("plain", "device")]),
+    "subcommands": (["device"], "", [("plain", "clear"), ("plain", "reset"), ("plain", "status")]),
+    "choices": (["serve", "--engine"], "d", [("plain", "demo"), ("plain", "direct")]),
+    "paths": (["serve", "--demo-home"], "/", [("file", "/")]),
+}
+
+
+@pytest.mark.parametrize(("words", "begun", "offered"), COMPLETED.values(), ids=COMPLETED)
+def test_a_shell_completes(words: list[str], begun: str, offered: list[tuple[str, str]]) -> None:
+    completing = BashComplete(main, {}, "demo-api", "_DEMO_API_COMPLETE")
+    assert [(each.type, each.value) for each in completing.get_completions(words, begun)] == offered

@@ -209,13 +209,22 @@ def test_the_parts_add_up_to_the_whole(both: list[tuple[Replies, Replies]]) -> N
     assert sum(part.extra for part in comparison.parts) == pytest.approx(whole.extra, abs=1e-6)
 
 
-def test_settings_are_the_union_and_what_differs_is_marked() -> None:
+def test_settings_are_the_union_without_what_was_sent_and_what_differs_is_marked() -> None:
     healths: dict[str, dict[str, object]] = {
-        "demo": {"engine": "demo", "settings": {"max_seq_len": 1024, "precision": None, "sampling": {"top_p": 0.9}}},
-        "direct": {"settings": {"max_seq_len": 2048, "precision": "bf8", "paged_attention": True}},
+        "demo": {
+            "engine": "demo",
+            "settings": {
+                "temperature": 0.7,
+                "max_seq_len": 1024,
+                "precision": None,
+                "sampling": {"top_p": 0.9},
+                "seed": 1,
+            },
+        },
+        "direct": {"settings": {"temperature": 0.0, "max_seq_len": 2048, "precision": "bf8", "paged_attention": True}},
     }
     pair = Pair("a", FAILED, said("a", engine="direct", model="m", device="CPU"))
-    compared = settings_of(healths, [pair])
+    compared = settings_of(healths, [pair], {"temperature": 0.0, "seed": None})
     assert compared == [
         Setting("engine", "demo", "direct"),
         Setting("model", None, "m"),
@@ -223,6 +232,7 @@ def test_settings_are_the_union_and_what_differs_is_marked() -> None:
         Setting("max_seq_len", "1024", "2048"),
         Setting("precision", None, "bf8"),
         Setting("sampling.top_p", "0.9", None),
+        Setting("seed", "1", None),
         Setting("paged_attention", None, "true"),
     ]
     assert [each.name for each in compared if each.differs] == ["engine", "max_seq_len"]
@@ -230,7 +240,7 @@ def test_settings_are_the_union_and_what_differs_is_marked() -> None:
 
 @pytest.mark.parametrize("health", [{}, {"settings": None}, {"settings": [1]}, {"engine": 3, "model": None}], ids=str)
 def test_a_health_that_tells_little_is_no_error(health: dict[str, object]) -> None:
-    assert [each.name for each in settings_of({"demo": health, "direct": {}}, [])] == ["engine", "model", "device"]
+    assert [each.name for each in settings_of({"demo": health, "direct": {}}, [], {})] == ["engine", "model", "device"]
 
 
 # Prompt files
@@ -331,8 +341,11 @@ def compare(*flags: str) -> Result:
 def test_the_same_answers_are_0_and_both_servers_are_sent_every_parameter(two: StartTwo) -> None:
     urls, demo, direct = two()
     done = compare(*urls)
-    assert (done.exit_code, done.stderr) == (0, "")
     prompts = read_prompts(BUNDLED / "compare.json")
+    steps = done.stderr.splitlines()
+    assert (done.exit_code, steps[:2]) == (0, ["waiting for the demo server", "waiting for the direct server"])
+    assert steps[2:4] == [f"request {n} of {2 * len(prompts)}, to {side}" for n, side in ((1, "demo"), (2, "direct"))]
+    assert len(steps) == 2 + 2 * len(prompts)
     assert f"{len(prompts)} prompts: {len(prompts)} same" in done.stdout
     assert demo.asked == direct.asked
     assert [each.prompt for each in demo.asked] == prompts

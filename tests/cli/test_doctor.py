@@ -205,7 +205,7 @@ def test_a_terminal_gets_colours(environ: dict[str, str]) -> None:
     os.close(theirs)
     printed = os.read(ours, 2**16).decode()
     os.close(ours)
-    assert done.returncode == 3
+    assert done.returncode == 2
     assert "\x1b[1;31m✗" in printed
 
 
@@ -242,7 +242,7 @@ SETTINGS = {
 def test_a_wrong_setting_is_a_finding(environ: dict[str, str], variable: str, value: str, sentence: str) -> None:
     done = doctor("--json", environ=environ | {variable: value})
     (finding,) = json.loads(done.stdout)["checks"]
-    assert (finding["check"], finding["level"], done.returncode) == ("settings", "error", 3)
+    assert (finding["check"], finding["level"], done.returncode) == ("settings", "error", 2)
     assert sentence in finding["finding"]
     assert "see settings" in done.stderr
     assert "Traceback" not in done.stderr
@@ -540,7 +540,7 @@ def test_a_package_models_that_nobody_has_installed_is_named_by_its_path(
     finding = found(setup_of(python=make_python(tmp_path / "env", tmp_path / "mine")), "import")
     assert finding.level == "error"
     assert str(tmp_path / "mine/models/__init__.py") in finding.sentence
-    assert "off the path" in finding.next_step
+    assert "from the module search path" in finding.next_step
 
 
 @pytest.mark.parametrize(
@@ -741,8 +741,8 @@ def test_hugepages_of_1_gib(
     [
         pytest.param(None, False, "warning", "cannot be reset", id="not there"),
         pytest.param(None, True, "ok", "DEMO_API_RESET_COMMAND is not set", id="there"),
-        pytest.param("tt-smi -r", True, "ok", "The server resets with `tt-smi -r`", id="set"),
-        pytest.param("tt-smi -r", False, "warning", "is no program on the PATH", id="set, not there"),
+        pytest.param("tt-smi -r", True, "ok", "The server resets devices with `tt-smi -r`", id="set"),
+        pytest.param("tt-smi -r", False, "warning", "is not a program on the PATH", id="set, not there"),
     ],
 )
 def test_what_can_reset_a_device(

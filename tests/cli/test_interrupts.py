@@ -125,4 +125,4 @@ def test_ctrl_c_while_a_server_does_not_answer_is_130_and_one_line(environ: dict
         with silent.accept()[0]:
             process.send_signal(signal.SIGINT)
             stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout, stderr) == (130, "", "demo-api: Interrupted.\n")
+    assert (process.returncode, stdout, stderr) == (130, "", "waiting for the demo server\ndemo-api: Interrupted.\n")

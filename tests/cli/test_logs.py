@@ -50,7 +50,7 @@ def test_json_has_an_object_on_each_line(site: Site) -> None:
     assert all({"time", "level", "logger", "message"} <= set(record) for record in records)
     asked = next(record for record in records if record.get("path") == "/chat")
     assert (asked["method"], asked["status"], asked["request_id"]) == ("POST", 200, "mine")
-    assert (asked["run_id"], asked["key"]) == (run_id, NAME)
+    assert (asked["run_id"], asked["key"], asked["client"]) == (run_id, NAME, "127.0.0.1")
     assert asked["seconds"] > 0
     assert json.loads(asked["prompt"]).startswith("Say this:\n2026")
     assert len(asked["prompt"]) < 80
@@ -66,7 +66,7 @@ def test_text_has_a_line_for_each_record_and_nothing_can_be_forged(site: Site) -
     lines = [line for line in log.splitlines() if "demo_api:" not in line and re.match(r"\d", line)]
     assert lines
     assert all(LINE.fullmatch(line) for line in lines)
-    assert [line for line in lines if f'run {run_id}, key {NAME}, prompt "Say this:\\n2026' in line]
+    assert [line for line in lines if f'client 127.0.0.1, run {run_id}, key {NAME}, prompt "Say this:\\n2026' in line]
     assert not [line for line in log.splitlines() if line.startswith("2026-01-01")]
     assert "\x1b" not in log
     assert "GET /a%0A%1B%5B31m/xxxxxxxxx 404" in log

@@ -540,7 +540,8 @@ def test_what_has_not_ended_in_time_fails_as_timed_out_and_nothing_is_left(site:
     entries = [{"prompt": "a"}, {"prompt": "b"}]
     smoked = site.smoke(entries, *site.home(child), "--max-batch", "1", "--max-seconds", "2")
     assert smoked.exit_code == 1
-    assert [told["reasons"] for told in smoked.prompts] == [["timed_out: It had not ended when the 2 s were over."]] * 2
+    late = ["timed_out: It did not end within --max-seconds (2 s)."]
+    assert [told["reasons"] for told in smoked.prompts] == [late, late]
     assert smoked.started() == 1
     assert smoked.left() == []
     assert smoked.seconds < 30
@@ -710,7 +711,7 @@ def test_a_server_that_does_not_answer_in_time_fails_the_prompt(site: Site) -> N
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         smoked = site.smoke(HELLO, "--url", f"http://127.0.0.1:{deaf.getsockname()[1]}", "--max-seconds", "1")
     assert smoked.exit_code == 1
-    assert smoked.prompts[0]["reasons"] == ["timed_out: It had not ended when the 1 s were over."]
+    assert smoked.prompts[0]["reasons"] == ["timed_out: It did not end within --max-seconds (1 s)."]
     assert smoked.seconds < 15
 
 
@@ -747,9 +748,9 @@ ANSWERS = {
     ),
     "503 of demo_api": (503, {}, '{"error": "Full.", "code": "queue_full"}', "queue_full: Full."),
     "507 of demo_api": (507, {}, '{"error": "Full.", "code": "storage_full"}', "storage_full: Full."),
-    "somebody else's JSON": (200, {}, '{"timing": 5}', "answered 200 OK, and that is no answer of demo_api."),
+    "somebody else's JSON": (200, {}, '{"timing": 5}', "answered 200 OK, which is not a response of demo_api."),
     "JSON that says nothing": (200, {}, "{}", "answered 200 OK: no reason is given."),
-    "no object": (200, {}, "[]", "answered 200 OK, and that is no answer of demo_api."),
+    "no object": (200, {}, "[]", "answered 200 OK, which is not a response of demo_api."),
 }
 
 

@@ -239,6 +239,7 @@ def test_gunicorn_runs_what_waits_before_anybody_asks(tmp_path: Path) -> None:
     with site.serving(command) as server:
         until(lambda: (site.home / "answered").exists())
         assert server.ending(run_id)["attempts"] == 2
+        until(lambda: f"GET /runs/{run_id} 200 in" in server.log())
 
 
 # Docker

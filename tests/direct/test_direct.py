@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import requests
-from support.command_line import serving
+from support.command_line import demo_api, serving
 from support.echo_model import EchoModel
 from support.serving import Server, clean_environ
 from support.sse import events
@@ -23,6 +23,8 @@ from support.waiting import until
 
 from demo_api.config import Settings
 from demo_api.direct import DirectEngine
+from demo_api.messages import Answer, Request, Result, Run, Timing
+from demo_api.web.request_log import log_answer
 
 Make = Callable[..., tuple[Server, EchoModel]]
 
@@ -275,12 +277,47 @@ def test_serve_leaves_when_the_model_cannot_be_loaded_if_that_is_asked_for(tmp_p
         assert "could not be loaded" in requests.get(f"{server.url}/health", timeout=10).json()["note"]
 
 
-def test_a_long_temporary_path_does_not_matter(model_dir: Path, tmp_path: Path) -> None:
+def test_a_long_temporary_path_does_not_matter_and_the_context_is_a_setting(model_dir: Path, tmp_path: Path) -> None:
     longer = tmp_path / ("long" * 25)
     longer.mkdir()
     flags = ["--engine", "direct", "--llama-dir", str(model_dir), "--state-dir", str(tmp_path / "state")]
-    with serving(*flags, environ=clean_environ() | {"TMPDIR": str(longer)}) as server:
-        until(lambda: requests.get(f"{server.url}/readyz", timeout=10).status_code == 200)
+    with serving(*flags, "--max-seq-len=1024", environ=clean_environ() | {"TMPDIR": str(longer)}) as server:
+        assert server.next_line() == f"Listening on {server.url}; the model is being loaded\n"
+        assert server.next_line() == f"Server ready on {server.url}\n"
+        assert requests.get(f"{server.url}/readyz", timeout=10).status_code == 200
+        assert requests.get(f"{server.url}/health", timeout=10).json()["settings"]["max_seq_len"] == 1024
+        assert "the model takes 1024, the answer's included" in ask(server.url, "word " * 1100)["error"]
+        assert ask(server.url, "Count.", max_tokens=4)["success"]
+        server.wait_for_log("✓ Generated 4 tokens in ")
+
+
+def test_a_longer_context_than_the_models_is_wrong_use(model_dir: Path, tmp_path: Path) -> None:
+    words = ["--engine=direct", f"--llama-dir={model_dir}", f"--state-dir={tmp_path}", "--max-seq-len=16384"]
+    done = demo_api("serve", "--port=0", *words, environ=clean_environ())
+    assert done.returncode == 2
+    assert "DEMO_API_MAX_SEQ_LEN or --max-seq-len is 16384, and the model was made for 8192 tokens." in done.stderr
+
+
+TOLD = {
+    "all": (
+        Answer("a", 45),
+        Timing(decode_seconds=1.234, decode_tokens_per_second=36.55),
+        "45 tokens in 1.23s (36.5 tok/s)",
+    ),
+    "no decode": (Answer("a", 1), Timing(decode_seconds=0.0), "1 token in 0.00s"),
+    "no times": (Answer("a", 2), Timing(), "2 tokens"),
+    "no count": (Answer("a"), Timing(decode_tokens_per_second=3.0), "an answer (3.0 tok/s)"),
+}
+
+
+@pytest.mark.parametrize(("answer", "timing", "told"), TOLD.values(), ids=TOLD)
+def test_the_log_tells_the_speed_as_far_as_it_is_known(
+    caplog: pytest.LogCaptureFixture, answer: Answer, timing: Timing, told: str
+) -> None:
+    caplog.set_level("INFO")
+    request = Request.model_validate({"prompt": "Hello"})
+    log_answer(Run("x", request, accepted_at=0.0, result=Result("x", answer=answer, timing=timing)))
+    assert caplog.messages == [f"run x: ✓ Generated {told}"]
 
 
 def test_the_model_has_the_name_that_the_demo_engine_gives_it(real: str, model_dir: Path) -> None:

@@ -77,8 +77,8 @@ def load(tt_settings: Callable[..., Settings]) -> Iterator[Callable[..., TtMetal
     """Loads models, and closes them when the test ends."""
     loaded = []
 
-    def start(generation: str) -> TtMetal:
-        model = TtMetal(tt_settings(generation))
+    def start(generation: str, **flags: object) -> TtMetal:
+        model = TtMetal(tt_settings(generation, **flags))
         loaded.append(model)
         model.load()
         tiny().calls.clear()
@@ -224,6 +224,30 @@ def test_a_model_with_a_shorter_context_keeps_to_it(
     assert steps("prefill")[0]["tokens"][:2] == [256, 257]
     with pytest.raises(BadRequest, match="the model takes 512"):
         ask(model, "x" * 600)
+
+
+@everyone()
+def test_the_context_is_a_setting(
+    load: Callable[..., TtMetal], monkeypatch: pytest.MonkeyPatch, generation: str
+) -> None:
+    monkeypatch.setattr(tiny().ModelArgs, "max_prefill_chunk_size", 2048)
+    model = load(generation, max_seq_len=4096)
+    assert model.context == 4096
+    assert ask(model, "endless " + "x" * 1990, max_tokens=100)[0].tokens_generated == 100  # beyond the default of 2048
+    with pytest.raises(BadRequest, match="it has 2104 tokens, and this device reads 2048 at once"):
+        ask(model, "x" * 2100)
+    with pytest.raises(BadRequest, match="it has 4204 tokens, and the model takes 4096"):
+        ask(model, "x" * 4200)
+
+
+def test_a_longer_context_than_the_models_is_refused_and_the_device_closed(
+    tt_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny(), "context_length", 2048)
+    model = TtMetal(tt_settings("2025", max_seq_len=4096))
+    with pytest.raises(BadRequest, match="max-seq-len is 4096, and the model was made for 2048 tokens"):
+        model.load()
+    assert (ttnn().opened, ttnn().closed) == (1, 1)
 
 
 @everyone()

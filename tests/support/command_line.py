@@ -33,6 +33,12 @@ class Serving:
                 self.banner += line
         self.url = re.findall(r"(http://[^/\s]+)/chat", self.banner)[0]
 
+    def next_line(self) -> str:
+        """What it prints after the banner, line by line."""
+        assert self.process.stdout is not None
+        with _killed_after(60, self.process):
+            return self.process.stdout.readline()
+
     def wait_for_log(self, words: str) -> None:
         assert self.process.stderr is not None
         with _killed_after(60, self.process):

@@ -15,7 +15,7 @@ from support.serving import Server, application
 
 from demo_api.cli import main
 from demo_api.config import Settings
-from demo_api.errors import SetupError
+from demo_api.errors import BadRequest, SetupError
 from demo_api.web.access import check_exposure, is_loopback, is_ours
 from demo_api.web.server import HttpServer
 
@@ -213,7 +213,7 @@ def test_further_names_can_be_set(make: Callable[..., Server], host: str, status
     "hosts", ["https://demo.example", "demo.example:443", "a,b c", "demo.example/", "[::1]:80", "*"]
 )
 def test_names_that_no_request_could_have_are_refused(settings: Callable[..., Settings], hosts: str) -> None:
-    with pytest.raises(SetupError, match=r"DEMO_API_HOSTS or --hosts .* without scheme and port"):
+    with pytest.raises(BadRequest, match=r"DEMO_API_HOSTS or --hosts .* without scheme and port"):
         settings(hosts=hosts)
 
 
@@ -260,6 +260,18 @@ def test_more_requests_than_the_limit_are_sent_away_until_it_is_over(make: Calla
     assert error["retry_after"] == int(answer.headers["Retry-After"])
     for path in ("/livez", "/readyz", "/health", "/metrics"):
         assert [ask(server, path).status_code for _ in range(4)] == [200] * 4
+
+
+def test_what_runs_the_model_has_a_limit_of_its_own(make: Callable[..., Server]) -> None:
+    server = make(rate_limit=8, run_rate_limit=2)
+    body = {"json": {"prompt": "Hello"}}
+    assert [ask(server, path, "POST", **body).status_code for path in ("/chat", "/runs")] == [200, 202]
+    for path in ("/chat", "/chat/stream", "/runs", "/v1/chat/completions"):
+        refused = ask(server, path, "POST", **body)
+        assert refused.status_code == 429, path
+        assert "More than 2 requests that run the model were sent within a minute." in refused.text
+    assert [ask(server).status_code for _ in range(3)] == [200, 200, 429]  # other requests have the general limit only
+    assert "More than 8 requests were sent" in ask(server).text
 
 
 def test_each_key_has_a_limit_of_its_own_and_wrong_ones_have_one_together(make: Callable[..., Server]) -> None:

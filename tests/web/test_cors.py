@@ -10,7 +10,7 @@ from support.echo_runner import EchoRunner
 from support.serving import Server
 
 from demo_api.config import Settings
-from demo_api.errors import SetupError
+from demo_api.errors import BadRequest
 
 FRIEND = "http://127.0.0.1:8081"
 IPV6_FRIEND = "http://[::1]:8081"
@@ -101,7 +101,7 @@ WRONG = [
 
 @pytest.mark.parametrize("text", WRONG)
 def test_what_no_browser_would_send_is_refused_at_the_start(text: str) -> None:
-    with pytest.raises(SetupError, match="DEMO_API_CORS_ORIGINS or --cors-origins"):
+    with pytest.raises(BadRequest, match="DEMO_API_CORS_ORIGINS or --cors-origins"):
         Settings.load({}, {"DEMO_API_CORS_ORIGINS": text})
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from demo_api.config import Settings, parse_keys
-from demo_api.errors import SetupError
+from demo_api.errors import BadRequest, SetupError
 from demo_api.web.keys import Keys
 
 KEY = "abcdefghijklmnop-1"
@@ -28,7 +28,7 @@ BAD = {
 
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD)
 def test_a_key_that_is_none_is_refused_and_not_repeated(text: str) -> None:
-    with pytest.raises(SetupError) as caught:
+    with pytest.raises(BadRequest) as caught:
         Settings.load({}, {"DEMO_API_KEYS": text})
     told = f"{caught.value} {caught.value.next_step}"
     assert "DEMO_API_KEYS" in told

@@ -26,7 +26,7 @@ class NoServer(DemoApiError):
 
 
 class _Answer(BaseModel):
-    """What is used of a 200 of ``POST /chat``."""
+    """The fields used of a successful ``POST /chat``."""
 
     response: str
     tokens_generated: int | None = Field(None, ge=0)
@@ -76,7 +76,7 @@ def ask_all(
 
 
 def _turns(prompts: int, repeat: int, one_at_a_time: bool) -> Iterator[tuple[str, int]]:
-    """Who is asked which prompt, in order. The sides take turns in coming first: who comes second finds warm caches."""
+    """Which side gets which prompt, in order. They alternate in going first: the second one finds warm caches."""
     rounds = [(number, prompt) for number in range(repeat) for prompt in range(prompts)]
     if one_at_a_time:
         return ((side, prompt) for side in SIDES for _, prompt in rounds)
@@ -95,7 +95,7 @@ def _health(client: Client) -> dict[str, object]:
 
 
 def not_ready(client: Client) -> str | None:
-    """Why a server would accept no request now, in its own words; None if it would."""
+    """Why a server is not ready, in its own words; None if it is."""
     try:
         answer = client.send("GET", "/readyz", timeout=_HEALTH_SECONDS)
     except requests.RequestException as error:
@@ -141,7 +141,7 @@ def _number(value: object) -> float | None:
 
 
 def _words(answer: requests.Response) -> str:
-    """What an answer that is no success says: our errors' sentences, or the beginning of whatever it is."""
+    """The reason in an error response: our sentences, or the beginning of whatever it holds."""
     body = json_of(answer)
     if isinstance(body, dict) and body.get("error"):
         said = f"{body['error']} {body.get('next_step') or ''}"

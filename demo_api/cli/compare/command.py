@@ -14,18 +14,18 @@ import click
 from demo_api.cli.compare.asking import ask_all
 from demo_api.cli.compare.comparison import NOT_COMPARED, SIDES, Comparison, Pair, settings_of
 from demo_api.cli.compare.report import as_dict, as_html, print_report
-from demo_api.cli.compare.servers import OWN_SETTINGS, Servers
-from demo_api.cli.console import console_of
-from demo_api.cli.options import flags_of
+from demo_api.cli.compare.servers import Servers
+from demo_api.cli.console import console_of, steps_on
+from demo_api.cli.options import DEMO, DEVICES, DIRECT, RESETS, RUNS, WARM, GroupedCommand, flags_of
 from demo_api.client import Client
-from demo_api.config import Settings, flag, flag_names
+from demo_api.config import Settings, flag
 from demo_api.demo.prompt_files import BUNDLED, read_prompts
 from demo_api.errors import DemoApiError
 from demo_api.process.stopping import stop_on_signals
 from demo_api.web.parse import check_request
 
 _EXIT_NOT_COMPARED = 2
-_SERVER_SETTINGS = [name for name in flag_names() if name not in OWN_SETTINGS]
+_SERVER_SETTINGS = (*DEMO, *DIRECT, *RUNS, "cancel_on_disconnect", *WARM, *DEVICES, *RESETS)
 
 
 def _output_file(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -40,7 +40,7 @@ def _file(name: str, help_text: str) -> Callable[[Callable[..., None]], Callable
     return click.option(name, name[2:] + "_file", type=kind, metavar="F", callback=_output_file, help=help_text)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option("--demo", metavar="URL", help="Address of a running `demo-api serve --engine demo`.")
 @click.option("--direct", metavar="URL", help="Address of a running `demo-api serve --engine direct`.")
 @click.option("--start", is_flag=True, help="Start both servers on free ports, and stop them afterwards.")
@@ -64,7 +64,7 @@ def compare(context: click.Context, /, json_file: Path | None, html_file: Path |
     """Compare both engines: send them the same prompts, and compare answers and times.
 
     Exit code 0: all answers match; 1: an answer differs by more than --min-similarity allows; 2: a prompt could not
-    be compared. The last options, from --max-body on, are settings of the servers that --start starts.
+    be compared. The options in the groups below are settings of the servers that --start starts.
     """
     flags = {name: options.pop(name) for name in _SERVER_SETTINGS}
     _check_sides(options, flags)
@@ -122,18 +122,26 @@ def _ask(
     one_at_a_time: bool = False,
     urls: dict[str, str] | None = None,
 ) -> Comparison:
-    with console_of(sys.stderr).status("waiting for the servers") as status:
+    met: set[str] = set()
+    with steps_on(sys.stderr) as show:
+
+        def client_of(side: str) -> Client:
+            if side not in met:
+                met.add(side)
+                show(f"waiting for the {side} server")
+            return client(side)
+
         healths, replies = ask_all(
             prompts,
             parameters,
             repeat=options["repeat"],
-            client=client,
+            client=client_of,
             one_at_a_time=one_at_a_time,
-            progress=lambda side, number, total: status.update(f"request {number} of {total}, to {side}"),
+            progress=lambda side, number, total: show(f"request {number} of {total}, to {side}"),
         )
     both = zip(prompts, replies["demo"], replies["direct"], strict=True)
     pairs = [Pair(*each, min_similarity=options["min_similarity"]) for each in both]
-    return Comparison(pairs, settings_of(healths, pairs), parameters, urls or {}, options["repeat"])
+    return Comparison(pairs, settings_of(healths, pairs, parameters), parameters, urls or {}, options["repeat"])
 
 
 def _check_sides(options: dict[str, Any], flags: dict[str, str | None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from operator import attrgetter
@@ -256,25 +256,30 @@ def _median(values: Iterable[float | None]) -> float | None:
     return median(known) if known else None
 
 
-def settings_of(healths: Mapping[str, Mapping[str, object]], pairs: Sequence[Pair]) -> list[Setting]:
-    """The settings that the servers report.
+def settings_of(
+    healths: Mapping[str, Mapping[str, object]], pairs: Sequence[Pair], parameters: Mapping[str, object]
+) -> list[Setting]:
+    """The settings that the servers report, by name.
 
     Engine, model and device are those of the answers; then whatever ``settings`` of ``GET /health`` has, nested ones
-    as ``sampling.top_p``.
+    as ``sampling.top_p``. A default that every request has overridden is left out: it had no part in the answers.
 
     Args:
         healths: the body of ``GET /health`` for each of ``SIDES``.
+        parameters: what both were sent with every prompt.
     """
-    demo, direct = (_settings(healths[side], [replies_of(pair, side) for pair in pairs]) for side in SIDES)
+    sent = {name for name, value in parameters.items() if value is not None}
+    demo, direct = (_settings(healths[side], [replies_of(pair, side) for pair in pairs], sent) for side in SIDES)
     return [Setting(name, demo.get(name), direct.get(name)) for name in demo | direct]
 
 
-def _settings(health: Mapping[str, object], asked: Iterable[Replies]) -> dict[str, str | None]:
+def _settings(health: Mapping[str, object], asked: Iterable[Replies], sent: Collection[str]) -> dict[str, str | None]:
     answers = (reply for replies in asked for reply in replies.replies if reply.response is not None)
     first = next(answers, Reply(engine=_text(health.get("engine")), model=_text(health.get("model"))))
     settings = health.get("settings")
     known: dict[object, object] = {"engine": first.engine, "model": first.model, "device": first.device}
-    return _flat(known | (settings if isinstance(settings, dict) else {}))
+    told = settings.items() if isinstance(settings, dict) else ()
+    return _flat(known | {name: value for name, value in told if name not in sent})
 
 
 def _flat(settings: Mapping[object, object], prefix: str = "") -> dict[str, str | None]:

@@ -76,7 +76,7 @@ def _part_as_dict(part: Part) -> dict[str, object]:
 
 
 def as_html(comparison: Comparison) -> str:
-    """One page without scripts and without anything that is elsewhere."""
+    """A self-contained page, without scripts."""
     environment = Environment(
         loader=PackageLoader("demo_api.cli.compare", ""),
         autoescape=True,
@@ -156,7 +156,7 @@ def _remarks(comparison: Comparison) -> list[Text]:
 
 
 def _around(pair: Pair, side: str) -> str:
-    """What a text has where it begins to differ."""
+    """The part of a text around the first difference."""
     text, character = replies_of(pair, side).text or "", pair.difference.character if pair.difference else 1
     begin = max(0, character - 1 - _SHOWN_BEFORE)
     end = begin + _SHOWN_CHARACTERS

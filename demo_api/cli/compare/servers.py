@@ -21,9 +21,9 @@ from demo_api.errors import SetupError
 
 OWN_SETTINGS = (
     *("host", "port", "engine", "fail_fast", "state_dir", "database_url", "drain"),
-    *("keys", "keys_file", "key", "insecure", "hosts", "rate_limit"),
+    *("keys", "keys_file", "key", "insecure", "hosts", "rate_limit", "run_rate_limit"),
 )
-"""What each server is given for itself, whatever the settings say."""
+"""Settings that are chosen here for each server, whatever the user's are."""
 
 _URL = re.compile(r"^ +POST +(http\S+)/chat\n", re.M)
 _LOOK_SECONDS = 0.1

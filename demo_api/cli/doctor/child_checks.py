@@ -1,4 +1,4 @@
-"""Checks of the child's interpreter, and of what pytest makes of the demo in it."""
+"""Checks of the child's interpreter, its packages, and whether pytest collects the demo there."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def models_import(setup: Setup) -> Finding:
         return _hidden(child, setup.settings)
     if folders:
         sentence = f"models.tt_transformers comes from {folders[0]}, not from the demo home {demo_home}."
-        return error(sentence, f"Take that folder off the path of {child.python}.")
+        return error(sentence, f"Remove that folder from the module search path of {child.python}.")
     reason = child.models["error"] or f"it is not below {demo_home}"
     sentence = f"models.tt_transformers cannot be imported: {printable(str(reason)[:MOST_SHOWN])}."
     return error(sentence, "Point DEMO_API_DEMO_HOME at the root of a whole tt-metal checkout.")
@@ -76,7 +76,7 @@ def _hidden(child: Probe, settings: Settings) -> Finding:
     which = f" of {' and '.join(owners)}" if owners else ""
     sentence = f"The package models{which} hides the demo home's models.tt_transformers: {origin}"
     if not owners:
-        return error(sentence, f"Take that folder off the path of {child.python}.")
+        return error(sentence, f"Remove that folder from the module search path of {child.python}.")
     again = "" if settings.is_cpu_demo else ", then install tt-metal's requirements again: they have its own fork"
     return error(sentence, f"Run `{child.python} -m pip uninstall {' '.join(owners)}`{again}.")
 
@@ -155,14 +155,14 @@ def _collect(setup: Setup, selection: Mapping[str, str], lock: DeviceLock | None
 def _collected(said: Said) -> Finding:
     if said.stopped:
         sentence = f"Collecting the demo's tests took longer than {COLLECT_SECONDS:g} s and was stopped."
-        by_hand = "Run the demo by hand with --collect-only, and see where it stays; a device that it opened may want a"
+        by_hand = "Run the demo by hand with --collect-only to see where it hangs; a device that it opened may need a"
         return error(sentence, f"{by_hand} reset.")
     counts = _COLLECTED.findall(said.stdout)
     if said.exit_code not in (0, 5) or not counts:
         reasons = re.findall(r"^E +(.+)", said.stdout + said.stderr, re.M)
         reason = printable(reasons[0][:MOST_SHOWN]) if reasons else said.last_words()
         sentence = f"pytest could not collect the demo's tests (exit code {said.exit_code}): {reason}"
-        return error(sentence, "Mend what it names; run the demo by hand with --collect-only to see all.")
+        return error(sentence, "Fix that; run the demo by hand with --collect-only to see the whole output.")
     number = int(counts[-1][0] or 0)
     if number == 1:
         return ok("-k performance-batch-1 selects exactly one test.")

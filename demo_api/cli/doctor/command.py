@@ -13,7 +13,7 @@ from demo_api.cli.console import console_of
 from demo_api.cli.doctor import child_checks, demo_checks, machine_checks, model_files
 from demo_api.cli.doctor.finding import Finding, error, ok, warning
 from demo_api.cli.doctor.probe import Setup, broken_off
-from demo_api.cli.options import flags_of
+from demo_api.cli.options import GroupedCommand, flags_of
 from demo_api.config import Settings, flag_names
 from demo_api.errors import BadRequest, SetupError, ShuttingDown
 from demo_api.process.stopping import CurrentChild, stop_on_signals
@@ -53,7 +53,7 @@ _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "
 _WIDTH = max(map(len, SUBJECTS))
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--collect", is_flag=True, help="Also collect the demo's tests; with ttnn, this opens the device.")
 @flags_of(flag_names())
@@ -71,7 +71,8 @@ def doctor(as_json: bool, collect: bool, **flags: str | None) -> None:
     if as_json:
         click.echo(json.dumps({"ok": not wrong, "checks": [_as_dict(*each) for each in findings.items()]}))
     if wrong:
-        raise SetupError(
+        kind = BadRequest if "settings" in wrong else SetupError  # as every command makes of a wrong value
+        raise kind(
             f"The demo cannot run with these settings: see {', '.join(wrong)}.",
             next_step="Follow the next step of each line marked ✗, and run `demo-api doctor` again.",
         )
@@ -80,7 +81,7 @@ def doctor(as_json: bool, collect: bool, **flags: str | None) -> None:
 def _findings(collect: bool, flags: Mapping[str, str | None], current: CurrentChild) -> Iterator[tuple[str, Finding]]:
     try:
         settings = Settings.load(flags)
-    except (SetupError, BadRequest) as problem:  # that is all that can be said
+    except BadRequest as problem:  # that is all that can be said
         yield "settings", error(str(problem), problem.next_step)
         return
     yield "settings", ok("All variables and flags have values that can be used.")

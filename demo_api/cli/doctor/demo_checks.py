@@ -28,10 +28,10 @@ def demo_script(setup: Setup) -> Finding:
 
 
 def tilde(setup: Setup) -> Finding:
-    """Whether a ``~`` was left for somebody to expand who does not."""
+    """Whether a setting or a variable of the demo still starts with ``~``."""
     found = dict(_unexpanded(setup.settings))
     if not found:
-        return ok("No setting holds a ~ that nobody expands.")
+        return ok("No setting and no variable of the demo starts with an unexpanded ~.")
     name, value = next(iter(found.items()))
     by_hand = (
         " The server expands it; the demo started by hand does not." if set(found) <= {"LLAMA_DIR", "HF_MODEL"} else ""
@@ -56,13 +56,13 @@ def model(setup: Setup) -> Finding:
     if both:
         return warning(
             f"LLAMA_DIR and HF_MODEL are both set. {gets} The demo started by hand refuses to run with both.",
-            "Unset the one that you do not mean.",
+            "Unset the one that you do not need.",
         )
     return ok(f"This checkout reads LLAMA_DIR or HF_MODEL. {gets}")
 
 
 def generation(setup: Setup) -> Finding:
-    """Of which time the checkout is, as far as its demo differs from those of other times, and what is used of that."""
+    """Roughly how old the checkout's demo is, and which of its features the server uses."""
     settings = setup.settings
     home.script(settings)  # a demo home without it is none
     lists, seed = home.takes_lists(settings), home.takes_seed(settings)
@@ -76,7 +76,7 @@ def generation(setup: Setup) -> Finding:
     declared = source.declared_options(settings.demo_home)
     unused = ", ".join(name for name in LATER_OPTIONS if name in declared)
     return ok(
-        f"This demo looks like one of {time}: temperature and top_p are passed as {given}, a seed is "
+        f"The demo looks like the version of {time}: temperature and top_p are passed as {given}, a seed is "
         f"{'passed on' if seed else 'refused'}." + (f" It has {unused} too, which stay as they are." if unused else "")
     )
 
@@ -97,7 +97,7 @@ def options(setup: Setup) -> Finding:
             "--sampling_params has type=dict, which refuses every text on a command line, yours too; the server's "
             "plugin passes temperature and top_p instead.",
         )
-    return ok(f"All are declared that the server gives; --sampling_params has type={kind}.")
+    return ok(f"All options that the server passes are declared; --sampling_params has type={kind}.")
 
 
 def ci(setup: Setup) -> Finding:

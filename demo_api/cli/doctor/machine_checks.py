@@ -41,23 +41,23 @@ def device_files(setup: Setup) -> Finding:
     closed = [str(file) for file in files if not os.access(file, os.R_OK | os.W_OK)]
     if closed:
         sentence = f"This user may not open {', '.join(closed)}."
-        return error(sentence, f"See `ls -l {folder}`, and join the group that may.")
+        return error(sentence, f"Look at `ls -l {folder}`, and join the group that owns them.")
     return ok(", ".join(map(str, files)))
 
 
 def device_use(setup: Setup) -> Finding:
-    """Whether a run, or any other program, holds a device."""
+    """Whether a run, or any other program, uses a device."""
     used_by = in_use(setup)
     if used_by:
-        next_step = "Wait for the run to end, or end that program: it keeps every run waiting, or makes it fail."
+        next_step = "Wait for it to end, or stop that program: until then, every run waits or fails."
         return warning(f"In use by {', '.join(used_by)}.", next_step)
-    return ok("Nothing holds a device.")
+    return ok("No device is in use.")
 
 
 def in_use(setup: Setup) -> list[str]:
     """Who holds a device: runs, by the locks of the state folder, and processes that have a device file open."""
     runs = [
-        f"{'a child that waits' if device.waiting() else 'a run'} on the device {device.name}"
+        f"{'a warm child' if device.waiting() else 'a run'} on the device {device.name}"
         for device in devices_of(setup.settings)
         if device.has_child() or device.has_server()
     ]
@@ -72,7 +72,7 @@ def hugepages(setup: Setup) -> Finding:
     seen = f"{pages or 'no'} pages of 1 GiB, and {setup.hugepages} is {'there' if mounted else 'not there'}"
     return warning(
         f"Wormhole wants hugepages of 1 GiB unless an IOMMU is in use: there are {seen}.",
-        "Run Tenstorrent's hugepages-setup (tt-system-tools) and reboot; needless if the demo runs by hand.",
+        "Run Tenstorrent's hugepages-setup (tt-system-tools) and reboot; not needed if the demo runs by hand.",
     )
 
 
@@ -96,10 +96,10 @@ def tt_smi(setup: Setup) -> Finding:
     path = settings.inherited.get("PATH")
     program = shlex.split(settings.reset_command)[0] if settings.reset_command else None
     if program is not None and shutil.which(program, path=path) is None:
-        sentence = f"DEMO_API_RESET_COMMAND names {program}, which is no program on the PATH."
-        return warning(sentence, "Set it to the whole path of tt-smi, and -r.")
+        sentence = f"DEMO_API_RESET_COMMAND starts with {program}, which is not a program on the PATH."
+        return warning(sentence, "Set it to the full path of tt-smi, followed by -r.")
     if program is not None:
-        return ok(f"The server resets with `{settings.reset_command}`.")
+        return ok(f"The server resets devices with `{settings.reset_command}`.")
     found = shutil.which("tt-smi", path=path) or _beside_the_child(setup)
     if found is None:
         sentence = "tt-smi is not on the PATH: a device that was not closed cannot be reset."
@@ -154,7 +154,7 @@ def rooms(settings: Settings) -> list[DiskSpace]:
 
 
 def judge_rooms(wanted: list[DiskSpace]) -> Finding:
-    """The finding about these folders; the first that lacks most."""
+    """The finding about these folders: the worst one, if any is a problem."""
     findings = [_judge(room) for room in wanted]
     for level in ("error", "warning"):
         for finding in findings:
@@ -166,12 +166,12 @@ def judge_rooms(wanted: list[DiskSpace]) -> Finding:
 def _judge(room: DiskSpace) -> Finding:
     there = next(path for path in (room.folder, *room.folder.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        sentence = f"{room.folder} ({room.what}) cannot be written into: {there} is no folder of this user's."
-        return error(sentence, f"Set {room.setting} to a folder that can be written into.")
+        sentence = f"{room.folder} ({room.what}) cannot be written to: this user has no write permission in {there}."
+        return error(sentence, f"Set {room.setting} to a folder that this user can write to.")
     free = shutil.disk_usage(there).free
     shown = f"{_size(free)} free for {room.what} in {room.folder}"
     if free < room.comfort:
-        sentence = f"Only {shown}; {_size(room.comfort)} would be enough."
+        sentence = f"Only {shown}; at least {_size(room.comfort)} is recommended."
         make = error if free < room.least else warning
         return make(sentence, f"Make room there, or set {room.setting} to a folder on another disk.")
     return ok(shown)

@@ -46,7 +46,7 @@ def _gguf(file: Path) -> Finding:
         return error(f"{file} cannot be read as a GGUF file: {problem}.", _GET_AGAIN)
     architecture, name = facts.get("general.architecture"), file.name
     if architecture != "llama":
-        sentence = f"{name} is a model of the architecture {architecture}, and the CPU edition runs Llama models."
+        sentence = f"{name} is a model of the architecture {architecture}, but the CPU edition runs only Llama models."
         return error(sentence, "Set LLAMA_DIR to a folder with a GGUF file of a Llama model.")
     length = facts.get("llama.context_length")
     return ok(f"{name}: a Llama model, {file.stat().st_size / 1e6:.0f} MB, {length} tokens of context.")
@@ -61,7 +61,7 @@ def _meta(folder: Path) -> Finding:
     inner = folder / "original"
     if not _missing(inner, META):
         return error(f"Meta's files are in {inner}, not in {folder}.", f"Set LLAMA_DIR to {inner}.")
-    sentence = f"{folder} is not a whole model in Meta's format: it lacks {', '.join(missing)}."
+    sentence = f"{folder} is not a complete model in Meta's format: it lacks {', '.join(missing)}."
     return error(sentence, f"{_GET_AGAIN} For one in Hugging Face's format set HF_MODEL.")
 
 
@@ -75,7 +75,7 @@ def _hugging_face(folder: Path) -> Finding:
             "Set HF_MODEL to the model in Hugging Face's format; a checkout of before 25 November 2025 can read this "
             "one by LLAMA_DIR.",
         )
-    sentence = f"{folder} is not a whole model in Hugging Face's format: it lacks {', '.join(missing)}."
+    sentence = f"{folder} is not a complete model in Hugging Face's format: it lacks {', '.join(missing)}."
     return error(sentence, _GET_AGAIN)
 
 
@@ -120,11 +120,11 @@ def _hub_name(name: str, environ: Mapping[str, str]) -> Finding:
     if any((cache / f"models--{name.replace('/', '--')}" / "snapshots").glob("*/config.json")):
         return ok(f"{name} is in the cache {cache}.")
     if environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        sentence = f"{name} is not in the cache {cache}, and HF_HUB_OFFLINE forbids to download it."
+        sentence = f"{name} is not in the cache {cache}, and HF_HUB_OFFLINE forbids downloading it."
         return error(sentence, "Unset HF_HUB_OFFLINE, or set HF_MODEL to the model's folder.")
     return warning(
         f"{name} is not in the cache {cache}: the first run downloads it.",
-        "Download it before; Meta's models need an accepted licence and a token in HF_TOKEN.",
+        "Download it first; Meta's models need an accepted licence and a token in HF_TOKEN.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Starts short-lived processes as the demo's child is started, to learn what its interpreter has."""
+"""Starts short-lived processes in the child's interpreter, to find out which packages it has."""
 
 from __future__ import annotations
 

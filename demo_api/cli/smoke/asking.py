@@ -1,4 +1,4 @@
-"""Puts the prompts of a smoke test to the demo, or to a server, within a bounded time."""
+"""Sends the prompts of a smoke test to the demo, or to a server, within a time limit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Deadline:
 
     def missed(self, entry: Entry) -> Check:
         """For a prompt that has not ended by then."""
-        return Check(entry, FAILED, (f"timed_out: It had not ended when the {self.seconds:g} s were over.",))
+        return Check(entry, FAILED, (f"timed_out: It did not end within --max-seconds ({self.seconds:g} s).",))
 
 
 def ask_demo(
@@ -147,7 +147,7 @@ def _chat(client: Client, request: Request, deadline: Deadline) -> Reply:
     try:
         reply = Reply.model_validate(body)
     except ValidationError:
-        return Reply(code="not_demo_api", error=f"{said}, and that is no answer of demo_api.")
+        return Reply(code="not_demo_api", error=f"{said}, which is not a response of demo_api.")
     if reply.success or reply.code:
         return reply
     return Reply(code="not_demo_api", error=f"{said}: {reply.error or 'no reason is given'}.")

@@ -61,7 +61,7 @@ def _regular_expression(pattern: str) -> str:
 
 
 class Expectation(BaseModel):
-    """What must hold of an answer; what is None need not."""
+    """What an answer must fulfil; None is not checked."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -111,7 +111,7 @@ class Reply(BaseModel):
 
 @dataclass(frozen=True)
 class Check:
-    """What became of one prompt.
+    """The outcome of one prompt.
 
     Attributes:
         status: ``PASSED``, ``FAILED`` (the demo is broken) or ``COULD_NOT_RUN`` (the machine or its set-up is).
@@ -153,7 +153,7 @@ def judge(entry: Entry, reply: Reply) -> Check:
     """Holds a reply against what the prompt's entry expects."""
     if not reply.success or reply.response is None:
         code = reply.code or "no_answer"
-        sentence = reply.error or "There is neither an answer nor an error."
+        sentence = reply.error or "The response has neither an answer nor an error."
         broken_demo = code in _DEMO_CODES and not _MACHINE.search(sentence)
         reason = " ".join(filter(None, (f"{code}:", sentence, reply.next_step)))
         return Check(entry, FAILED if broken_demo else COULD_NOT_RUN, (reason,), reply)

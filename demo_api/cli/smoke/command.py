@@ -17,7 +17,7 @@ import click
 
 from demo_api.cli.console import console_of
 from demo_api.cli.live_status import LiveStatus
-from demo_api.cli.options import OF_SERVERS, flags_of
+from demo_api.cli.options import OF_A_RUN, GroupedCommand, flags_of
 from demo_api.cli.smoke import junit
 from demo_api.cli.smoke.asking import Deadline, ask_demo, ask_server
 from demo_api.cli.smoke.checks import (
@@ -32,7 +32,7 @@ from demo_api.cli.smoke.checks import (
     read_prompts,
 )
 from demo_api.cli.visible import shortened, visible
-from demo_api.config import Settings, flag, flag_names
+from demo_api.config import Settings, flag
 from demo_api.devices.local_run import LocalRun
 from demo_api.errors import BadRequest, DemoApiError
 from demo_api.messages import Request
@@ -41,14 +41,13 @@ from demo_api.web.parse import check_request
 
 logger = logging.getLogger(__name__)
 
-_SETTINGS = [name for name in flag_names() if name not in (*OF_SERVERS, "engine", "slots", "fail_fast")]
 _EXIT_INTERRUPTED = 130
 _FILE = click.Path(dir_okay=False, path_type=Path)
 # CI systems obey ##[...], ##vso[...] and ##teamcity[...] in what a job prints.
 _CI_COMMAND = re.compile(r"##(?=\w*\[)")
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option("--prompts", type=_FILE, default=DEFAULT_PROMPTS, help="Prompt file; default: prompts/smoke.json.")
 @click.option("--url", help="Server to ask instead of running the demo here, such as http://127.0.0.1:8080.")
 @click.option("--junit-xml", type=_FILE, help="Write a JUnit report to this file.")
@@ -62,7 +61,7 @@ _CI_COMMAND = re.compile(r"##(?=\w*\[)")
 )
 @click.option("--max-tokens", type=int, default=64, show_default=True, help="Most tokens in an answer (1 to 2048).")
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0 gives the same answer every time.")
-@flags_of(_SETTINGS)
+@flags_of(OF_A_RUN)
 @click.pass_context
 def smoke(ctx: click.Context, /, junit_xml: Path | None, json_file: Path | None, **options: Any) -> None:
     """Test the demo with a few prompts, for CI.
