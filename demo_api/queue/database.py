@@ -17,8 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from demo_api.errors import LedgerUnavailable, SetupError, StorageFull
-from demo_api.queue import sqlite
-from demo_api.queue.schema import VERSION, queue_lock
+from demo_api.queue import schema, sqlite
 from demo_api.queue.sqlite import BUSY_SECONDS
 
 _CONNECTIONS = 8
@@ -108,7 +107,7 @@ class Database:
 
     def lock_queue(self, connection: Connection) -> None:
         """Keeps all others from here until the transaction ends. On SQLite every transaction that writes does."""
-        connection.execute(select(queue_lock.c.id).with_for_update())
+        connection.execute(select(schema.queue_lock.c.id).with_for_update())
 
     def clock(self, connection: Connection) -> float:
         """Seconds on a clock that all servers of this database share, and that nobody sets.
@@ -143,12 +142,22 @@ class Database:
         try:
             with self._engine.connect() as connection:
                 version = _version(connection)
-            if version != VERSION:
+            if version != schema.VERSION:
                 self._migrate()
         except SQLAlchemyError as error:
             raise _cannot_open(self._url, error) from None
 
     def _migrate(self) -> None:
+        with self.write() as connection:
+            if not self._is_sqlite:
+                connection.execute(select(func.pg_advisory_xact_lock(_MIGRATING)))
+            version = _version(connection)  # another server may have been first
+            if version is None:
+                schema.create(connection)
+            elif version != schema.VERSION:
+                self._upgrade(connection, version)
+
+    def _upgrade(self, connection: Connection, version: str) -> None:
         from alembic import command  # here, because it takes long to import and is seldom needed
         from alembic.config import Config
         from alembic.script import ScriptDirectory
@@ -156,19 +165,13 @@ class Database:
         config = Config()
         config.set_main_option("script_location", "demo_api.queue:migrations")
         config.set_main_option("path_separator", "os")
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        with self.write() as connection:
-            if not self._is_sqlite:
-                connection.execute(select(func.pg_advisory_xact_lock(_MIGRATING)))
-            version = _version(connection)  # another server may have been first
-            if version is not None and version not in known:
-                raise SetupError(
-                    f"The ledger {_named(self._url)} was written by a newer demo_api (version {version} of its "
-                    "tables).",
-                    next_step="Use that newer demo_api, or another --state-dir or DEMO_API_DATABASE_URL.",
-                )
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        if version not in {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}:
+            raise SetupError(
+                f"The ledger {_named(self._url)} was written by a newer demo_api (version {version} of its tables).",
+                next_step="Use that newer demo_api, or another --state-dir or DEMO_API_DATABASE_URL.",
+            )
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
 
 
 def _checked(url: str) -> URL:
