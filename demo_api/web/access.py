@@ -24,6 +24,9 @@ PUBLIC_BELOW = ("/static/",)
 UNCOUNTED = {"/livez", "/readyz", "/health", "/metrics"}
 """Routes that the limit of requests does not count, wrong keys excepted: programs ask for them again and again."""
 
+_CLOCK_WAS_SET_SECONDS = 1.0
+"""By how much more the wall clock must change than time went by, to have been set."""
+
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 
@@ -133,10 +136,23 @@ def _is_public() -> bool:
     return request.method == "OPTIONS" or rule in PUBLIC or rule.startswith(PUBLIC_BELOW)
 
 
+def _wall_clock_offset() -> float:
+    return time.time() - time.monotonic()
+
+
 def _add_limit(app: Flask, per_minute: int) -> None:
     def refuse(limit: RequestLimit) -> None:
         seconds = max(1, math.ceil(limit.window.reset_time - time.time()))
         raise RateLimited(f"More than {per_minute} requests were sent within a minute.", retry_after=seconds)
+
+    offset = _wall_clock_offset()
+
+    @app.before_request
+    def forget_what_another_time_counted() -> None:
+        nonlocal offset
+        before, offset = offset, _wall_clock_offset()
+        if abs(offset - before) > _CLOCK_WAS_SET_SECONDS:
+            limiter.reset()  # its window is by the wall clock: one set back an hour would refuse everybody for an hour
 
     limiter = Limiter(
         lambda: f"key {g.key}" if g.key else f"address {request.remote_addr}",
