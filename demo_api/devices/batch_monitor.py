@@ -91,6 +91,7 @@ class BatchMonitor:
         self._cancel = cancel
         self._changed = changed
         self._reason: str | None = None  # why the batch was cancelled
+        self._logged = ""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"monitor-{batch.batch_id}")
 
@@ -140,4 +141,6 @@ class BatchMonitor:
         try:
             action()
         except LedgerUnavailable as error:
-            logger.warning("batch %s: %s", self._batch_id, error)
+            if str(error) != self._logged:  # it is tried again several times a second
+                logger.warning("batch %s: %s", self._batch_id, error)
+            self._logged = str(error)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event, extract, func, select
+from sqlalchemy import Connection, create_engine, event, extract, func, select, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -53,6 +53,7 @@ class Database:
             event.listen(self._engine, "connect", _prepare_postgresql)
         self._path = Path(str(self._url.database))  # of SQLite's file
         self._file: tuple[int, int] | None = None  # which one is open
+        self._refuses_writes = False
         try:
             self._open()
             self._file = sqlite.identity(self._path) if self._is_sqlite else None
@@ -86,15 +87,28 @@ class Database:
             LedgerUnavailable: the database cannot be written now; nothing was written.
         """
         self._check_file()
-        with _translated_errors():
-            if not self._is_sqlite:
-                with self._engine.begin() as connection:
-                    yield connection
-                return
-            with self._one_writer(), self._engine.connect() as connection:
-                writes = connection.execution_options(demo_api_writes=True)
-                with writes.begin():
-                    yield writes
+        try:
+            with _translated_errors():
+                if self._is_sqlite:
+                    with self._one_writer(), self._engine.connect() as connection:
+                        writes = connection.execution_options(demo_api_writes=True)
+                        with writes.begin():
+                            yield writes
+                else:
+                    with self._engine.begin() as connection:
+                        yield connection
+        except LedgerUnavailable as error:
+            self._refuses_writes = isinstance(error.__cause__, DBAPIError) and "locked" not in str(error)
+            raise
+        self._refuses_writes = False
+
+    def check_writable(self) -> None:
+        """Raises what ``write`` does if the latest write failed, and still none succeeds: on a disk that became
+        read-only, all can be read.
+        """
+        if self._refuses_writes:
+            with self.write() as connection:
+                connection.execute(update(schema.queue_lock).values(id=schema.queue_lock.c.id))
 
     @contextmanager
     def _one_writer(self) -> Iterator[None]:
