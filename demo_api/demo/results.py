@@ -216,7 +216,7 @@ def _timing(reading: Reading, ended: Ended, spawned: Timestamp, started: Timesta
     """Where the time of the whole batch went."""
     marks = [("startup", started.wall), *((phase.name, phase.at) for phase in reading.phases)]
     seconds = {
-        f"{name}_seconds": round(after - begin, 3)
+        f"{name}_seconds": _possible(after - begin, ended.seconds)
         for (name, begin), (_, after) in pairwise(marks)
         if begin is not None and after is not None
     }
@@ -224,7 +224,7 @@ def _timing(reading: Reading, ended: Ended, spawned: Timestamp, started: Timesta
     before = started.monotonic - spawned.monotonic
     name, begin = marks[-1]
     if name == "output" and begin is not None:
-        seconds["teardown_seconds"] = round(started.wall + ended.seconds - before - begin, 3)
+        seconds["teardown_seconds"] = _possible(started.wall + ended.seconds - before - begin, ended.seconds)
     ahead = before if reading.waiting_at is None else min(reading.waiting_at - spawned.wall, before)
     return Timing(
         warm="off" if started is spawned else "imports",
@@ -234,6 +234,11 @@ def _timing(reading: Reading, ended: Ended, spawned: Timestamp, started: Timesta
         decode_tokens_per_second=reading.metrics.tokens_per_second_per_user or None,
         **seconds,
     )
+
+
+def _possible(seconds: float, whole: float) -> float | None:
+    """Rounded; None where the wall clock, by which the child's log tells the time, was set meanwhile."""
+    return round(seconds, 3) if -0.01 < seconds < whole + 1 else None
 
 
 def _queue_seconds(run: Run, since_claimed: float) -> float | None:
