@@ -80,6 +80,14 @@ def serve() -> Iterator[Callable[..., Server]]:
         yield start
 
 
+@pytest.fixture(scope="module")
+def cpu_server(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Iterator[Server]:
+    """One server for the tests of a file: the CPU edition of the demo, with the real small model."""
+    flags = {"state_dir": tmp_path_factory.mktemp("state"), "llama_dir": model_dir, "drain": 0, "port": 0}
+    with serving() as start:
+        yield start(Settings.load(flags, clean_environ()))
+
+
 @pytest.fixture(params=["demo", "direct"])
 def server_of_each_engine(
     request: pytest.FixtureRequest, serve: Callable[..., Server], settings: Callable[..., Settings]

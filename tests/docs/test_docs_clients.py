@@ -6,14 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from support.doc_pages import PAGES
-from support.serving import clean_environ, serving
-
-from demo_api.config import Settings
+from support.serving import Server
 
 NODE = shutil.which("node")
 EXAMPLES = re.findall(r"^```(python|javascript)\n(.*?)^```", PAGES["clients.md"], re.S | re.M)
@@ -24,20 +20,12 @@ def _name(example: tuple[str, str]) -> str:
     return f"{language}, {code.splitlines()[0].strip()[:40]}"
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Iterator[str]:
-    """The address of a server with the real model."""
-    flags = {"state_dir": tmp_path_factory.mktemp("state"), "llama_dir": model_dir, "port": 0, "drain": 0}
-    with serving() as start:
-        yield start(Settings.load(flags, clean_environ())).url
-
-
 @pytest.mark.parametrize("example", EXAMPLES, ids=_name)
-def test_an_example_prints_the_right_answer(url: str, example: tuple[str, str]) -> None:
+def test_an_example_prints_the_right_answer(cpu_server: Server, example: tuple[str, str]) -> None:
     language, code = example
     if language == "javascript" and NODE is None:
         pytest.skip("there is no node")
-    code = code.replace("http://127.0.0.1:8080", url)
+    code = code.replace("http://127.0.0.1:8080", cpu_server.url)
     command = [sys.executable, "-c", code] if language == "python" else [NODE, "--input-type=module", "-e", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
