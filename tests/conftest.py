@@ -20,6 +20,9 @@ from demo_api.direct import DirectEngine
 pytest_plugins = ["support.databases"]
 
 
+MEMORY = Path("/dev/shm")
+
+
 def pytest_configure() -> None:
     """Gives each worker of pytest-xdist a processor of its own, for its children too: llama.cpp's threads wait for each
     other busily, so two models that share two processors are many times slower than two that have one each.
@@ -28,6 +31,16 @@ def pytest_configure() -> None:
     if worker and hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {usable[int(worker.removeprefix("gw")) % len(usable)]})
+    if _has_memory_for_files():  # on a disk, every commit of every ledger would wait for it
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def _has_memory_for_files() -> bool:
+    try:
+        disk = os.statvfs(MEMORY)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize > 4 * 2**30 and not disk.f_flag & os.ST_NOEXEC
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +78,14 @@ def serve() -> Iterator[Callable[..., Server]]:
     """Starts servers for settings, and stops them when the test ends."""
     with serving() as start:
         yield start
+
+
+@pytest.fixture(scope="module")
+def cpu_server(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Iterator[Server]:
+    """One server for the tests of a file: the CPU edition of the demo, with the real small model."""
+    flags = {"state_dir": tmp_path_factory.mktemp("state"), "llama_dir": model_dir, "drain": 0, "port": 0}
+    with serving() as start:
+        yield start(Settings.load(flags, clean_environ()))
 
 
 @pytest.fixture(params=["demo", "direct"])

@@ -474,12 +474,6 @@ def test_a_batch_is_filled_up_and_every_run_keeps_its_own_answer(child_settings:
     assert "==USER 3 - PROMPT\nnumber 2" in log
 
 
-@pytest.fixture
-def cpu_server(serve: Callable[..., Server], settings: Callable[..., Settings], model_dir: Path) -> Server:
-    """The CPU edition with the real model."""
-    return serve(settings(llama_dir=model_dir))
-
-
 def test_a_seed_repeats_a_sampled_answer(cpu_server: Server) -> None:
     first, again, other = (
         cpu_server.chat("Tell me a story.", max_tokens=24, temperature=1.5, top_p=1, seed=seed).json()["response"]

@@ -34,6 +34,11 @@ _MODULES = {
 """Where each command is. It is imported when it is used: what ``compare`` needs costs a server no memory."""
 
 
+_TOO_LITTLE = """\
+demo-api: This process may not use as much memory, or start as many threads, as it needs.
+Raise the limit (ulimit -v, ulimit -u, or MemoryMax and TasksMax of systemd), or lower --max-waiting of a server."""
+
+
 class _Commands(click.Group):
     """Loads commands when they are used, and turns errors into a sentence, a next step and an exit code."""
 
@@ -54,6 +59,11 @@ class _Commands(click.Group):
         except OSError as error:  # such as a full disk behind standard output
             what = error.filename or "Standard output"
             click.echo(f"demo-api: {what} cannot be used: {error.strerror or error}.", err=True)
+            sys.exit(EXIT_SETUP)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "start new thread" not in str(error):
+                raise
+            click.echo(_TOO_LITTLE, err=True)
             sys.exit(EXIT_SETUP)
 
     def invoke(self, ctx: click.Context) -> Any:

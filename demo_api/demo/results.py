@@ -219,17 +219,17 @@ def _finish_reason(run: Run, tokens: int | None) -> str | None:
 
 def _timing(reading: Reading, ended: Ended, spawned: Timestamp, started: Timestamp, ahead: bool) -> Timing:
     """Where the time of the whole batch went."""
+    # The wall clock may be set while a child waits or works, so what it tells is held against the monotonic one.
+    before, whole = started.monotonic - spawned.monotonic, ended.at - started.monotonic
     marks = [("startup", started.wall), *((phase.name, phase.at) for phase in reading.phases)]
     seconds = {
-        f"{name}_seconds": round(after - begin, 3)
+        f"{name}_seconds": _possible(after - begin, whole)
         for (name, begin), (_, after) in pairwise(marks)
         if begin is not None and after is not None
     }
     name, begin = marks[-1]
     if name == "output" and begin is not None:
-        seconds["teardown_seconds"] = round(started.wall + ended.at - started.monotonic - begin, 3)
-    # The wall clock may be set while a child waits, so what came before the batch is measured by the monotonic one.
-    before = started.monotonic - spawned.monotonic
+        seconds["teardown_seconds"] = _possible(started.wall + whole - begin, whole)
     done_ahead = before if reading.waiting_at is None else min(reading.waiting_at - spawned.wall, before)
     return Timing(
         warm="model" if reading.model_was_kept else "imports" if ahead else "off",
@@ -239,6 +239,11 @@ def _timing(reading: Reading, ended: Ended, spawned: Timestamp, started: Timesta
         decode_tokens_per_second=reading.metrics.tokens_per_second_per_user or None,
         **seconds,
     )
+
+
+def _possible(seconds: float, whole: float) -> float | None:
+    """Rounded; None where the wall clock, by which the child's log tells the time, was set meanwhile."""
+    return round(seconds, 3) if -0.01 < seconds < whole + 1 else None
 
 
 def _queue_seconds(run: Run, since_claimed: float) -> float | None:

@@ -12,7 +12,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
+from stat import S_ISLNK
 
 from demo_api.errors import SetupError, StorageFull
 
@@ -156,8 +158,9 @@ def check_state_folder(path: Path) -> None:
     """Makes the state folder if need be.
 
     Raises:
-        SetupError: it cannot be made or written into.
+        SetupError: it cannot be made or written into, or another user has planted a symbolic link.
     """
+    refuse_links(path)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds prompts
         reason = None if os.access(path, os.W_OK | os.X_OK) else "Permission denied"
@@ -165,6 +168,23 @@ def check_state_folder(path: Path) -> None:
         reason = error.strerror
     if reason:
         raise _unusable(path, reason)
+
+
+def refuse_links(folder: Path) -> None:
+    """Raises SetupError if the state folder, or anything in it, is a symbolic link that another user has made.
+
+    What is written through it would be written into whatever file that user has chosen.
+    """
+    for path in chain([folder], folder.glob("*")):
+        try:
+            status = path.lstat()
+        except OSError:  # it is not there, or no longer
+            continue
+        if S_ISLNK(status.st_mode) and status.st_uid not in (0, os.geteuid()):
+            raise SetupError(
+                f"{path} is a symbolic link that another user has made.",
+                next_step="Set --state-dir (DEMO_API_STATE_DIR) to a folder that only you can write into.",
+            )
 
 
 def _unusable(path: Path, reason: str | None) -> SetupError:

@@ -97,6 +97,7 @@ class BatchMonitor:
         self._users = {run.run_id: user for user, run in enumerate(batch.runs)}  # whose runs are wanted
         self._changed = changed
         self._reason: str | None = None  # why the batch was cancelled
+        self._logged = ""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"monitor-{batch.batch_id}")
 
@@ -151,4 +152,6 @@ class BatchMonitor:
         try:
             action()
         except LedgerUnavailable as error:
-            logger.warning("batch %s: %s", self._batch_id, error)
+            if str(error) != self._logged:  # it is tried again several times a second
+                logger.warning("batch %s: %s", self._batch_id, error)
+            self._logged = str(error)

@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event, extract, func, select
+from sqlalchemy import Connection, create_engine, event, extract, func, select, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from demo_api.errors import LedgerUnavailable, SetupError, StorageFull
-from demo_api.queue import sqlite
-from demo_api.queue.schema import VERSION, queue_lock
+from demo_api.queue import schema, sqlite
 from demo_api.queue.sqlite import BUSY_SECONDS
 
 _CONNECTIONS = 8
@@ -54,6 +53,7 @@ class Database:
             event.listen(self._engine, "connect", _prepare_postgresql)
         self._path = Path(str(self._url.database))  # of SQLite's file
         self._file: tuple[int, int] | None = None  # which one is open
+        self._refuses_writes = False
         try:
             self._open()
             self._file = sqlite.identity(self._path) if self._is_sqlite else None
@@ -87,15 +87,28 @@ class Database:
             LedgerUnavailable: the database cannot be written now; nothing was written.
         """
         self._check_file()
-        with _translated_errors():
-            if not self._is_sqlite:
-                with self._engine.begin() as connection:
-                    yield connection
-                return
-            with self._one_writer(), self._engine.connect() as connection:
-                writes = connection.execution_options(demo_api_writes=True)
-                with writes.begin():
-                    yield writes
+        try:
+            with _translated_errors():
+                if self._is_sqlite:
+                    with self._one_writer(), self._engine.connect() as connection:
+                        writes = connection.execution_options(demo_api_writes=True)
+                        with writes.begin():
+                            yield writes
+                else:
+                    with self._engine.begin() as connection:
+                        yield connection
+        except LedgerUnavailable as error:
+            self._refuses_writes = isinstance(error.__cause__, DBAPIError) and "locked" not in str(error)
+            raise
+        self._refuses_writes = False
+
+    def check_writable(self) -> None:
+        """Raises what ``write`` does if the latest write failed, and still none succeeds: on a disk that became
+        read-only, all can be read.
+        """
+        if self._refuses_writes:
+            with self.write() as connection:
+                connection.execute(update(schema.queue_lock).values(id=schema.queue_lock.c.id))
 
     @contextmanager
     def _one_writer(self) -> Iterator[None]:
@@ -108,7 +121,7 @@ class Database:
 
     def lock_queue(self, connection: Connection) -> None:
         """Keeps all others from here until the transaction ends. On SQLite every transaction that writes does."""
-        connection.execute(select(queue_lock.c.id).with_for_update())
+        connection.execute(select(schema.queue_lock.c.id).with_for_update())
 
     def clock(self, connection: Connection) -> float:
         """Seconds on a clock that all servers of this database share, and that nobody sets.
@@ -143,12 +156,22 @@ class Database:
         try:
             with self._engine.connect() as connection:
                 version = _version(connection)
-            if version != VERSION:
+            if version != schema.VERSION:
                 self._migrate()
         except SQLAlchemyError as error:
             raise _cannot_open(self._url, error) from None
 
     def _migrate(self) -> None:
+        with self.write() as connection:
+            if not self._is_sqlite:
+                connection.execute(select(func.pg_advisory_xact_lock(_MIGRATING)))
+            version = _version(connection)  # another server may have been first
+            if version is None:
+                schema.create(connection)
+            elif version != schema.VERSION:
+                self._upgrade(connection, version)
+
+    def _upgrade(self, connection: Connection, version: str) -> None:
         from alembic import command  # here, because it takes long to import and is seldom needed
         from alembic.config import Config
         from alembic.script import ScriptDirectory
@@ -156,19 +179,13 @@ class Database:
         config = Config()
         config.set_main_option("script_location", "demo_api.queue:migrations")
         config.set_main_option("path_separator", "os")
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        with self.write() as connection:
-            if not self._is_sqlite:
-                connection.execute(select(func.pg_advisory_xact_lock(_MIGRATING)))
-            version = _version(connection)  # another server may have been first
-            if version is not None and version not in known:
-                raise SetupError(
-                    f"The ledger {_named(self._url)} was written by a newer demo_api (version {version} of its "
-                    "tables).",
-                    next_step="Use that newer demo_api, or another --state-dir or DEMO_API_DATABASE_URL.",
-                )
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        if version not in {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}:
+            raise SetupError(
+                f"The ledger {_named(self._url)} was written by a newer demo_api (version {version} of its tables).",
+                next_step="Use that newer demo_api, or another --state-dir or DEMO_API_DATABASE_URL.",
+            )
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
 
 
 def _checked(url: str) -> URL:

@@ -65,6 +65,7 @@ class Door:
         self._check_open()
         self._demo.check()
         check_room(self._settings.state_dir)
+        self.ledger.check()
         self._check_devices()
 
     def submit(self, requests: Sequence[Request], idempotency_key: str | None = None) -> list[Run]:

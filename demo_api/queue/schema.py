@@ -6,12 +6,14 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
+    Connection,
     Float,
     ForeignKey,
     Index,
     Integer,
     MetaData,
     PrimaryKeyConstraint,
+    String,
     Table,
     Text,
     UniqueConstraint,
@@ -85,3 +87,14 @@ devices = Table(
 
 # One row, which is locked where the whole queue must not change: PostgreSQL has no BEGIN IMMEDIATE.
 queue_lock = Table("queue_lock", metadata, Column("id", Integer, primary_key=True, autoincrement=False))
+
+_versions = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
+"""Alembic's own. It compares the other metadata with what is there, where it does not count its own."""
+
+
+def create(connection: Connection) -> None:
+    """Makes all tables in an empty database, at once and without importing Alembic, as the migrations would."""
+    for tables in (metadata, _versions.metadata):
+        tables.create_all(connection, checkfirst=False)
+    connection.execute(queue_lock.insert().values(id=1))
+    connection.execute(_versions.insert().values(version_num=VERSION))

@@ -27,6 +27,9 @@ UNCOUNTED = {"/livez", "/readyz", "/health", "/metrics"}
 RUN_THE_MODEL = {"/chat", "/chat/stream", "/runs", "/v1/chat/completions", "/v1/completions"}
 """Routes whose POST runs the model; they have a limit of their own beside the one for all."""
 
+_CLOCK_WAS_SET_SECONDS = 1.0
+"""By how much more the wall clock must change than time went by, to have been set."""
+
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 
@@ -135,6 +138,10 @@ def _is_public() -> bool:
     return request.method == "OPTIONS" or rule in PUBLIC or rule.startswith(PUBLIC_BELOW)
 
 
+def _wall_clock_offset() -> float:
+    return time.time() - time.monotonic()
+
+
 def _add_limits(app: Flask, settings: Settings) -> None:
     limits = []
     if settings.rate_limit is not None:
@@ -143,6 +150,15 @@ def _add_limits(app: Flask, settings: Settings) -> None:
         limits.append(_per_minute(settings.run_rate_limit, "requests that run the model", lambda: not _runs_model()))
     if not limits:
         return
+    offset = _wall_clock_offset()
+
+    @app.before_request
+    def forget_what_another_time_counted() -> None:
+        nonlocal offset
+        before, offset = offset, _wall_clock_offset()
+        if abs(offset - before) > _CLOCK_WAS_SET_SECONDS:
+            limiter.reset()  # its window is by the wall clock: one set back an hour would refuse everybody for an hour
+
     limiter = Limiter(
         lambda: f"key {g.key}" if g.key else f"address {request.remote_addr}",
         app=app,

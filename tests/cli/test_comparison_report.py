@@ -6,12 +6,14 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
+from support.browser import chromium
 
 from demo_api.cli.compare.comparison import PARTS, SIDES, Comparison, Pair, Replies, Reply, Setting
 from demo_api.cli.compare.report import (
@@ -260,3 +262,34 @@ def test_a_bar_is_as_long_as_its_time(side: str) -> None:
 
 def test_a_comparison_of_nothing_is_a_page_too() -> None:
     assert "no answer" in as_html(Comparison([Pair("a", Replies([]), Replies([]))]))
+
+
+SCRIPTS = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(2)>",
+    "</pre></td></table><svg onload=alert(3)>",
+    '" onmouseover="alert(4)" style="position: fixed; inset: 0" x="',
+    "<iframe srcdoc='<script>parent.alert(5)</script>'></iframe>",
+    "<style>@import url(http://127.0.0.1:1/)</style>",
+)
+
+
+def test_a_browser_runs_nothing_of_what_was_said(tmp_path: Path) -> None:
+    evil = " ".join(SCRIPTS)
+    failed = Replies([Reply(error=evil)])
+    pairs = [Pair(evil, said(evil), said(f"{evil} more", evil)), Pair("a", failed, said(evil))]
+    report = tmp_path / "report.html"
+    report.write_text(as_html(Comparison(pairs, [Setting(evil, evil, None)], {"seed": None}, {"demo": evil})))
+    dialogs: list[str] = []
+    asked: list[str] = []
+    with chromium() as browser:
+        page = browser.new_page()
+        page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(report.as_uri())
+        page.mouse.move(200, 200)
+        shown = page.locator("body").inner_text()
+        assert page.locator("script, img, svg, iframe, [onmouseover]").count() == 0
+    assert (dialogs, asked) == ([], [report.as_uri()])
+    for typed in SCRIPTS:
+        assert typed in " ".join(shown.split())

@@ -1,4 +1,4 @@
-"""What a command prints, wherever that goes: into files, on full disks, nowhere, and with few files to open."""
+"""What a command prints, wherever that goes: into files, on full disks, nowhere; with few files, with little memory."""
 
 from __future__ import annotations
 
@@ -29,17 +29,16 @@ STATUS = ["device", "status"]
 
 
 def ended(
-    words: list[str], tmp_path: Path, environ: dict[str, str], shell: str = "", files: int | None = None
+    words: list[str], tmp_path: Path, environ: dict[str, str], shell: str = "", limit: str = ""
 ) -> tuple[int, str, str]:
     """The exit code of a command, its stdout and its stderr.
 
     Args:
         shell: what follows it on the shell's command line.
-        files: how many it may open.
+        limit: what bash's ``ulimit`` sets before.
     """
     words = [str(tmp_path / "prompts.json") if word == "PROMPTS" else word for word in words]
-    limit = f"ulimit -n {files}; " if files else ""
-    line = f"{limit}{shlex.join([*DEMO_API, *words])} {shell}"
+    line = f"{limit and f'ulimit {limit}; '}{shlex.join([*DEMO_API, *words])} {shell}"
     done = subprocess.run(["bash", "-c", line], env=environ, capture_output=True, timeout=100, check=False)
     assert b"Traceback" not in done.stderr
     return done.returncode, done.stdout.decode(), done.stderr.decode()
@@ -84,11 +83,20 @@ def test_streams_that_are_closed_are_not_given_to_the_ledger(
 def test_too_few_files_to_open_is_no_matter_of_permission(
     environ: dict[str, str], tmp_path: Path, words: list[str], code: int
 ) -> None:
-    exit_code, stdout, stderr = ended(words, tmp_path, environ, files=12)
+    exit_code, stdout, stderr = ended(words, tmp_path, environ, limit="-n 12")
     assert exit_code == code
     assert "Too many open files" in stdout + stderr
     assert "Raise the limit of open files (`ulimit -n`)" in stdout + stderr
     assert "permission" not in stdout + stderr
+
+
+def test_too_little_memory_for_a_servers_threads_is_a_sentence(environ: dict[str, str], tmp_path: Path) -> None:
+    code, _, stderr = ended(["serve", "--port", "0"], tmp_path, environ, limit="-v 600000")  # kB
+    assert code == 3
+    assert stderr.startswith(
+        "demo-api: This process may not use as much memory, or start as many threads, as it needs."
+    )
+    assert "Raise the limit (ulimit -v, " in stderr
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8080", "localhost", "ftp://a", "http://h:0", "http://h:99999"])

@@ -398,6 +398,14 @@ def test_a_run_that_did_not_wait_waited_for_nothing(settle: Settle) -> None:
 
 
 # A warm child: it was spawned 40 s before the batch was claimed, waits after 3 s, gets the batch at 51, ends at 58.
+@pytest.mark.parametrize("set_by", [3600.0, -3600.0], ids=["forward", "back"])
+def test_times_across_a_wall_clock_that_was_set_are_unknown(settle: Settle, set_by: float) -> None:
+    reading = said(phases=phases(("load", 1003.0), ("prefill", 1005.0 + set_by), ("output", 1006.0 + set_by)))
+    timing = only(settle(reading)).timing
+    assert (timing.startup_seconds, timing.prefill_seconds) == (1.0, 1.0)
+    assert (timing.load_seconds, timing.teardown_seconds) == (None, None)
+
+
 WARM = {"spawned": Timestamp(wall=960.0, monotonic=10.0), "ended": Ended(0, 58.0, None)}
 
 

@@ -3,12 +3,16 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from demo_api.config import Settings
 from demo_api.demo import run_folder
 from demo_api.demo.run_folder import RunFolder
+from demo_api.errors import SetupError
+from demo_api.queue import Ledger
 
 
 @pytest.fixture
@@ -121,6 +125,27 @@ def test_nobody_else_may_look_into_a_new_state_folder(tmp_path: Path) -> None:
     finally:
         os.umask(umask)
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a link that belongs to another user")
+@pytest.mark.parametrize("name", [".", "ledger.db", "metrics.db", "device.lock", "runs"])
+def test_a_symbolic_link_that_another_user_has_planted_is_not_followed(
+    settings: Callable[..., Settings], tmp_path: Path, name: str
+) -> None:
+    used, target = settings(), tmp_path / "target"
+    target.mkdir()
+    link = used.state_dir / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(target if name in (".", "runs") else target / "file")
+    Ledger(used).close()  # one's own may be there
+    before = sorted(target.iterdir())
+    os.chown(link, 65534, 65534, follow_symlinks=False)
+    for use in (lambda: Ledger(used), lambda: run_folder.check_state_folder(used.state_dir)):
+        with pytest.raises(SetupError, match="is a symbolic link that another user has made") as caught:
+            use()
+        assert str(link) in str(caught.value)
+        assert "--state-dir" in caught.value.next_step
+    assert sorted(target.iterdir()) == before
 
 
 def test_a_line_that_nests_too_deep_is_shown_as_it_is(folder: RunFolder) -> None:

@@ -6,14 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from support.doc_pages import PAGES
 from support.serving import Server
-
-from demo_api.config import Settings
 
 NODE = shutil.which("node")
 EXAMPLES = re.findall(r"^```(python|javascript)\n(.*?)^```", PAGES["clients.md"], re.S | re.M)
@@ -25,14 +21,11 @@ def _name(example: tuple[str, str]) -> str:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=_name)
-def test_an_example_prints_the_right_answer(
-    serve: Callable[..., Server], settings: Callable[..., Settings], model_dir: Path, example: tuple[str, str]
-) -> None:
+def test_an_example_prints_the_right_answer(cpu_server: Server, example: tuple[str, str]) -> None:
     language, code = example
     if language == "javascript" and NODE is None:
         pytest.skip("there is no node")
-    server = serve(settings(llama_dir=model_dir))
-    code = code.replace("http://127.0.0.1:8080", server.url)
+    code = code.replace("http://127.0.0.1:8080", cpu_server.url)
     command = [sys.executable, "-c", code] if language == "python" else [NODE, "--input-type=module", "-e", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")

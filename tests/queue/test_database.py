@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, MetaData, delete, event, func, inspect, select, text
-from support.databases import OpenLedger, in_processes, in_threads, locked, own_process
+from support.databases import OpenLedger, in_processes, in_threads, locked, make_first_tables, own_process
 
 from demo_api.config import Settings
 from demo_api.errors import LedgerUnavailable, SetupError, StorageFull
@@ -50,18 +50,27 @@ def opened(path: Path) -> Database:
 # Tables and versions
 
 
-def test_the_migrations_make_the_tables_of_the_schema(database: Database) -> None:
-    with database.read() as connection:
+@pytest.fixture
+def migrated(url: str) -> Iterator[Database]:
+    """The database of a ledger that the first version made."""
+    make_first_tables(url)
+    with closing(Database(url)) as database:
+        yield database
+
+
+def test_the_migrations_make_the_tables_of_the_schema(migrated: Database) -> None:
+    with migrated.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, schema.metadata) == []
         assert context.get_current_revision() == schema.VERSION
+        assert connection.execute(select(schema.queue_lock)).all() == [(1,)]
 
 
-def test_tables_of_the_migrations_do_what_those_of_the_schema_do(url: str, database: Database) -> None:
+def test_tables_of_the_migrations_do_what_those_of_the_schema_do(url: str, migrated: Database) -> None:
     """Alembic does not compare what happens to rows that refer to others, nor how numbers are given."""
 
     def described() -> list[object]:
-        with database.read() as connection:
+        with migrated.read() as connection:
             told = inspect(connection)
             tables = [
                 [told.get_columns(name), told.get_pk_constraint(name), told.get_foreign_keys(name)]
@@ -71,13 +80,13 @@ def test_tables_of_the_migrations_do_what_those_of_the_schema_do(url: str, datab
             numbered = connection.execute(written).all() if url.startswith("sqlite") else []
             return [_plain(tables), len(numbered)]
 
-    migrated = described()
+    by_migrations = described()
     everything = MetaData()
-    with database.write() as connection:
+    with migrated.write() as connection:
         everything.reflect(connection)
         everything.drop_all(connection)
-        schema.metadata.create_all(connection)
-    assert described() == migrated
+        schema.create(connection)
+    assert described() == by_migrations
 
 
 def _plain(told: object) -> object:
@@ -370,9 +379,11 @@ def _submit_and_die(url: str, prompt: str) -> None:
 
 def test_a_damaged_file_is_left_as_it_is_with_what_a_killed_server_had_not_put_into_it_yet(path: Path) -> None:
     data = filled(path)
+    with closing(sqlite3.connect(path)) as connection:  # a page that the killed server does not write anew
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'devices'").fetchone()
     with own_process(_submit_and_die, f"sqlite:///{path}", "y"):
         pass
-    path.write_bytes(data[:8192] + bytes(4096) + data[12288:])
+    path.write_bytes(data[: (page - 1) * 4096] + bytes(4096) + data[page * 4096 :])
     files = [path, path.with_name("ledger.db-wal")]
     before = [each.read_bytes() for each in files]
     assert len(before[1]) > 4096

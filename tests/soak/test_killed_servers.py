@@ -35,6 +35,28 @@ def test_a_server_killed_in_this_phase_is_followed_by_one_that_ends_the_run(
     assert site.overlaps() == ""
 
 
+@pytest.mark.parametrize("left", ["", "[]", '{"device": "d'], ids=["empty", "a list", "cut off"])
+def test_a_server_killed_with_a_damaged_note_of_its_child_is_followed_by_one_that_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    """As a power cut leaves it."""
+    monkeypatch.setenv("CHILD_PAUSE", "0.1")
+    site = Site(tmp_path)
+    with site.serving() as server:
+        run_ids = [server.submit("Hello"), server.submit("waits", max_tokens=5)]
+        server.wait_for_event(run_ids[0], phase="load")
+        (note,) = site.state.glob("runs/*/child.json")
+        note.write_text(left)
+        server.kill()
+    with site.serving() as server:
+        assert [server.ending(run_id)["status"] for run_id in run_ids] == ["succeeded"] * 2
+        until(server.is_idle)
+        assert server.get("/readyz").status_code == 200
+        assert server.log().count(f"{note} is damaged") == 1
+        assert site.processes() == []
+    assert site.overlaps() == ""
+
+
 def _submit(server: RealServer, round_number: int) -> list[str]:
     # Two at a time are alike, so that some go to a child together.
     return [server.submit(f"round {round_number}, run {n}", max_tokens=20 + n // 2) for n in range(RUNS_EACH)]

@@ -23,6 +23,8 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 from support.waiting import at_once, until
@@ -79,6 +81,21 @@ def database(url: str) -> Iterator[Database]:
     database.close()
 
 
+def make_first_tables(url: str) -> None:
+    """Makes a ledger as the first version had it: one that is opened by this version is migrated."""
+    config = Config()
+    config.set_main_option("script_location", "demo_api.queue:migrations")
+    config.set_main_option("path_separator", "os")
+    engine = create_engine(_driven(url), poolclass=NullPool)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+
+
+def _driven(url: str) -> str:
+    return url.replace("postgresql:", "postgresql+psycopg:")
+
+
 def in_processes(count: int, work: Callable[..., Any], *arguments: object) -> list[Any]:
     """What ``work`` returns in each of so many processes, which call it at the same moment."""
     with PROCESSES.Pool(count, _meet_at, [PROCESSES.Barrier(count)]) as pool:
@@ -127,7 +144,7 @@ def locked(url: str, seconds: float) -> Iterator[None]:
 
 
 def _lock(url: str, seconds: float, has_lock: threading.Event, ends: threading.Event) -> None:
-    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=NullPool)
+    engine = create_engine(_driven(url), poolclass=NullPool)
     lock = "BEGIN IMMEDIATE" if url.startswith("sqlite") else "LOCK TABLE runs, batches, queue_lock IN EXCLUSIVE MODE"
     with engine.connect() as connection:
         connection.exec_driver_sql(lock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -272,6 +273,17 @@ def test_what_runs_the_model_has_a_limit_of_its_own(make: Callable[..., Server])
         assert "More than 2 requests that run the model were sent within a minute." in refused.text
     assert [ask(server).status_code for _ in range(3)] == [200, 200, 429]  # other requests have the general limit only
     assert "More than 8 requests were sent" in ask(server).text
+
+
+@pytest.mark.parametrize("hours", [-1, 1], ids=["back", "forward"])
+def test_a_clock_that_is_set_refuses_nobody_for_longer_than_the_limit(
+    make: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    server, clock = make(rate_limit=2), time.time
+    ask(server, "/runs")
+    monkeypatch.setattr(time, "time", lambda: clock() + 3600 * hours)
+    assert [ask(server, "/runs").status_code for _ in range(3)] == [200, 200, 429]
+    assert int(ask(server, "/runs").headers["Retry-After"]) <= 60
 
 
 def test_each_key_has_a_limit_of_its_own_and_wrong_ones_have_one_together(make: Callable[..., Server]) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import create_engine, text
+from support.databases import make_first_tables
 from support.echo_runner import EchoRunner
 from support.serving import Server
 from support.sse import events
@@ -66,13 +65,10 @@ def make_older_ledger(path: Path, status: str, *, damaged: str | None = None) ->
         {"number": 2, "kind": "done", "at": at, "data": json.dumps({"status": status, "timing": result["timing"]})},
     ]
     path.parent.mkdir(parents=True)
-    config = Config()
-    config.set_main_option("script_location", "demo_api.queue:migrations")
-    config.set_main_option("path_separator", "os")
-    engine = create_engine(f"sqlite:///{path}")
+    url = f"sqlite:///{path}"
+    make_first_tables(url)
+    engine = create_engine(url)
     with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
         values = ", ".join(f":{name}" for name in run)
         connection.execute(text(f"INSERT INTO runs ({', '.join(run)}) VALUES ({values})"), run)
         connection.execute(
