@@ -63,11 +63,11 @@ class EchoModel:
         said: list[str] = []
         for word in prompt.split(" ")[: question.request.max_tokens]:
             while not self.let_go.wait(0.01):
-                if on_text(""):
+                if on_text("", len(said)):
                     return Completion("", 0, None, "cancelled")
             said.append(word if not said else f" {word}")
             self.words += 1
-            if on_text(said[-1]):
+            if on_text(said[-1], len(said)):
                 return Completion("".join(said), len(said), 3, "cancelled")
         finish = "length" if len(said) < len(prompt.split(" ")) else "stop"
         return Completion("".join(said), len(said), 3, finish, ttft_ms=1.5, decode_tokens_per_second=10.0)
