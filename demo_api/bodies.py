@@ -199,7 +199,7 @@ def answer(run: Run, *, engine: str, output: str | None, seconds: float) -> Chat
 
     Args:
         output: everything that the child printed, readable; None where there is no child.
-        seconds: what the client waited for, the wait in the line included.
+        seconds: what the client waited for, the wait in the queue included.
 
     Raises:
         RunFailed: the run did not succeed.

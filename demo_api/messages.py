@@ -324,7 +324,7 @@ class Estimate(TypedDict):
 
 
 class Queue(TypedDict):
-    """The line before the engine."""
+    """How many requests wait and run."""
 
     waiting: int
     running: int
