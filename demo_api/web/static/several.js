@@ -51,11 +51,21 @@ export class Several {
   }
 
   #draw() {
+    say(this.summary, this.#words());
+    if (this.#sizes.length && !this.#hasLooked) this.#look();
+  }
+
+  /** The sizes of the batches; the model in memory has none. */
+  get #sizes() {
+    if (this.engine === "direct") return [];
+    return [...new Set(this.items.map((item) => item.asking.progress?.batchSize).filter(Boolean))];
+  }
+
+  #words(took = "") {
     const ended = this.items.filter((item) => item.hasEnded).length;
-    const sizes = [...new Set(this.items.map((item) => item.asking.progress?.batchSize).filter(Boolean))];
-    const batches = this.engine === "demo" && sizes.length && `in batches of ${sizes.join(" and ")}`;
-    say(this.summary, [`${ended} of ${this.items.length} ended`, batches].filter(Boolean).join(" · "));
-    if (this.engine === "demo" && sizes.length && !this.#hasLooked) this.#look();
+    const [size, ...others] = this.#sizes;
+    const batches = size === this.items.length ? ", in one batch" : size ? `, in batches of ${[size, ...others].join(" and ")}` : "";
+    return `${ended} of ${this.items.length} ended${took}${batches}`;
   }
 
   /** Of runs that are not followed yet only the list tells that they run; once is enough, a batch starts together. */
@@ -70,7 +80,7 @@ export class Several {
     const took = (performance.now() - this.#started) / 1000;
     const tokens = this.items.reduce((sum, item) => sum + (item.asking.progress?.end?.tokens_generated ?? 0), 0);
     const speedOfAll = tokens ? ` · ${tokens} tokens, ${(tokens / took).toFixed(1)} tokens/s together` : "";
-    say(this.summary, `${this.summary.textContent} in ${seconds(took)}${speedOfAll}`);
+    say(this.summary, this.#words(` in ${seconds(took)}`) + speedOfAll);
     announce(this.summary.textContent);
   }
 }
