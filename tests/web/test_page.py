@@ -397,7 +397,9 @@ def test_a_prompt_a_line_is_asked_in_one_batch_and_each_has_its_answer(
     assert items.nth(0).locator(".answer").inner_text() == "apples"
     expect(items.nth(1)).to_contain_text("It failed.")
     summary = tab.page.locator(".several [role=status]")
-    expect(summary).to_contain_text(re.compile(r"^5 of 5 ended in .* s, in one batch · 28 tokens, .* tokens/s together$"))
+    expect(summary).to_contain_text(
+        re.compile(r"^5 of 5 ended in .* s, in one batch · 28 tokens, .* tokens/s together$")
+    )
     items.nth(4).get_by_role("link", name="Show the run").click()
     tab.wait_for_end()
     assert tab.text(".panel .answer") == "grapes"
