@@ -42,7 +42,7 @@ class DirectRun:
         self._estimate = estimate
         self._deadline = math.inf
         self._first_token: tuple[float, int] | None = None  # when, and how many tokens there were
-        self._told_tokens = 1  # the first one is no progress of the decode
+        self._reported_tokens = 1  # the first one is no progress of the decode
         self._next_progress = 0.0
         self._stops = StopSequences(question.stop)
         self._events: SimpleQueue[Event] = SimpleQueue()
@@ -119,8 +119,8 @@ class DirectRun:
         if tokens and self._first_token is None:
             self._first_token = now, tokens
             self._emit("phase", phase="decode")
-        if tokens > self._told_tokens and self._first_token and now >= self._next_progress:
-            self._told_tokens, self._next_progress = tokens, now + _PROGRESS_SECONDS
+        if tokens > self._reported_tokens and self._first_token and now >= self._next_progress:
+            self._reported_tokens, self._next_progress = tokens, now + _PROGRESS_SECONDS
             since, before = self._first_token
             rate = round((tokens - before) / (now - since), 2) if tokens > before and now > since else None
             self._emit("progress", iteration=tokens - 2, tokens_per_second_per_user=rate)

@@ -444,6 +444,9 @@ def test_on_a_phone_rare_fields_are_folded_and_the_answer_comes_into_view(server
     tab.page.get_by_role("button", name="Run", exact=True).click()
     tab.wait_for_end()
     expect(tab.page.locator(".panel .answer")).to_be_in_viewport(ratio=1)
+    box = tab.page.locator(".panel").bounding_box()
+    assert box is not None
+    assert 0 <= box["y"] < 150, "at the top of the screen"
     tab.page.set_viewport_size({"width": 1000, "height": 667})
     expect(tab.field("Seed")).to_be_visible()
 
@@ -576,12 +579,15 @@ def test_two_servers_are_compared_word_by_word(
 
 @contextmanager
 def full(server: Server, model: EchoModel) -> Iterator[None]:
-    """One request is answered and one waits, until the model is let go."""
+    """One request is answered and one waits, until the model is let go, at the latest when the block ends."""
     model.let_go.clear()
     with ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(server.chat) for _ in range(2)]
-        until(lambda: server.get("/health").json()["queue"]["waiting"] == 1)
-        yield
+        try:
+            until(lambda: server.get("/health").json()["queue"]["waiting"] == 1)
+            yield
+        finally:
+            model.let_go.set()
     assert all(answer.result().ok for answer in asked)
 
 

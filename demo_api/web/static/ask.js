@@ -92,11 +92,11 @@ export class AskView {
     }
     const health = await healthOf(this.server).catch(() => null);
     this.#take(null);
-    this.#place(refusal(error, health, () => this.#run(body)));
+    this.#showResult(refusal(error, health, () => this.#run(body)));
   }
 
   /** Shows what came of the form. On a narrow screen that is below it. */
-  #place(element) {
+  #showResult(element) {
     this.result.replaceChildren(element);
     if (this.#isNew && matchMedia("(max-width: 59.99rem)").matches) this.result.scrollIntoView();
   }
@@ -108,7 +108,7 @@ export class AskView {
     const several = new Several(this.server, isDirect ? "direct" : "demo", asked);
     this.#take(several);
     history.replaceState(null, "", "#ask");
-    this.#place(several.element);
+    this.#showResult(several.element);
     several.run().finally(this.onEnd);
   }
 
@@ -173,7 +173,7 @@ export class AskView {
         onCancel: () => asking.cancel().catch((error) => this.#panel.fail(error)),
         onAgain: () => this.again(asked),
       });
-      this.#place(this.#panel.element);
+      this.#showResult(this.#panel.element);
     }
     this.#panel.show(progress);
     if (progress.ended) this.onEnd();

@@ -93,7 +93,7 @@ export class ConversationView {
       const response = await this.server.insist().post("v1/chat/completions", body, { signal });
       let [finish, usage] = [null, null];
       for await (const { data } of events(response)) {
-        if (data.error) throw ApiError.told(null, data);
+        if (data.error) throw ApiError.from(null, data);
         const [choice] = data.choices;
         this.#say(shown, (answer.content += choice?.delta.content ?? ""));
         finish = choice?.finish_reason ?? finish;

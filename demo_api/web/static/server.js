@@ -16,11 +16,11 @@ export class ApiError extends Error {
 
   static async of(response) {
     const told = (await response.json().catch(() => null)) ?? {}; // a proxy may answer with a page
-    return ApiError.told(response.status, told, Number(response.headers.get("Retry-After")) || null);
+    return ApiError.from(response.status, told, Number(response.headers.get("Retry-After")) || null);
   }
 
   /** Also of OpenAI's shape, in an answer or within a stream. */
-  static told(status, { error, ...rest }, retryAfter = null) {
+  static from(status, { error, ...rest }, retryAfter = null) {
     const body = typeof error === "object" ? { ...error, error: error?.message, field: error?.param } : { error, ...rest };
     return new ApiError(status, body, retryAfter);
   }
