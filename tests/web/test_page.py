@@ -406,9 +406,9 @@ def test_a_prompt_a_line_is_asked_in_one_batch_and_each_has_its_answer(
 
 
 def test_the_runs_of_several_prompts_are_cancelled_together(
-    slow_server: Server, slow: TellingEngine, open_tab: Open
+    serve: Serve, settings: Make, slow: TellingEngine, open_tab: Open
 ) -> None:
-    tab = open_tab(slow_server.url)
+    tab = open_tab(serve(settings(), slow).url)  # in one batch, which goes on until all of them are cancelled
     tab.field("One prompt per line").check()
     tab.ask("a\nb\nc\nd\ne\nf")
     wait_for(slow.entered)
