@@ -14,7 +14,18 @@ from pydantic import Field, GetPydanticSchema
 from typing_extensions import TypedDict, Unpack
 
 from demo_api.errors import Facts, RunFailed
-from demo_api.messages import STATUSES, Answer, DeviceName, EngineHealth, Failure, Model, Result, Run, Timing
+from demo_api.messages import (
+    STATUSES,
+    Answer,
+    DeviceName,
+    EngineHealth,
+    Estimate,
+    Failure,
+    Model,
+    Result,
+    Run,
+    Timing,
+)
 
 RunId = Annotated[str, Field(description="The run's ID; IDs sort by time.")]
 EngineName = Annotated[
@@ -141,6 +152,10 @@ RunRecord = OpenRun | SucceededRun | FailedRun
 
 class _Runs(TypedDict):
     runs: Annotated[list[RunRecord], Field(description="One for each prompt, in order.")]
+    estimate: Annotated[
+        Estimate | None,
+        Field(description="By the latest runs that differ in their prompts only; null if they are too few."),
+    ]
 
 
 class AcceptedRun(OpenRun, _Runs):
@@ -184,7 +199,7 @@ def answer(run: Run, *, engine: str, output: str | None, seconds: float) -> Chat
 
     Args:
         output: everything that the child printed, readable; None where there is no child.
-        seconds: what the client waited for, the wait in the line included.
+        seconds: what the client waited for, the wait in the queue included.
 
     Raises:
         RunFailed: the run did not succeed.
@@ -233,10 +248,10 @@ def record(run: Run, engine: str) -> RunRecord:
     return cast(RunRecord, {**_open(run, engine), **ending(run)})
 
 
-def accepted(runs: Sequence[Run], engine: str) -> Accepted:
+def accepted(runs: Sequence[Run], engine: str, estimate: Estimate | None) -> Accepted:
     """What ``POST /runs`` answers; runs that were accepted before may have ended already."""
     records = [record(run, engine) for run in runs]
-    return cast(Accepted, {"success": True, **records[0], "runs": records})
+    return cast(Accepted, {"success": True, **records[0], "runs": records, "estimate": estimate})
 
 
 def ending(run: Run) -> Succeeded | Failed:

@@ -318,8 +318,17 @@ class Outcome:
     stays: bool = False
 
 
+class Estimate(TypedDict):
+    """How long a run usually takes from its start to its end, by earlier runs that succeeded."""
+
+    low_seconds: Annotated[float, Field(description="The lower of the two quantiles, in seconds.")]
+    high_seconds: Annotated[float, Field(description="The higher one.")]
+    quantiles: Annotated[list[float], Field(description="Which two: 0.1 and 0.9, so 8 of 10 runs were between them.")]
+    runs: Annotated[int, Field(description="How many earlier runs they are of: 5 to 20.")]
+
+
 class Queue(TypedDict):
-    """The line before the engine."""
+    """How many requests wait and run."""
 
     waiting: int
     running: int
@@ -368,6 +377,9 @@ class EngineHealth(ModelHealth):
         DeviceHealth | None, Field(description="The one in the best state; null until the model is in memory.")
     ]
     devices: list[DeviceHealth]
+    estimate: Annotated[
+        Estimate | None, Field(description="By the latest runs, whatever they asked for; null if they are too few.")
+    ]
 
 
 def in_utf8(text: bytes) -> bytes:

@@ -16,11 +16,12 @@ from demo_api.demo import home
 from demo_api.direct.model import Model
 from demo_api.direct.run import DirectRun
 from demo_api.errors import BadRequest, DemoApiError, QueueFull, SetupError, ShuttingDown, Starting
-from demo_api.messages import DeviceHealth, EngineHealth, Question, Run
+from demo_api.messages import DeviceHealth, EngineHealth, Estimate, Question, Request, Run
+from demo_api.queue.estimate import MOST_RUNS, estimate
 
 logger = logging.getLogger(__name__)
 
-_LATEST = 20
+_REMEMBERED_RUNS = 200
 
 
 class DirectEngine:
@@ -43,7 +44,7 @@ class DirectEngine:
         self._closing = threading.Event()
         self._hurried = threading.Event()
         self._open: set[DirectRun] = set()
-        self._seconds: deque[float] = deque(maxlen=_LATEST)
+        self._latest: deque[tuple[Request | None, float]] = deque(maxlen=_REMEMBERED_RUNS)
         self._pool = ThreadPoolExecutor(model.slots, thread_name_prefix="slot")
         # A daemon: Python waits for all others before it calls close(), which was given to atexit and ends this one.
         self._model_thread = threading.Thread(target=self._load_and_close, name="model", daemon=True)
@@ -94,8 +95,8 @@ class DirectEngine:
                 field="Idempotency-Key",
             )
         self._model.accept(question)
-        run = DirectRun(question, timeout_s=self._settings.run_timeout)
         with self._lock:
+            run = DirectRun(question, timeout_s=self._settings.run_timeout, estimate=self._estimate(question.request))
             if sum(self._counts()) >= self._model.slots + self._settings.max_queue:
                 raise QueueFull(
                     f"{self._settings.max_queue} requests are waiting, and no more can.",
@@ -109,6 +110,7 @@ class DirectEngine:
         """What ``/health`` says of the model, the queue and the slots."""
         with self._lock:
             waiting, running = self._counts()
+            estimated = self._estimate(None)
         loaded = self._problem is None
         state = "busy" if running else "free"
         device: DeviceHealth = {
@@ -133,6 +135,7 @@ class DirectEngine:
             },
             "device": device if loaded else None,
             "devices": [device] if loaded else [],
+            "estimate": estimated,
             "settings": {"max_seq_len": self._model.context, "paged_attention": False, "temperature": 0.0},
         }
 
@@ -193,9 +196,22 @@ class DirectEngine:
             with self._lock:
                 self._open.discard(run)
                 if run.run().attempts:
-                    self._seconds.append(time.monotonic() - started)
+                    like = _without_prompt(run.run().request) if run.run().status == "succeeded" else None
+                    self._latest.append((like, time.monotonic() - started))
+
+    def _estimate(self, request: Request | None) -> Estimate | None:
+        """As ``History.estimate``, from what this process has answered."""
+        wanted = request and _without_prompt(request)
+        found = [seconds for like, seconds in self._latest if like is not None and wanted in (None, like)]
+        return estimate(found[-MOST_RUNS:])
 
     def _retry_after(self) -> int:
         """Whole seconds until one fewer is waiting, by the median of the latest requests; 1 before any."""
-        median = statistics.median(self._seconds) if self._seconds else 0.0
+        latest = [seconds for _, seconds in self._latest][-MOST_RUNS:]
+        median = statistics.median(latest) if latest else 0.0
         return max(1, math.ceil(median / self._model.slots))
+
+
+def _without_prompt(request: Request) -> Request:
+    """What makes runs alike; and no prompt is kept here."""
+    return request.model_copy(update={"prompt": ""})

@@ -177,7 +177,7 @@ class _Reply:
         if text:
             self._first_after = self._first_after or time.monotonic() - self._started
             self._texts.append(text)
-        self._stopped = self._on_text(text) or self._stopped
+        self._stopped = self._on_text(text, int(self._timings.get("predicted_n", 0))) or self._stopped
 
     def completion(self, *, strip: bool) -> Completion:
         """The completion that the chunks make.

@@ -70,8 +70,9 @@ def check_fits(prompt_tokens: int, context: int) -> None:
         )
 
 
-OnText = Callable[[str], bool]
-"""Called with what the latest token adds to the text; True ends the answer there, within one token."""
+OnText = Callable[[str, int], bool]
+"""Called with what the latest token adds to the text, and how many tokens the answer has by now: 0 while the prompt is
+read. True ends the answer there, within one token."""
 
 
 class Model(Protocol):

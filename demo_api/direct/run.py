@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from demo_api.direct.model import Completion, Model
 from demo_api.direct.stop_sequences import StopSequences
 from demo_api.errors import DemoApiError, ShuttingDown
-from demo_api.messages import Answer, Event, Failure, Question, Result, Run, Timing
+from demo_api.messages import Answer, Estimate, Event, Failure, Question, Result, Run, Timing
 from demo_api.queue import new_id
 
 logger = logging.getLogger(__name__)
@@ -21,21 +21,29 @@ logger = logging.getLogger(__name__)
 _LOOK_UP_SECONDS = 0.5
 """How often those who wait look whether their client is still there."""
 
+_PROGRESS_SECONDS = 0.2
+"""How often a run says how far it is, as of the demo engine."""
+
 
 class DirectRun:
     """One question, from its arrival to its end; used by the slot that answers it and by its client's thread.
 
     Args:
         timeout_s: how long the answer may take from its start.
+        estimate: how long runs like it usually take.
     """
 
-    def __init__(self, question: Question, *, timeout_s: float) -> None:
+    def __init__(self, question: Question, *, timeout_s: float, estimate: Estimate | None = None) -> None:
         self.run_id = new_id()
         self._question = question
         self._run = Run(self.run_id, question.request, accepted_at=time.time())
         self._accepted = time.monotonic()
         self._timeout_s = timeout_s
+        self._estimate = estimate
         self._deadline = math.inf
+        self._first_token: tuple[float, int] | None = None  # when, and how many tokens there were
+        self._reported_tokens = 1  # the first one is no progress of the decode
+        self._next_progress = 0.0
         self._stops = StopSequences(question.stop)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._stop_reason: str | None = None
@@ -52,7 +60,8 @@ class DirectRun:
             self._deadline = started + self._timeout_s
             waited = round(started - self._accepted, 3)
             self._run = replace(self._run, status="running", started_at=time.time(), waited_seconds=waited, attempts=1)
-            self._emit("started", attempt=1, batch_size=1, device=model.device)
+            self._emit("started", attempt=1, batch_size=1, device=model.device, estimate=self._estimate)
+            self._emit("phase", phase="prefill")
         self._end(self._result(model))
 
     def run(self) -> Run:
@@ -97,11 +106,24 @@ class DirectRun:
         """None: nothing prints here."""
         return None
 
-    def _on_text(self, text: str) -> bool:
+    def _on_text(self, text: str, tokens: int) -> bool:
+        self._emit_progress(tokens)
         self._say(self._stops.add(text))
         if time.monotonic() > self._deadline:
             self.stop("timed_out")
         return self._stop_reason is not None or self._stops.found
+
+    def _emit_progress(self, tokens: int) -> None:
+        """As the demo engine's: the prefill makes the first token, iteration 0 of the decode the second."""
+        now = time.monotonic()
+        if tokens and self._first_token is None:
+            self._first_token = now, tokens
+            self._emit("phase", phase="decode")
+        if tokens > self._reported_tokens and self._first_token and now >= self._next_progress:
+            self._reported_tokens, self._next_progress = tokens, now + _PROGRESS_SECONDS
+            since, before = self._first_token
+            rate = round((tokens - before) / (now - since), 2) if tokens > before and now > since else None
+            self._emit("progress", iteration=tokens - 2, tokens_per_second_per_user=rate)
 
     def _say(self, text: str) -> None:
         if text:

@@ -109,7 +109,7 @@ class TtMetal:
 
     def _answer_once(self) -> None:
         try:
-            self.complete(Question.of(Request.model_validate({"prompt": "Hello", "max_tokens": 2})), lambda _: False)
+            self.complete(Question.of(Request.model_validate({"prompt": "Hello", "max_tokens": 2})), lambda *_: False)
         except DemoApiError as error:
             raise SetupError(f"The model was loaded but does not answer: {error}", next_step=_TRY_THE_DEMO) from error
 
@@ -139,7 +139,7 @@ class _Answer:
         first = time.monotonic()
         steps, finish = self._decode(token, len(prompt), text)
         if finish != "cancelled" and (rest := text.rest()):
-            self._on_text(rest)
+            self._on_text(rest, len(self._tokens))
         seconds = time.monotonic() - first
         return Completion(
             response=self._user.text_of(self._tokens).strip() if self._instruct else text.text,
@@ -163,7 +163,7 @@ class _Answer:
             if token in self._user.stop_tokens:
                 return steps, "stop"
             self._tokens.append(token)
-            if self._on_text(text.add(token)):
+            if self._on_text(text.add(token), len(self._tokens)):
                 return steps, "cancelled"
             if steps + 1 < self._most:
                 with _running("answer"):

@@ -9,8 +9,18 @@ from typing import Protocol
 
 from demo_api.config import Settings
 from demo_api.demo.run_folder import RunFolder, check_room, ended_log
-from demo_api.errors import BadRequest, DeviceFailed, NoLog, RunEnded, ShuttingDown
-from demo_api.messages import DEVICE_STATES, DeviceHealth, EngineHealth, Event, ModelHealth, Question, Request, Run
+from demo_api.errors import BadRequest, DeviceFailed, LedgerUnavailable, NoLog, RunEnded, ShuttingDown
+from demo_api.messages import (
+    DEVICE_STATES,
+    DeviceHealth,
+    EngineHealth,
+    Estimate,
+    Event,
+    ModelHealth,
+    Question,
+    Request,
+    Run,
+)
 from demo_api.queue import Ledger
 from demo_api.queue.history import RunProgress
 from demo_api.queue.waiters import RunWaiters
@@ -108,6 +118,13 @@ class Door:
             )
         return DemoRun(self, self.submit([question.request], idempotency_key)[0].run_id)
 
+    def estimate(self, run: Run) -> Estimate | None:
+        """How long runs like this one usually take; None if that is not known, or the ledger cannot be read now."""
+        try:
+            return self.ledger.history.estimate(run)
+        except LedgerUnavailable:  # the run was accepted, and that is what its client must hear
+            return None
+
     def wait(self, run_id: str, *, is_gone: Callable[[], bool] = lambda: False) -> Run:
         """Waits for a run's end.
 
@@ -192,6 +209,7 @@ class Door:
             "queue": self.ledger.queue.describe(),
             "device": best,
             "devices": devices,
+            "estimate": self.ledger.history.estimate(None),
         }
 
     def devices(self) -> list[DeviceHealth]:

@@ -11,10 +11,14 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from demo_api.demo.run_folder import JUST_ENDED_SECONDS, SECONDS_A_DAY
 from demo_api.errors import BadRequest, NoSuchRun
-from demo_api.messages import Event, Run
+from demo_api.messages import Estimate, Event, Run
 from demo_api.queue import rows
 from demo_api.queue.database import Database
+from demo_api.queue.estimate import MOST_RUNS, estimate
 from demo_api.queue.schema import batches, events, runs
+
+_SEARCHED_RUNS = 200
+"""The latest runs among which those are looked for that were like one: however many are kept, it costs little."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,22 @@ class History:
         wanted = select(runs.c.run_id, runs.c.status, runs.c.last_event).where(runs.c.run_id.in_(run_ids))
         with self._database.read() as connection:
             return {row.run_id: RunProgress(row.status, row.last_event) for row in connection.execute(wanted)}
+
+    def estimate(self, run: Run | None) -> Estimate | None:
+        """How long a run usually takes from its start to its end; None if too few have succeeded.
+
+        Args:
+            run: counts only runs that differ from it in their prompts alone; None counts all of them.
+        """
+        seconds = (runs.c.time_seconds - runs.c.waited_seconds).label("seconds")
+        succeeded = select(runs.c.number, runs.c.batch_key, seconds).where(runs.c.status == "succeeded")
+        latest = succeeded.order_by(runs.c.number.desc()).limit(_SEARCHED_RUNS).subquery()
+        known = select(latest.c.seconds).where(latest.c.seconds.is_not(None))
+        if run is not None:
+            known = known.where(latest.c.batch_key == rows.batch_key(run.request, run.demo))
+        with self._database.read() as connection:
+            found = connection.execute(known.order_by(latest.c.number.desc()).limit(MOST_RUNS)).scalars()
+            return estimate(list(found))
 
     def prune(self) -> None:
         """Removes the runs that ended too long ago, and the oldest of those that are too many."""

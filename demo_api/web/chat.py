@@ -31,7 +31,6 @@ def add_chat(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots) -
     refused = (*refusals.BODY, *refusals.ACCEPTED[name], *refusals.WAITING)
     if is_demo:
         refused += refusals.of(IdempotencyConflict)
-    events = EVENTS if is_demo else {kind: EVENTS[kind] for kind in ("queued", "started", "text", "done")}
     example, output = examples.succeeded(name), examples.LOG if is_demo else None
 
     @app.post("/chat")
@@ -61,7 +60,7 @@ def add_chat(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots) -
         f"{action}, and tells what happens as it happens. The last event is `done`, whether the run has an answer or "
         "not.",
         body=Content(Request, examples.BODY),
-        answers={STREAM: Content(events, examples.stream(name, Events(example.run_id, lambda: example)))},
+        answers={STREAM: Content(EVENTS, examples.stream(name, Events(example.run_id, lambda: example)))},
         parameters=parameters,
         refusals=refused,
     )

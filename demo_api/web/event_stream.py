@@ -16,7 +16,7 @@ from pydantic import Field
 from typing_extensions import NotRequired, TypedDict
 
 from demo_api.bodies import Failed, RunId, Seconds, Succeeded, ending
-from demo_api.messages import PHASES, STATUSES, DeviceName, Event, Run
+from demo_api.messages import PHASES, STATUSES, DeviceName, Estimate, Event, Run
 
 KEEP_ALIVE_SECONDS = 15
 """How long a stream is silent at most, so that nobody in between takes it for dead."""
@@ -40,10 +40,16 @@ class StartedEvent(_Event):
     attempt: int
     batch_size: Annotated[int, Field(description="How many runs the child was given together.")]
     device: DeviceName
+    estimate: NotRequired[
+        Annotated[
+            Estimate | None,
+            Field(description="On the direct engine, as `POST /runs` of the demo engine has it; null if not known."),
+        ]
+    ]
 
 
 class PhaseEvent(_Event):
-    """The child has come to another part of its work."""
+    """The child has come to another part of its work; the model in memory, to `prefill` or `decode`."""
 
     phase: Annotated[str, Field(json_schema_extra={"enum": list(PHASES)})]
 
@@ -51,7 +57,7 @@ class PhaseEvent(_Event):
 class ProgressEvent(_Event):
     """Tokens are made; told five times a second at most."""
 
-    iteration: int
+    iteration: Annotated[int, Field(description="Of the decode, from 0. It makes the token number `iteration` + 2.")]
     tokens_per_second_per_user: float | None
 
 

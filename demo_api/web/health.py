@@ -11,7 +11,7 @@ from demo_api.bodies import BriefHealth, Health, Status
 from demo_api.errors import DemoApiError, LedgerUnavailable, SetupError, Starting
 from demo_api.messages import DeviceHealth, EngineHealth, Queue
 from demo_api.web.engine import Engine
-from demo_api.web.openapi.examples import MODEL
+from demo_api.web.openapi.examples import ESTIMATE, MODEL
 from demo_api.web.openapi.operation import JSON, Content, Operation
 from demo_api.web.openapi.refusals import READY
 
@@ -54,7 +54,7 @@ def add_health(app: Flask, engine: Engine) -> None:
     @Operation(
         "server",
         "Whether a run would be accepted",
-        "For a load balancer. A full line is not looked at.",
+        "For a load balancer. A full queue is still ready.",
         answers={JSON: Content(Status, {"status": "ready"})},
         refusals=READY[engine.engine_name],
     )
@@ -69,7 +69,7 @@ def add_health(app: Flask, engine: Engine) -> None:
 
 
 def problem(engine: Engine) -> DemoApiError | None:
-    """Why no request would be accepted now, a full line excepted; None if one would be."""
+    """Why no request would be accepted now, a full queue excepted; None if one would be."""
     try:
         engine.check()
     except DemoApiError as error:
@@ -80,7 +80,14 @@ def problem(engine: Engine) -> DemoApiError | None:
 def _describe(engine: Engine) -> Health:
     """Everything, or less where the ledger cannot be used."""
     name = engine.engine_name
-    said: EngineHealth = {"model": None, "model_loaded": False, "queue": None, "device": None, "devices": []}
+    said: EngineHealth = {
+        "model": None,
+        "model_loaded": False,
+        "queue": None,
+        "device": None,
+        "devices": [],
+        "estimate": None,
+    }
     error = problem(engine)
     with suppress(SetupError, LedgerUnavailable):
         said = engine.describe()
@@ -124,4 +131,5 @@ def _example(engine: str) -> Health:
         "queue": queue,
         "device": device,
         "devices": [device],
+        "estimate": ESTIMATE,
     }

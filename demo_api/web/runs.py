@@ -81,7 +81,9 @@ def add_runs(app: Flask, door: Door, settings: Settings, slots: WaitSlots) -> No
         "Accepts one `prompt`, or 1 to 32 `prompts`: all of them or none. It does not wait for them: follow the "
         "events, or look at the run again.",
         body=Content(Request | Requests, examples.BATCH_BODY),
-        answers={JSON: Content(Accepted, bodies.accepted([examples.QUEUED, examples.QUEUED_NEXT], "demo"))},
+        answers={
+            JSON: Content(Accepted, bodies.accepted([examples.QUEUED, examples.QUEUED_NEXT], "demo", examples.ESTIMATE))
+        },
         parameters=(IDEMPOTENCY_KEY,),
         refusals=(*BODY, *ACCEPTED["demo"], *refusals.of(IdempotencyConflict)),
         status=202,
@@ -90,7 +92,7 @@ def add_runs(app: Flask, door: Door, settings: Settings, slots: WaitSlots) -> No
     def create_runs() -> Response:
         runs = door.submit(parse_requests(json_body()), idempotency_key())
         note_run(runs[0].run_id, runs[0].request.prompt)
-        response = jsonify(bodies.accepted(runs, door.engine_name))
+        response = jsonify(bodies.accepted(runs, door.engine_name, door.estimate(runs[0])))
         response.status_code = 202
         response.headers["Location"] = f"/runs/{runs[0].run_id}"
         return response

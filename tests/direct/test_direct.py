@@ -137,8 +137,13 @@ def test_a_stream_tells_each_token_as_it_comes(make: Make) -> None:
     server, model = make(EchoModel(paused=True))
     seen = events(f"{server.url}/chat/stream", body={"prompt": "one two three"})
     assert [next(seen)[1], next(seen)[1]] == ["queued", "started"]
+    assert next(seen)[2]["phase"] == "prefill"
     model.let_go.set()
     rest = list(seen)
+    assert [data["phase"] for _, kind, data in rest if kind == "phase"] == ["decode"]
+    progress = next(data for _, kind, data in rest if kind == "progress")
+    assert progress["iteration"] == 0, "the second token"
+    assert progress["tokens_per_second_per_user"] > 0
     assert [data["added"] for _, kind, data in rest if kind == "text"] == ["one", " two", " three"]
     _, kind, done = rest[-1]
     assert (kind, done["status"], done["response"], done["tokens_generated"]) == (
@@ -147,6 +152,22 @@ def test_a_stream_tells_each_token_as_it_comes(make: Make) -> None:
         "one two three",
         3,
     )
+
+
+def test_five_answers_to_like_requests_make_an_estimate(make: Make) -> None:
+    server, _ = make()
+
+    def estimates(**fields: object) -> list[Any]:
+        seen = events(f"{server.url}/chat/stream", body={"prompt": "one two", **fields})
+        return [data["estimate"] for _, kind, data in seen if kind == "started"]
+
+    server.chat("break")  # it failed, so it does not count
+    assert [estimates() for _ in range(5)] == [[None]] * 5
+    (estimate,) = estimates()
+    assert 0 <= estimate["low_seconds"] <= estimate["high_seconds"] < 100
+    assert (estimate["quantiles"], estimate["runs"]) == ([0.1, 0.9], 5)
+    assert estimates(max_tokens=7) == [None]
+    assert server.get("/health").json()["estimate"]["runs"] == 7
 
 
 def test_a_stream_that_fails_ends_with_the_failure(make: Make) -> None:

@@ -108,7 +108,7 @@ def ask(model: Model, prompt: str, **fields: object) -> tuple[Completion, list[s
     said: list[str] = []
     question = Question.of(request(prompt, **fields))
     model.accept(question)
-    return model.complete(question, lambda text: said.append(text) is not None), said
+    return model.complete(question, lambda text, _: said.append(text) is not None), said
 
 
 def steps(name: str) -> list[dict[str, Any]]:
@@ -283,7 +283,7 @@ def test_raw_text_is_continued_without_the_template(load: Callable[..., TtMetal]
     model = load(generation)
     said: list[str] = []
     completion = model.complete(
-        Question(request("Once", max_tokens=20), []), lambda text: said.append(text) is not None
+        Question(request("Once", max_tokens=20), []), lambda text, _: said.append(text) is not None
     )
     assert completion.response == "".join(said) == " and so on", "not stripped"
     assert (completion.prompt_tokens, completion.finish_reason) == (5, "stop")
@@ -295,12 +295,16 @@ def test_an_answer_that_is_not_wanted_ends_within_one_token(load: Callable[..., 
     model = load(generation)
     said: list[str] = []
 
-    def hear(text: str) -> bool:
+    counted: list[int] = []
+
+    def hear(text: str, tokens: int) -> bool:
         said.append(text)
+        counted.append(tokens)
         return len(said) == 3
 
     completion = model.complete(Question.of(request("endless", max_tokens=2000)), hear)
     assert (said, completion.finish_reason, completion.tokens_generated) == (["a", "b", "a"], "cancelled", 3)
+    assert counted == [1, 2, 3]
     assert len(steps("decode")) == 2
     assert ask(model, "abc")[0].response == "cba"
 
@@ -332,7 +336,7 @@ def test_an_answer_ends_before_a_stop_sequence(
 def test_half_a_character_that_is_not_wanted_is_not_said(load: Callable[..., TtMetal], generation: str) -> None:
     said: list[str] = []
 
-    def hear(text: str) -> bool:
+    def hear(text: str, tokens: int) -> bool:
         said.append(text)
         return len(said) == 3
 
@@ -508,7 +512,7 @@ def test_a_failure_is_told_and_the_next_request_is_answered(
 
 
 def test_a_listener_that_fails_is_not_taken_for_the_model(load: Callable[..., TtMetal]) -> None:
-    def hear(text: str) -> bool:
+    def hear(text: str, tokens: int) -> bool:
         raise OSError("the client is gone")
 
     model = load("2026")

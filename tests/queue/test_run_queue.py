@@ -863,6 +863,28 @@ def test_a_page_holds_the_statuses_that_are_asked_for(open_ledger: OpenLedger) -
     assert page()[-1] == ledger.history.get(first.run_id)
 
 
+def test_an_estimate_is_of_the_latest_like_runs_that_succeeded(open_ledger: OpenLedger, database: Database) -> None:
+    ledger = open_ledger(max_queue=100)
+    like = ledger.queue.submit([ask(str(number)) for number in range(11)], {})
+    others = [ledger.queue.submit([ask("else", max_tokens=9)], {})[0], ledger.queue.submit([ask()], {"hf": "x"})[0]]
+    assert ledger.history.estimate(like[0]) is None
+    for status, ended in (("failed", [like[0]]), ("succeeded", like[1:] + others)):
+        for place, run in enumerate(ended, 1):
+            took = {"status": status, "waited_seconds": 100.0, "time_seconds": 100.0 + place}
+            with database.write() as connection:
+                connection.execute(update(run_table).where(run_table.c.run_id == run.run_id).values(took))
+    found = {"low_seconds": 1.9, "high_seconds": 9.1, "quantiles": [0.1, 0.9], "runs": 10}
+    assert ledger.history.estimate(like[0]) == found
+    assert ledger.history.estimate(others[0]) is None
+    everything_seconds = ledger.history.estimate(None)
+    assert everything_seconds is not None
+    assert (everything_seconds["runs"], everything_seconds["high_seconds"]) == (12, 10.9)
+    with database.write() as connection:  # the clock was set: how long it took is not known
+        unknown = update(run_table).where(run_table.c.run_id.in_(ids(like[5:]))).values(waited_seconds=None)
+        connection.execute(unknown)
+    assert ledger.history.estimate(like[0]) is None
+
+
 def test_what_is_not_there_is_said_so(open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
     with pytest.raises(NoSuchRun, match="There is no run none"):

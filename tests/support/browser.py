@@ -67,7 +67,7 @@ class Tab:
     def open(self, fragment: str = "") -> Tab:
         """Goes to a view, and waits until the page knows its server."""
         self.page.goto(f"{self.url}/{fragment}")
-        self.page.wait_for_selector("#standing[data-status]")
+        self.page.wait_for_selector("#server-status[data-status]")
         return self
 
     def ask(self, prompt: str, **fields: str) -> None:

@@ -30,9 +30,14 @@ class EchoModel:
         self.closed = 0
         self.was_closed_in_use = False
         self._loads = loads
+        self._let_words = 0
         self._lock = threading.Lock()
         if not paused:
             self.let_go.set()
+
+    def let_words(self, count: int) -> None:
+        """Lets so many words of each answer go."""
+        self._let_words = count
 
     def load(self) -> None:
         wait_for(self.let_load)
@@ -62,12 +67,12 @@ class EchoModel:
             raise RuntimeError("It broke.")
         said: list[str] = []
         for word in prompt.split(" ")[: question.request.max_tokens]:
-            while not self.let_go.wait(0.01):
-                if on_text(""):
+            while len(said) >= self._let_words and not self.let_go.wait(0.01):
+                if on_text("", len(said)):
                     return Completion("", 0, None, "cancelled")
             said.append(word if not said else f" {word}")
             self.words += 1
-            if on_text(said[-1]):
+            if on_text(said[-1], len(said)):
                 return Completion("".join(said), len(said), 3, "cancelled")
         finish = "length" if len(said) < len(prompt.split(" ")) else "stop"
         return Completion("".join(said), len(said), 3, finish, ttft_ms=1.5, decode_tokens_per_second=10.0)

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 from support.browser import Tab, chromium
 from support.serving import serving
 from support.waiting import until
@@ -20,6 +20,7 @@ from demo_api.demo import small_model as weights
 WIDE = {"width": 1200, "height": 900}
 NARROW = {"width": 360, "height": 780}
 LONG = {"Max tokens": "300", "Temperature": "0"}
+SHORT = {"Max tokens": "32", "Temperature": "0"}
 
 
 def take(browser: Browser, here: str, there: str, folder: Path) -> None:
@@ -45,15 +46,31 @@ def take(browser: Browser, here: str, there: str, folder: Path) -> None:
     light.close()
 
     light = tab()
-    light.ask("Name three primary colors.", **{"Max tokens": "32", "Temperature": "0"})
+    light.ask("Name three primary colors.", **SHORT)
     light.wait_for_end()
     fragment = light.page.evaluate("location.hash")
     save(light, "answer")
 
     dark = tab(fragment, color_scheme="dark")
     dark.wait_for_end()
-    dark.page.locator(".curl").scroll_into_view_if_needed()
+    dark.page.locator(".panel .code").scroll_into_view_if_needed()
     save(dark, "dark")
+
+    several = tab()
+    several.field("One prompt per line").check()
+    several.ask("Name three primary colors.\nWhat is 2+2?\nWrite one sentence about the sea.", **SHORT)
+    expect(several.page.locator(".several .facts").first).to_contain_text("together", timeout=90_000)
+    save(several, "several")
+
+    conversation = Tab(browser.new_context(viewport=WIDE, locale="en-GB"), there).open("#conversation")
+    for number, message in enumerate(("What is 2+2?", "Write one sentence about the sea."), 1):
+        conversation.field("Message").fill(message)
+        conversation.page.get_by_role("button", name="Send").click()
+        facts = conversation.page.locator("#messages .facts")
+        expect(facts).to_have_count(2 * number)
+        expect(facts.last).to_contain_text("tokens in", timeout=90_000)
+    conversation.page.evaluate("scrollTo(0, 0)")
+    save(conversation, "conversation")
 
     compared = tab("#compare")
     compared.field("The other server").fill(there)

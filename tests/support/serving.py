@@ -63,7 +63,7 @@ def application(settings: Settings, engine: EchoRunner | DirectEngine | None = N
 @contextmanager
 def serving() -> Iterator[Callable[..., Server]]:
     """Starts servers, which run until the end of the block."""
-    running = []
+    running: list[tuple[Engine, HttpServer, threading.Thread]] = []
 
     def start(settings: Settings, engine: EchoRunner | DirectEngine | None = None) -> Server:
         app = application(settings, engine)
@@ -75,7 +75,13 @@ def serving() -> Iterator[Callable[..., Server]]:
         running.append((service, http, thread))
         return Server(http.url, settings, service)
 
-    yield start
+    try:
+        yield start
+    finally:
+        _stop(running)
+
+
+def _stop(running: list[tuple[Engine, HttpServer, threading.Thread]]) -> None:
     for service, http, thread in running:
         hurry = threading.Timer(3, service.hurry)
         hurry.start()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,7 @@ Make = Callable[..., Settings]
 Open = Callable[..., Tab]
 
 WEB = Path(__file__).parents[2] / "demo_api" / "web"
+NARROW = {"width": 320, "height": 640}
 REFUSED = "Failed to load resource"  # what a browser says of every answer that is an error
 
 
@@ -150,9 +155,12 @@ def test_phases_speed_and_text_are_shown_as_they_come(slow_server: Server, slow:
     for phase, label in {"startup": "Start-up", "load": "Load", "prefill": "Prefill", "decode": "Decode"}.items():
         slow.tell("phase", phase=phase)
         expect(now).to_contain_text(f"now: {label}")
+        reading = "reading the prompt" if phase == "prefill" else ""
+        expect(tab.page.locator(".panel .facts")).to_have_text(reading)
+    expect(tab.page.locator(".panel .elapsed")).to_have_text(re.compile(r"\d+\.\d s"))
     slow.tell("progress", iteration=3, tokens_per_second_per_user=12.3)
     slow.tell("text", user=0, tail="<|im_start|>assistant Good mor")
-    expect(tab.page.locator(".panel .facts")).to_have_text("12.3 tokens/s · token 3 of at most 9")
+    expect(tab.page.locator(".panel .facts")).to_have_text("12.3 tokens/s · token 5 of at most 9")
     expect(tab.page.locator(".panel .answer")).to_contain_text("Good mor")
     expect(tab.page.locator("#announcer")).to_have_text("Decode: writes the answer.")
     slow.let_go.set()
@@ -161,7 +169,7 @@ def test_phases_speed_and_text_are_shown_as_they_come(slow_server: Server, slow:
     assert "Load" in tab.text(".shares")
     assert "Longest: load (2.00 s, " in tab.text(".times")
     expect(tab.page.locator(".panel .metrics")).to_contain_text("ended by itself")
-    assert "4.20 s of its start-up were over when the run came" in tab.text(".times")
+    assert "A warm child: 4.20 s of its start-up was done before the request." in tab.text(".times")
     expect(tab.page.locator("#announcer")).to_contain_text("Answered in")
 
 
@@ -175,7 +183,7 @@ def test_who_waits_sees_the_place_in_the_line_and_cancels(
     second.ask("second")
     expect(second.page.locator(".panel .chip")).to_have_text("queued")
     expect(second.page.locator(".timeline li[data-state=now]")).to_contain_text("Queued")
-    expect(second.page.locator(".place-in-line")).to_have_text("Place 1 in the queue")
+    expect(second.page.locator(".position")).to_have_text("Place 1 in the queue")
     second.page.get_by_role("button", name="Cancel").click()
     second.wait_for_end("cancelled")
     assert "The run was cancelled" in second.text(".panel .problem")
@@ -245,7 +253,7 @@ def test_a_full_queue_is_counted_down_and_tried_again(
     result = tab.page.locator("#ask-result")
     expect(result.get_by_role("alert")).to_have_text("The queue is full (1 of 1).")
     expect(result).to_contain_text(re.compile(r"Try again (in \d+ s|now)\."))
-    expect(result).to_contain_text("Try again now.")
+    expect(result).to_contain_text("Try again now.", timeout=60_000)  # in as many seconds as the first one runs
     expect(tab.page.locator("#ask-form .problem")).to_have_count(0)
     slow.let_go.set()
     until(lambda: server.get("/health").json()["queue"]["waiting"] == 0)
@@ -295,23 +303,152 @@ TYPED = """It's "quoted" $HOME `id` \\ ! 50% @file
 ünïcödé 日本語 😀 <b>"""
 
 
-def test_the_curl_command_does_the_same(server: Server, open_tab: Open) -> None:
-    if shutil.which("curl") is None:
-        pytest.skip("there is no curl on this machine")
+PROGRAMS = {
+    "curl": ["bash", "-c"],
+    "Python": [sys.executable, "-c"],
+    "JavaScript": ["node", "--input-type=module", "--eval"],
+}
+
+
+def run_code(tab: Tab, language: str, key: str = "", blocks: int | None = None) -> list[str]:
+    """What the first blocks of code print that the page shows in this language; all of them by default."""
+    program = PROGRAMS[language]
+    if shutil.which(program[0]) is None:
+        pytest.skip(f"there is no {program[0]} on this machine")
+    tab.page.locator(".view:not([hidden])").get_by_label("Language").select_option(language)
+    written = tab.page.locator(".view:not([hidden]) .code pre").all_inner_texts()
+    environ = {**os.environ, "DEMO_API_KEY": key}
+    return [
+        subprocess.run([*program, code], capture_output=True, text=True, timeout=30, check=True, env=environ).stdout
+        for code in written[:blocks]
+    ]
+
+
+@pytest.mark.parametrize("language", PROGRAMS)
+def test_the_code_does_the_same(server: Server, open_tab: Open, language: str) -> None:
     tab = open_tab(server.url)
     tab.ask(TYPED, Seed="7")
     tab.wait_for_end()
-    commands = tab.page.locator(".curl pre")
-    assert commands.count() == 4
-    answers = []
-    for command in commands.all_inner_texts():
-        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=20, check=True)
-        answers.append(done.stdout)
-    chat, run = json.loads(answers[0]), json.loads(answers[1])
-    assert chat["prompt"] == chat["response"] == run["prompt"] == TYPED
-    assert run["seed"] == 7
-    assert "event: done" in answers[2]
-    assert json.loads(answers[3].split("\n", 1)[0])["prompt"] == TYPED
+    chat, run, followed, record = run_code(tab, language)
+    assert json.loads(chat)["prompt"] == json.loads(chat)["response"] == json.loads(run)["prompt"] == TYPED
+    assert json.loads(run)["seed"] == 7
+    assert "event: done" in followed
+    assert json.loads(record.split("\n", 1)[0])["prompt"] == TYPED
+    tab.page.reload()
+    tab.wait_for_end()
+    assert tab.page.locator(".panel").get_by_label("Language").input_value() == language
+
+
+def test_a_run_is_saved_as_json(server: Server, start_direct: Callable[..., Server], open_tab: Open) -> None:
+    for each, engine in ((server, "demo"), (start_direct(EchoModel()), "direct")):
+        tab = open_tab(each.url)
+        tab.ask(TYPED)
+        tab.wait_for_end()
+        with tab.page.expect_download() as download:
+            tab.page.get_by_role("button", name="Download as JSON").click()
+        saved = json.loads(Path(download.value.path()).read_text())
+        assert (saved["prompt"], saved["response"], saved["status"]) == (TYPED, TYPED, "succeeded")
+        assert download.value.suggested_filename == f"{saved['run_id']}.json"
+        if engine == "demo":
+            assert saved == server.get(f"/runs/{saved['run_id']}").json()
+
+
+def test_how_long_runs_usually_take_stands_beside_the_seconds(
+    slow_server: Server, slow: TellingEngine, start_direct: Callable[..., Server], open_tab: Open
+) -> None:
+    model = EchoModel()
+    for server, let_go in ((slow_server, slow.let_go), (start_direct(model), model.let_go)):
+        let_go.set()
+        for _ in range(5):
+            assert server.chat("Hello", max_tokens=64, temperature=0).ok
+        let_go.clear()
+        tab = open_tab(server.url)
+        tab.ask("Hello")
+        usual = re.compile(r"^\d+\.\d s · usually \d.* s, by 5 earlier runs$")
+        expect(tab.page.locator(".panel .elapsed")).to_have_text(usual)
+        let_go.set()
+        tab.wait_for_end()
+        expect(tab.page.locator(".panel .elapsed")).to_have_text("")
+        tab.page.get_by_role("link", name="Health").click()
+        expect(tab.page.locator("#health")).to_contain_text(re.compile(r"A run usually takes\d.* s, by the latest \d"))
+
+
+LINES = "apples\n\npears fail\n  plums \nfigs\ngrapes"
+
+
+def test_a_prompt_a_line_is_asked_in_one_batch_and_each_has_its_answer(
+    serve: Serve, settings: Make, slow: TellingEngine, open_tab: Open
+) -> None:
+    server = serve(settings(), slow)
+    tab = open_tab(server.url, expected=(REFUSED,))
+    tab.field("One prompt per line").check()
+    tab.ask(LINES, Temperature="3")
+    expect(tab.page.locator("#ask-form .problem")).to_contain_text("The field 'temperature' is wrong")
+    tab.field("Temperature").fill("0")
+    expect(tab.page.locator("#form-code")).to_contain_text(
+        '"prompts":["apples","pears fail","  plums ","figs","grapes"]'
+    )
+    tab.page.get_by_role("button", name="Run", exact=True).click()
+    slow.tell("phase", phase="decode")
+    items = tab.page.locator(".several li")
+    expect(items.locator(".chip")).to_have_text(["running"] * 5)
+    slow.let_go.set()
+    expect(items.locator(".chip")).to_have_text(["succeeded", "failed", "succeeded", "succeeded", "succeeded"])
+    assert items.nth(0).locator(".answer").inner_text() == "apples"
+    expect(items.nth(1)).to_contain_text("It failed.")
+    summary = tab.page.locator(".several [role=status]")
+    expect(summary).to_contain_text(
+        re.compile(r"^5 of 5 ended in .* s, in one batch · 28 tokens, .* tokens/s together$")
+    )
+    items.nth(4).get_by_role("link", name="Show the run").click()
+    tab.wait_for_end()
+    assert tab.text(".panel .answer") == "grapes"
+
+
+def test_the_runs_of_several_prompts_are_cancelled_together(
+    serve: Serve, settings: Make, slow: TellingEngine, open_tab: Open
+) -> None:
+    tab = open_tab(serve(settings(), slow).url)  # in one batch, which goes on until all of them are cancelled
+    tab.field("One prompt per line").check()
+    tab.ask("a\nb\nc\nd\ne\nf")
+    wait_for(slow.entered)
+    tab.page.get_by_role("button", name="Cancel all").click()
+    expect(tab.page.locator(".several .chip")).to_have_text(["cancelled"] * 6)
+
+
+def test_a_direct_server_answers_several_prompts_at_the_same_time(
+    start_direct: Callable[..., Server], open_tab: Open
+) -> None:
+    model = EchoModel(paused=True)
+    tab = open_tab(start_direct(model).url)
+    tab.field("One prompt per line").check()
+    tab.ask("one\ntwo\nthree\nfour\nfive")
+    chips = tab.page.locator(".several .chip")
+    expect(chips).to_have_text(["running", "running", "queued", "queued", "queued"])
+    model.let_go.set()
+    expect(chips).to_have_text(["succeeded"] * 5)
+    assert model.most_at_once == 2
+    assert tab.page.locator(".several .answer").all_inner_texts() == ["one", "two", "three", "four", "five"]
+
+
+def test_on_a_phone_rare_fields_are_folded_and_the_answer_comes_into_view(server: Server, open_tab: Open) -> None:
+    tab = open_tab(server.url, expected=(REFUSED,), viewport={"width": 375, "height": 667})
+    expect(tab.field("Top p")).to_be_hidden()
+    expect(tab.field("Seed")).to_be_hidden()
+    tab.page.locator("summary", has_text="More").click()
+    tab.field("Top p").fill("2")
+    tab.page.locator("summary", has_text="More").click()
+    tab.page.get_by_role("button", name="Run", exact=True).click()
+    expect(tab.field("Top p")).to_be_focused()  # what is wrong is not hidden
+    tab.field("Top p").fill("1")
+    tab.page.get_by_role("button", name="Run", exact=True).click()
+    tab.wait_for_end()
+    expect(tab.page.locator(".panel .answer")).to_be_in_viewport(ratio=1)
+    box = tab.page.locator(".panel").bounding_box()
+    assert box is not None
+    assert 0 <= box["y"] < 150, "at the top of the screen"
+    tab.page.set_viewport_size({"width": 1000, "height": 667})
+    expect(tab.field("Seed")).to_be_visible()
 
 
 def test_the_endpoints_are_one_link_away(server: Server, open_tab: Open) -> None:
@@ -401,11 +538,12 @@ def test_a_direct_server_answers_token_by_token_and_has_no_runs(
     tab = open_tab(start_direct(model).url)
     expect(tab.page.get_by_role("link", name="Runs")).to_be_hidden()
     tab.ask("one two three")
-    expect(tab.page.locator(".timeline li[data-state=now]")).to_contain_text("Answer")
+    expect(tab.page.locator(".timeline li[data-state=now]")).to_contain_text("Prefill")
+    expect(tab.page.locator(".panel .facts")).to_have_text("reading the prompt · on CPU")
     model.let_go.set()
     tab.wait_for_end()
     assert tab.text(".panel .answer") == "one two three"
-    assert "chat/stream" in tab.page.locator(".curl pre").nth(1).inner_text()
+    assert "chat/stream" in tab.page.locator(".code pre").nth(1).inner_text()
     assert tab.page.locator(".log").count() == 0
     model.let_go.clear()
     tab.ask("one two three")
@@ -437,6 +575,153 @@ def test_two_servers_are_compared_word_by_word(
     assert [re.sub(r" \[.*?\] ", "", answer) for answer in answers] == ["the other in both cases", "the same in both"]
     assert "underline" in marks.first.evaluate("mark => getComputedStyle(mark).textDecorationLine")
     assert re.search(r"This server\s+\d.*The other server\s+\d", tab.text(".verdict .timeline"), re.DOTALL)
+
+
+@contextmanager
+def full(server: Server, model: EchoModel) -> Iterator[None]:
+    """One request is answered and one waits, until the model is let go, at the latest when the block ends."""
+    model.let_go.clear()
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(server.chat) for _ in range(2)]
+        try:
+            until(lambda: server.get("/health").json()["queue"]["waiting"] == 1)
+            yield
+        finally:
+            model.let_go.set()
+    assert all(answer.result().ok for answer in asked)
+
+
+def test_a_full_queue_of_either_server_is_counted_down_and_compared_again(
+    serve: Serve, settings: Make, slow: TellingEngine, start_direct: Callable[..., Server], open_tab: Open
+) -> None:
+    here = serve(settings(max_batch=1, max_queue=1), slow)
+    model = EchoModel(slots=1, paused=True)
+    there = start_direct(model, cors_origins=here.url, max_queue=1)
+    for prompt in ("runs", "waits"):
+        requests.post(f"{here.url}/runs", json={"prompt": prompt}, timeout=10)
+        wait_for(slow.entered)
+    with full(there, model):
+        tab = open_tab(here.url, "#compare", others=(there.url,), expected=(REFUSED,))
+        tab.field("The other server").fill(there.url)
+        tab.page.get_by_role("button", name="Compare").click()
+        refusal = tab.page.locator("#comparison")
+        expect(refusal.get_by_role("alert")).to_have_text("This server: The queue is full (1 of 1).")
+        expect(refusal).to_contain_text(re.compile(r"Try again (in \d+ s|now)\."))
+        slow.let_go.set()
+        until(lambda: here.get("/health").json()["queue"]["waiting"] == 0)
+        refusal.get_by_role("button", name="Retry").click()
+        expect(refusal.get_by_role("alert")).to_have_text("The other server: The queue is full (1 of 1).")
+        model.let_go.set()
+        until(lambda: there.get("/health").json()["queue"]["running"] == 0)
+        refusal.get_by_role("button", name="Retry").click()
+        expect(tab.page.locator(".verdict")).to_contain_text("The answers are the same")
+
+
+# A conversation
+
+
+def say(tab: Tab, text: str) -> None:
+    tab.field("Message").fill(text)
+    tab.page.get_by_role("button", name="Send").click()
+
+
+def test_a_conversation_is_sent_whole_and_kept_in_the_tab_until_a_new_one(
+    start_direct: Callable[..., Server], open_tab: Open
+) -> None:
+    tab = open_tab(start_direct(EchoModel()).url, "#conversation")
+    sent: list[dict[str, Any]] = []
+    tab.page.on("request", lambda each: sent.append(each.post_data_json) if each.url.endswith("completions") else None)
+    messages = tab.page.locator("#messages .answer")
+    say(tab, "Hello <b>there</b>")
+    expect(messages).to_have_text(["Hello <b>there</b>"] * 2)
+    tab.field("Max tokens").fill("2")
+    tab.field("Message").fill("one two three")
+    tab.field("Message").press("Control+Enter")
+    expect(messages).to_have_text(["Hello <b>there</b>", "Hello <b>there</b>", "one two three", "one two"])
+    expect(tab.page.locator("#messages .facts").last).to_have_text(
+        re.compile(r"^2 tokens in \d.* s · cut at max tokens$")
+    )
+    history = [
+        {"role": "user", "content": "Hello <b>there</b>"},
+        {"role": "assistant", "content": "Hello <b>there</b>"},
+        {"role": "user", "content": "one two three"},
+    ]
+    assert sent[1]["messages"] == history
+    for language in PROGRAMS:
+        (printed,) = run_code(tab, language)
+        assert json.loads(printed)["choices"][0]["message"]["content"] == "one two"
+    tab.page.reload()
+    expect(messages).to_have_count(4)
+    expect(tab.page.locator("#conversation-code")).to_contain_text("one two three")
+    tab.page.get_by_role("button", name="New conversation").click()
+    expect(messages).to_have_count(0)
+    expect(tab.field("Message")).to_be_focused()
+    say(tab, "afresh")
+    expect(messages).to_have_text(["afresh", "afresh"])
+    assert [message["content"] for message in sent[2]["messages"]] == ["afresh"]
+
+
+def test_an_answer_in_a_conversation_is_stopped(start_direct: Callable[..., Server], open_tab: Open) -> None:
+    model = EchoModel(paused=True)
+    tab = open_tab(start_direct(model).url, "#conversation")
+    messages = tab.page.locator("#messages .answer")
+    say(tab, "one two three")
+    expect(tab.page.locator("#messages .facts").last).to_have_text(re.compile(r"^reading the prompt · \d+\.\d s$"))
+    tab.page.get_by_role("button", name="Stop").click()
+    expect(messages).to_have_count(0)  # there is no answer yet
+    expect(tab.field("Message")).to_have_value("one two three")
+    until(lambda: model.at_once == 0)
+    model.let_words(2)
+    tab.page.get_by_role("button", name="Send").click()
+    expect(messages).to_have_text(["one two three", "one two"])
+    tab.page.get_by_role("button", name="Stop").click()
+    expect(tab.page.locator("#messages .facts").last).to_have_text("stopped")
+    until(lambda: model.at_once == 0)
+    model.let_go.set()
+    say(tab, "go on")
+    expect(messages).to_have_text(["one two three", "one two", "go on", "go on"])
+
+
+def test_a_message_that_is_refused_goes_back_into_the_form(start_direct: Callable[..., Server], open_tab: Open) -> None:
+    model = EchoModel(slots=1)
+    server = start_direct(model, max_queue=1)
+    tab = open_tab(server.url, "#conversation", expected=(REFUSED,))
+    form = tab.page.locator("#conversation-form")
+    say(tab, "refuse this")
+    expect(form.locator(".problem")).to_contain_text("No.")
+    expect(tab.field("Message")).to_be_focused()
+    expect(tab.field("Message")).to_have_value("refuse this")
+    say(tab, "break")
+    expect(form.locator(".problem")).to_contain_text("It broke.")
+    with full(server, model):
+        say(tab, "Hello")
+        refusal = tab.page.locator("#conversation-refusal")
+        expect(refusal.get_by_role("alert")).to_have_text("The queue is full (1 of 1).")
+        model.let_go.set()
+        until(lambda: server.get("/health").json()["queue"]["running"] == 0)
+        refusal.get_by_role("button", name="Retry").click()
+        expect(tab.page.locator("#messages .answer")).to_have_text(["Hello", "Hello"])
+
+
+def test_a_script_in_a_conversation_does_not_run(start_direct: Callable[..., Server], open_tab: Open) -> None:
+    tab = open_tab(start_direct(EchoModel()).url, "#conversation")
+    dialogs: list[str] = []
+    tab.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    for _ in ("answered", "kept"):
+        if not tab.page.locator("#messages li").count():
+            say(tab, "<script>alert(1)</script> <img src=x onerror=alert(2)> \x1b[31m")
+        shown = "<script>alert(1)</script> <img src=x onerror=alert(2)> ␛[31m"
+        expect(tab.page.locator("#messages .answer")).to_have_text([shown] * 2)
+        assert tab.page.locator("#messages script, #messages img").count() == 0
+        tab.page.reload()
+    assert not dialogs
+
+
+def test_a_demo_server_explains_where_conversations_are(server: Server, open_tab: Open) -> None:
+    tab = open_tab(server.url)
+    tab.page.get_by_role("link", name="Conversation").click()
+    expect(tab.page.locator("#conversation-demo")).to_contain_text("demo-api serve --engine direct")
+    expect(tab.field("Message")).to_be_hidden()
 
 
 def test_a_page_elsewhere_may_ask_with_openais_client(
@@ -516,12 +801,15 @@ def test_a_key_is_asked_for_once_and_sent_as_a_header(guarded: str, open_tab: Op
     expect(dialog).to_contain_text("refused the key (401)")
     dialog.get_by_label("Key").fill(KEY)
     dialog.get_by_label("Key").press("Enter")
-    expect(tab.page.locator("#standing")).to_contain_text("demo engine · echo")
-    expect(tab.page.locator("#form-curl")).to_contain_text('-H "Authorization: Bearer $DEMO_API_KEY"')
+    expect(tab.page.locator("#server-status")).to_contain_text("demo engine · echo")
+    expect(tab.page.locator("#form-code")).to_contain_text('-H "Authorization: Bearer $DEMO_API_KEY"')
     tab.ask("Hello")
     tab.wait_for_end()
     assert tab.text(".panel .answer") == "Hello"
-    assert 'Authorization: Bearer $DEMO_API_KEY"' in tab.text(".curl")
+    assert 'Authorization: Bearer $DEMO_API_KEY"' in tab.text(".code")
+    for language in PROGRAMS:
+        (chat,) = run_code(tab, language, KEY, blocks=1)
+        assert json.loads(chat)["response"] == "Hello"
     assert KEY not in tab.page.content()
     tab.page.reload()
     tab.wait_for_end()
@@ -541,14 +829,14 @@ def test_who_gives_no_key_is_asked_again_only_on_a_new_wish(guarded: str, open_t
         pass
     assert {url.removeprefix(guarded) for url in tab.asked} == {"/health"}
     expect(dialog).to_be_hidden()
-    expect(tab.page.locator("#standing")).to_contain_text("healthy · demo engine")
+    expect(tab.page.locator("#server-status")).to_contain_text("healthy · demo engine")
     tab.page.get_by_role("link", name="Health").click()
     dialog.get_by_label("Key").fill(KEY)
     dialog.get_by_label("Key").press("Enter")
     expect(tab.page.locator("#health .device")).to_contain_text("free")
     expect(tab.page.locator("#health")).to_contain_text('-H "Authorization: Bearer $DEMO_API_KEY"')
     tab.page.get_by_role("button", name="Forget the key").click()
-    expect(tab.page.locator("#form-curl")).not_to_contain_text("Authorization")
+    expect(tab.page.locator("#form-code")).not_to_contain_text("Authorization")
     expect(tab.page.locator("#health")).to_contain_text("With a key this says more.")
     expect(dialog).to_be_hidden()
 
@@ -579,9 +867,9 @@ def test_health_says_what_to_do_about_a_device_in_doubt(server: Server, engine: 
     expect(card).to_contain_text("suspect")
     expect(card).to_contain_text("It had to be <killed>.")
     expect(card).to_contain_text("demo-api device reset")
-    expect(card).to_contain_text("No child waits on it.")
+    expect(card).to_contain_text("No warm child.")
     expect(card).to_contain_text(re.compile(r"Since\d+/\d+/20\d\d"))
-    expect(tab.page.locator("#standing")).to_contain_text("device suspect")
+    expect(tab.page.locator("#server-status")).to_contain_text("device suspect")
 
 
 def test_the_words_about_devices_are_those_of_the_documentation() -> None:
@@ -626,7 +914,7 @@ def test_a_direct_answer_whose_connection_is_lost_is_lost_and_says_so(
     cable = lay_cable(start_direct(model))
     tab = open_tab(cable.url, expected=(REFUSED, "ERR_"))
     tab.ask("one two three")
-    expect(tab.page.locator(".timeline li[data-state=now]")).to_contain_text("Answer")
+    expect(tab.page.locator(".timeline li[data-state=now]")).to_contain_text("Prefill")
     cable.cut()
     problem = tab.page.locator(".panel .problem")
     expect(problem).to_contain_text("The connection was lost before the answer was there.")
@@ -696,11 +984,12 @@ def test_who_asked_too_often_follows_a_run_later(slow_server: Server, slow: Tell
 def test_it_can_be_used_with_the_keyboard_alone(server: Server, open_tab: Open) -> None:
     tab = open_tab(server.url)
     press = tab.page.keyboard.press
-    press("Tab")
-    expect(tab.page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    prompt = tab.field("Prompt")
+    expect(prompt).to_be_focused()
+    skip = tab.page.get_by_role("link", name="Skip to the content")
+    skip.focus()
     press("Enter")
     press("Tab")
-    prompt = tab.field("Prompt")
     expect(prompt).to_be_focused()
     assert prompt.evaluate("field => getComputedStyle(field).outlineStyle") == "solid"
     press("Control+A")
@@ -766,7 +1055,7 @@ _CONTRAST = """button => {
 }"""
 
 
-VIEWS = ["#ask", "#runs", "#run", "#compare", "#health"]
+VIEWS = ["#ask", "#runs", "#run", "#conversation", "#compare", "#health"]
 
 
 @pytest.fixture
@@ -805,14 +1094,31 @@ def test_axe_finds_nothing_serious_in_any_view(
         assert tab.serious() == [], view
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_in_answers_of_a_direct_server(
+    start_direct: Callable[..., Server], open_tab: Open, scheme: str
+) -> None:
+    tab = open_tab(start_direct(EchoModel()).url, "#conversation", color_scheme=scheme, viewport=NARROW)
+    say(tab, "W" * 400)
+    expect(tab.page.locator("#messages .answer").last).to_have_text("W" * 400)
+    assert tab.serious() == []
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+    tab.page.get_by_role("link", name="Ask").click()
+    tab.field("One prompt per line").check()
+    tab.ask("W" * 400 + "\nbreak")
+    expect(tab.page.locator(".several .chip")).to_have_text(["succeeded", "failed"])
+    assert tab.serious() == []
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+
+
 def test_a_narrow_screen_needs_no_sideways_scrolling(
     furnished: tuple[Server, Server, dict[str, str]], engine: TellingEngine, open_tab: Open
 ) -> None:
     here, there, fragments = furnished
-    tab = open_tab(here.url, others=(there.url,), viewport={"width": 320, "height": 640})
+    tab = open_tab(here.url, others=(there.url,), viewport=NARROW)
     for view in VIEWS:
         visit(tab, view, fragments, there.url, engine)
-        assert tab.page.evaluate("document.documentElement.scrollWidth") <= 320, view
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"], view
 
 
 # What holds without a browser

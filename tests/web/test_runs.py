@@ -67,6 +67,20 @@ def test_a_run_is_accepted_shown_and_answered(paused: PausedServer) -> None:
     assert ended["accepted_at"] <= ended["started_at"] <= ended["finished_at"]
 
 
+def test_an_accepted_run_has_an_estimate_when_there_were_enough_like_it(paused: PausedServer) -> None:
+    paused.engine.let_go.set()
+    for _ in range(4):
+        assert paused.server.chat().ok
+    assert paused.post("/runs", {"prompt": "Hello"}).json()["estimate"] is None
+    assert paused.server.chat().ok
+    estimate = paused.post("/runs", {"prompts": ["Hello", "again"]}).json()["estimate"]
+    assert 0 <= estimate["low_seconds"] <= estimate["high_seconds"]
+    assert estimate["quantiles"] == [0.1, 0.9]
+    assert estimate["runs"] >= 5
+    assert paused.post("/runs", {"prompt": "Hello", "max_tokens": 5}).json()["estimate"] is None
+    assert paused.server.get("/health").json()["estimate"]["runs"] >= 5
+
+
 def test_several_prompts_are_accepted_together_or_not_at_all(paused: PausedServer) -> None:
     first = paused.submit()
     wait_for(paused.engine.entered)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from demo_api import errors
 from demo_api.errors import DemoApiError, RunFailed
-from demo_api.messages import Answer, Event, Failure, Result, Run, Timing
+from demo_api.messages import Answer, Estimate, Event, Failure, Result, Run, Timing
 from demo_api.web.event_stream import Encoder
 from demo_api.web.parse import check_request
 
@@ -48,6 +48,7 @@ _TIMING = {
     ),
 }
 
+ESTIMATE: Estimate = {"low_seconds": 0.583, "high_seconds": 0.71, "quantiles": [0.1, 0.9], "runs": 12}
 QUEUED = Run(RUN_ID, check_request(BODY), position=1, accepted_at=_ACCEPTED_AT)
 QUEUED_NEXT = replace(
     QUEUED,
@@ -94,14 +95,14 @@ def stream(engine: str, encoder: Encoder) -> str:
 
 def _events(engine: str) -> Iterator[Event]:
     is_demo = engine == "demo"
-    started = {"attempt": 1, "batch_size": 1, "device": "device" if is_demo else "CPU"}
+    started: dict[str, object] = {"attempt": 1, "batch_size": 1, "device": "device" if is_demo else "CPU"}
+    if not is_demo:
+        started["estimate"] = ESTIMATE
     yield Event("queued", _ACCEPTED_AT, {"position": 1} if is_demo else {})
     yield Event("started", _ACCEPTED_AT + 0.005, started)
-    if is_demo:
-        progress = {"iteration": 0, "tokens_per_second_per_user": 81.2}
-        yield Event("phase", _ACCEPTED_AT + 0.007, {"phase": "load"})
-        yield Event("phase", _ACCEPTED_AT + 0.385, {"phase": "decode"})
-        yield Event("progress", _ACCEPTED_AT + 0.385, progress)
+    yield Event("phase", _ACCEPTED_AT + 0.007, {"phase": "load" if is_demo else "prefill"})
+    yield Event("phase", _ACCEPTED_AT + 0.385, {"phase": "decode"})
+    yield Event("progress", _ACCEPTED_AT + 0.385, {"iteration": 0, "tokens_per_second_per_user": 81.2})
     yield Event("text", _ACCEPTED_AT + 0.55, {"added": _RESPONSE, **({"best_effort": True} if is_demo else {})})
     yield Event("done", _ACCEPTED_AT + 0.649)
 

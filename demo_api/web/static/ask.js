@@ -1,18 +1,20 @@
 // The view Ask: a form, and the run that came of it.
 
-import { Asking, newKey } from "./asking.js";
-import { Course } from "./course.js";
-import { bodyOf, clearProblem, fill, isBusy, showProblem, submitByKey, whileBusy } from "./form.js";
-import { fieldsOf, post } from "./curl.js";
+import { Asking, newKey, submit } from "./asking.js";
+import { Progress } from "./progress.js";
+import { bodyOf, clearProblem, fill, foldMore, isBusy, showProblem, submitByKey, whileBusy } from "./form.js";
+import { Code, fieldsOf, post } from "./code.js";
 import { problem } from "./elements.js";
 import { refusal } from "./retry.js";
 import { Panel } from "./panel.js";
 import { healthOf, Unreachable } from "./server.js";
+import { Several } from "./several.js";
 
 export class AskView {
   #asking = null;
   #panel = null;
   #runId = null;
+  #isNew = false; // asked for here, not found again
   #unsure = null; // a request of which nobody knows whether it arrived: sent again, it has the same key
 
   /** @param onEnd is called when a run has ended */
@@ -28,15 +30,17 @@ export class AskView {
       this.#run(bodyOf(this.form));
     });
     submitByKey(this.form);
-    this.form.addEventListener("input", () => this.#showCommand());
-    server.addEventListener("key", () => this.#showCommand());
-    this.#showCommand();
+    foldMore(this.form);
+    this.code = new Code(server);
+    document.getElementById("form-code").append(this.code.element);
+    this.form.addEventListener("input", () => this.#showCode());
+    this.#showCode();
   }
 
   /** Before anything was asked: what would be sent. */
-  #showCommand() {
-    const place = document.getElementById("form-curl");
-    if (place) place.textContent = post(this.server, "chat", bodyOf(this.form));
+  #showCode() {
+    const body = bodyOf(this.form);
+    this.code.show([["The request", [post(body.prompts ? "runs" : "chat", body)]]]);
   }
 
   /** Shows the view; with a run's id that run, which may still go on: so a reload finds it again. */
@@ -46,6 +50,7 @@ export class AskView {
       return;
     }
     if (runId === this.#runId) return;
+    this.#isNew = false;
     try {
       const record = await this.server.insist().json(`runs/${encodeURIComponent(runId)}`);
       fill(this.form, record);
@@ -64,13 +69,16 @@ export class AskView {
   async #run(body) {
     if (isBusy(this.button)) return;
     clearProblem(this.form);
+    this.#isNew = true;
     await whileBusy(this.button, "Sending…", () => this.#send(body));
   }
 
   async #send(body) {
     try {
       const engine = await this.engine();
-      await (engine === "direct" ? this.#stream(body) : this.#submit(body));
+      if (body.prompts) await this.#askSeveral(body, engine);
+      else if (engine === "direct") this.#stream(body);
+      else this.#follow(await this.#submit(body), this.#begin());
     } catch (error) {
       if (error.name !== "AbortError") await this.#refuse(error, body);
     }
@@ -84,43 +92,51 @@ export class AskView {
     }
     const health = await healthOf(this.server).catch(() => null);
     this.#take(null);
-    this.result.replaceChildren(refusal(error, health, () => this.#run(body)));
+    this.#showResult(refusal(error, health, () => this.#run(body)));
+  }
+
+  /** Shows what came of the form. On a narrow screen that is below it. */
+  #showResult(element) {
+    this.result.replaceChildren(element);
+    if (this.#isNew && matchMedia("(max-width: 59.99rem)").matches) this.result.scrollIntoView();
+  }
+
+  async #askSeveral(body, engine) {
+    const { prompts, ...rest } = body;
+    const isDirect = engine === "direct";
+    const asked = isDirect ? prompts.map((prompt) => ({ prompt, ...rest })) : (await this.#submit(body)).runs;
+    const several = new Several(this.server, isDirect ? "direct" : "demo", asked);
+    this.#take(several);
+    history.replaceState(null, "", "#ask");
+    this.#showResult(several.element);
+    several.run().finally(this.onEnd);
   }
 
   async #submit(body) {
     const text = JSON.stringify(body);
     const key = this.#unsure?.text === text ? this.#unsure.key : newKey();
     this.#unsure = null;
-    const asking = this.#newAsking();
     try {
-      await asking.submit(body, key);
+      return await submit(this.server, body, key);
     } catch (error) {
       if (error instanceof Unreachable) this.#unsure = { text, key };
       throw error;
     }
-    this.#take(asking);
-    this.#follow(asking.course.asked, asking);
   }
 
-  async #stream(body) {
-    const asking = this.#newAsking();
-    this.#take(asking);
+  #stream(body) {
+    const asking = this.#begin();
     asking.stream(body, "direct").catch((error) => {
-      if (asking.course === null) this.#refuse(error, body);
+      if (asking.progress === null) this.#refuse(error, body);
       else if (error.name !== "AbortError") this.#panel.fail(error);
     });
   }
 
-  #newAsking() {
+  #begin() {
     const asking = new Asking(this.server, {
-      onChange: (course) => asking === this.#asking && this.#show(course),
+      onChange: (progress) => asking === this.#asking && this.#show(progress),
       onTrouble: (wait, error) => asking === this.#asking && this.#panel?.showTrouble(wait, error),
     });
-    return asking;
-  }
-
-  #begin() {
-    const asking = this.#newAsking();
     this.#take(asking);
     return asking;
   }
@@ -137,9 +153,9 @@ export class AskView {
   async #follow(record, asking) {
     this.#runId = record.run_id;
     if (/^(#ask|$)/.test(location.hash)) history.replaceState(null, "", `#ask/${record.run_id}`);
-    const course = Course.ofRecord(record);
-    if (course.ended) {
-      this.#show(course);
+    const progress = Progress.ofRecord(record);
+    if (progress.ended) {
+      this.#show(progress);
       return;
     }
     try {
@@ -149,17 +165,17 @@ export class AskView {
     }
   }
 
-  #show(course) {
+  #show(progress) {
     if (this.#panel === null) {
-      const { asked } = course;
+      const { asked } = progress;
       const asking = this.#asking;
       this.#panel = new Panel(this.server, {
         onCancel: () => asking.cancel().catch((error) => this.#panel.fail(error)),
         onAgain: () => this.again(asked),
       });
-      this.result.replaceChildren(this.#panel.element);
+      this.#showResult(this.#panel.element);
     }
-    this.#panel.show(course);
-    if (course.ended) this.onEnd();
+    this.#panel.show(progress);
+    if (progress.ended) this.onEnd();
   }
 }

@@ -1,6 +1,6 @@
 // One run of one server on its way: asked for, followed, cancelled. Both engines are asked in the way that fits them.
 
-import { Course } from "./course.js";
+import { Progress } from "./progress.js";
 import { ApiError, events, Unreachable } from "./server.js";
 
 const LOST = "The connection was lost before the answer was there.";
@@ -8,52 +8,48 @@ const LOST = "The connection was lost before the answer was there.";
 export class Asking {
   #abort = new AbortController();
 
-  /** @param onChange is called with the course whenever something happened */
+  /** @param onChange is called with the progress whenever something happened */
   constructor(server, { onChange, onTrouble = () => {} }) {
     this.server = server;
     this.onChange = onChange;
     this.onTrouble = onTrouble;
-    this.course = null;
-  }
-
-  /** Submits a run to the demo engine. Returns its id; it is not followed yet. */
-  async submit(body, idempotencyKey) {
-    const headers = { "Idempotency-Key": idempotencyKey };
-    const record = await this.server.insist().json("runs", {
-      method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json", ...headers },
-    });
-    this.course = new Course(record, "demo");
-    return record.run_id;
+    this.progress = null;
   }
 
   /** Follows a run that has been accepted, to its end. */
   async follow(record) {
-    this.course ??= Course.ofRecord(record);
-    if (!this.course.ended) this.onChange(this.course);
+    this.progress ??= Progress.ofRecord(record);
+    if (!this.progress.ended) this.onChange(this.progress);
     for await (const event of this.server.follow(record.run_id, this.#abort.signal, this.onTrouble)) this.#hear(event);
   }
 
   /** Asks by one request that is answered by a stream, to its end: either engine can. */
   async stream(body, engine) {
     const response = await this.server.insist().post("chat/stream", body, { signal: this.#abort.signal });
-    this.course = new Course(body, engine);
-    this.onChange(this.course);
+    this.progress = new Progress(body, engine);
+    this.onChange(this.progress);
     try {
       for await (const event of events(response)) {
-        this.course.asked = { ...body, run_id: event.data.run_id };
+        this.progress.asked = { ...body, run_id: event.data.run_id };
         this.#hear(event);
       }
     } catch (error) {
       if (!(error instanceof TypeError)) throw error; // a lost connection is one
     }
-    if (this.course.ended) return;
+    if (this.progress.ended) return;
     if (engine === "demo") throw lost(this.server, "The run goes on: look for it in Runs.");
     this.#end("failed", LOST, "The direct engine keeps nothing: ask again.");
   }
 
+  /** Shows a run that has ended already. */
+  end(record) {
+    this.progress = Progress.ofRecord(record);
+    this.onChange(this.progress);
+  }
+
   #hear(event) {
-    this.course.hear(event);
-    this.onChange(this.course);
+    this.progress.hear(event);
+    this.onChange(this.progress);
   }
 
   /** The end of what nobody is left to tell. */
@@ -63,13 +59,13 @@ export class Asking {
 
   /** Cancels the run. */
   async cancel() {
-    if (this.course.engine === "direct") {
+    if (this.progress.engine === "direct") {
       this.#abort.abort(); // who leaves the stream cancels
       this.#end("cancelled", "The request was cancelled.", "Send the request again.", "cancelled");
       return;
     }
     try {
-      await this.server.insist().post(`runs/${this.course.asked.run_id}/cancel`);
+      await this.server.insist().post(`runs/${this.progress.asked.run_id}/cancel`);
     } catch (error) {
       if (!(error instanceof ApiError && error.code === "run_ended")) throw error;
     }
@@ -79,6 +75,12 @@ export class Asking {
   leave() {
     this.#abort.abort();
   }
+}
+
+/** Submits one run or several to the demo engine. Returns the answer of `POST /runs`; nothing is followed yet. */
+export async function submit(server, body, idempotencyKey) {
+  const response = await server.insist().post("runs", body, { headers: { "Idempotency-Key": idempotencyKey } });
+  return response.json();
 }
 
 function lost(server, nextStep) {

@@ -1,11 +1,12 @@
 // The view Compare: the same prompt to this server and to another one.
 
 import { Asking } from "./asking.js";
-import { quote } from "./curl.js";
+import { quote } from "./code.js";
 import { marked, words } from "./difference.js";
 import { announce, el, problem, say, seconds, visible } from "./elements.js";
 import { bodyOf, clearProblem, isBusy, showProblem, submitByKey, whileBusy } from "./form.js";
 import { statusChip } from "./panel.js";
+import { refusal } from "./retry.js";
 import { ApiError, healthOf, Server } from "./server.js";
 import { Timeline } from "./timeline.js";
 
@@ -66,9 +67,16 @@ export class CompareView {
     try {
       await this.#ask(await this.#other());
     } catch (error) {
-      if (!this.#isStopped) showProblem(this.form, error);
-      else this.place.replaceChildren(el("p", {}, "Stopped."));
+      if (this.#isStopped) this.place.replaceChildren(el("p", {}, "Stopped."));
+      else if (error.retryAfter && error.side) await this.#refuse(error, error.side);
+      else showProblem(this.form, error);
     }
+  }
+
+  /** What passes by itself is no fault of the form. */
+  async #refuse(error, side) {
+    const health = await healthOf(side.server).catch(() => null);
+    this.place.replaceChildren(refusal(error, health, () => this.#compare(), side.name));
   }
 
   #other() {
@@ -90,8 +98,10 @@ export class CompareView {
     for (const side of sides) await side.learn();
     for (const side of sides) {
       if (this.#isStopped) throw new DOMException("stopped", "AbortError");
-      this.#asking = new Asking(side.server, { onChange: (course) => side.show(course) });
-      await this.#asking.stream(body, side.engine);
+      this.#asking = new Asking(side.server, { onChange: (progress) => side.show(progress) });
+      await this.#asking.stream(body, side.engine).catch((error) => {
+        throw Object.assign(error, { side });
+      });
     }
     verdict.replaceChildren(...judge(sides));
     announce(verdict.querySelector("h2").textContent);
@@ -105,7 +115,7 @@ class Side {
     this.name = name;
     this.server = server;
     this.engine = null;
-    this.course = null;
+    this.progress = null;
     this.chip = el("span", {}, el("span", { class: "hint" }, "not asked yet"));
     this.what = el("p", { class: "hint" }, server.base);
     this.answer = el("div", { class: "answer" });
@@ -121,18 +131,18 @@ class Side {
   }
 
   get seconds() {
-    return this.course.end.time_seconds;
+    return this.progress.end.time_seconds;
   }
 
-  show(course) {
-    this.course = course;
-    this.chip.replaceChildren(statusChip(course.status));
-    this.#timeline.show(course.rows());
-    if (!course.ended) say(this.answer, visible(course.text));
-    else if (course.end.success) say(this.answer, visible(course.end.response));
+  show(progress) {
+    this.progress = progress;
+    this.chip.replaceChildren(statusChip(progress.status));
+    this.#timeline.show(progress.rows());
+    if (!progress.ended) say(this.answer, visible(progress.text));
+    else if (progress.end.success) say(this.answer, visible(progress.end.response));
     else {
       this.answer.classList.add("none");
-      this.answer.replaceChildren(problem(new ApiError(null, course.end)));
+      this.answer.replaceChildren(problem(new ApiError(null, progress.end)));
     }
   }
 
@@ -147,10 +157,10 @@ class Side {
 }
 
 function judge(sides) {
-  if (!sides.every((side) => side.course.end.success)) {
+  if (!sides.every((side) => side.progress.end.success)) {
     return [el("h2", {}, "There is nothing to compare: not both have answered.")];
   }
-  const [one, other] = sides.map((side) => side.course.end.response);
+  const [one, other] = sides.map((side) => side.progress.end.response);
   const parts = one === other ? [el("h2", { class: "same" }, "✓ The answers are the same, to the character.")] : difference(sides, one, other);
   return [...parts, bars(sides)];
 }

@@ -47,6 +47,24 @@ export function seconds(value) {
   return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
 }
 
+/** The range of an estimate for people. */
+export function range({ low_seconds: low, high_seconds: high }) {
+  const digits = high < 10 ? 1 : 0;
+  const [from, to] = [low.toFixed(digits), high.toFixed(digits)];
+  return from === to ? `${to} s` : `${from} to ${to} s`;
+}
+
+/** A button that saves a value as a file of JSON; `read` gives it, or a promise of it. */
+export function saveButton(words, name, read, onError) {
+  const save = async () => {
+    const text = `${JSON.stringify(await read(), null, 2)}\n`;
+    const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+    el("a", { href: url, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60_000); // the browser may still be asking where to save it
+  };
+  return el("button", { type: "button", on: { click: () => save().catch(onError) } }, words);
+}
+
 /** A button that copies a text, also where the browser lets a page only select it. */
 export function copyButton(what, text, shown) {
   const button = el("button", { type: "button", class: "small", "aria-label": `Copy ${what}` }, "Copy");

@@ -4,7 +4,8 @@ import { el, problem } from "./elements.js";
 
 /** What is typed, as a body. What is no number goes as it is: the server says what is wrong with it. */
 export function bodyOf(form) {
-  const body = { prompt: form.elements.prompt.value };
+  const { prompt, several } = form.elements;
+  const body = several?.checked ? { prompts: prompt.value.split("\n").filter((line) => line.trim()) } : { prompt: prompt.value };
   for (const name of ["max_tokens", "temperature", "top_p", "seed"]) {
     const typed = form.elements[name]?.value.trim() ?? "";
     if (typed !== "") body[name] = /^-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(typed) ? Number(typed) : typed;
@@ -17,14 +18,27 @@ export function fill(form, asked) {
   for (const name of ["prompt", "max_tokens", "temperature", "top_p", "seed"]) {
     if (form.elements[name]) form.elements[name].value = asked[name] ?? "";
   }
+  if (form.elements.several) form.elements.several.checked = false;
+}
+
+/** On a narrow screen the fields that few need are folded. */
+export function foldMore(form) {
+  const more = form.querySelector("details.more");
+  const narrow = matchMedia("(max-width: 48rem)"); // as in style.css
+  const fold = () => (more.open = !narrow.matches);
+  narrow.addEventListener("change", fold);
+  fold();
 }
 
 /** Shows what went wrong, at the field if it is one's. */
 export function showProblem(form, error) {
   clearProblem(form);
   form.querySelector(".problem-place").replaceChildren(problem(error));
-  const field = error.field && form.elements[error.field];
+  const name = error.field?.replace(/^(prompts|messages)\b.*/, "prompt");
+  const field = name && form.elements[name];
   if (field) {
+    const folded = field.closest("details");
+    if (folded) folded.open = true;
     field.setAttribute("aria-invalid", "true");
     field.focus();
   }

@@ -1,7 +1,7 @@
 // The view Health, and the words about the server's state in the head of the page.
 
-import { get } from "./curl.js";
-import { el, problem, say, visible } from "./elements.js";
+import { curl, get } from "./code.js";
+import { el, problem, range, say, visible } from "./elements.js";
 
 // The words of docs/devices.md: a test compares them.
 const DEVICE = {
@@ -18,7 +18,11 @@ const DEVICE = {
   ],
 };
 
-const WARM = "A child that was started ahead waits on it for the next run, which need not wait for imports then.";
+const WARM = {
+  off: "No warm child.",
+  imports: "A warm child has done its imports: the next run does not wait for start-up.",
+  model: "A warm child has loaded the model: the next run waits for neither start-up nor load.",
+};
 
 export class HealthView {
   #shown = "";
@@ -27,13 +31,13 @@ export class HealthView {
     this.server = server;
     this.onForget = onForget;
     this.place = document.querySelector("#health .place");
-    this.standing = document.getElementById("standing");
+    this.status = document.getElementById("server-status");
   }
 
   /** Shows what /health said. */
   show(health) {
     const isInDoubt = ["suspect", "resetting", "failed"].includes(health.device?.state);
-    this.#showStanding(health.status === "healthy" && isInDoubt ? "doubt" : health.status, headline(health));
+    this.#showStatus(health.status === "healthy" && isInDoubt ? "doubt" : health.status, headline(health));
     const key = this.server.key;
     const text = JSON.stringify([health, key === null]);
     if (text === this.#shown) return; // who reads, or has a button under the finger, is left alone
@@ -43,20 +47,20 @@ export class HealthView {
       el("div", { class: "card" }, el("h2", {}, "Server"), facts(health),
         key !== null && el("p", { class: "actions" }, el("button", { type: "button", on: { click: this.onForget } }, "Forget the key"))),
       ...devices.map(deviceCard),
-      el("p", { class: "hint" }, "From a shell: ", el("code", {}, get(this.server, "health"))),
+      el("p", { class: "hint" }, "From a shell: ", el("code", {}, curl(this.server, get("health")))),
     );
   }
 
   /** Shows that there was no answer. */
   fail(error) {
-    this.#showStanding("unreachable", error.status ? visible(error.message) : "no answer from the server");
+    this.#showStatus("unreachable", error.status ? visible(error.message) : "no answer from the server");
     this.#shown = "";
     this.place.replaceChildren(problem(error));
   }
 
-  #showStanding(status, words) {
-    this.standing.dataset.status = status;
-    say(this.standing.querySelector(".words"), words);
+  #showStatus(status, words) {
+    this.status.dataset.status = status;
+    say(this.status.querySelector(".words"), words);
   }
 }
 
@@ -67,7 +71,7 @@ function headline({ status, engine, model, queue, device }) {
 }
 
 function facts(health) {
-  const { queue } = health;
+  const { queue, estimate } = health;
   const rows = [
     ["Status", health.status],
     ["What to know", health.note],
@@ -76,6 +80,7 @@ function facts(health) {
     ["In memory", health.engine === "direct" ? (health.model_loaded ? "yes" : "not yet") : null],
     ["Model's folder", health.llama_dir ?? health.hf_model],
     ["Queue", queue && `${queue.running} running, ${queue.waiting} waiting, ${queue.limit} may wait`],
+    ["A run usually takes", estimate && `${range(estimate)}, by the latest ${estimate.runs}`],
   ];
   return el("dl", { class: "facts-list" }, rows.filter(([, value]) => value !== null && value !== undefined).map(([name, value]) =>
     el("div", {}, el("dt", {}, name), el("dd", {}, visible(String(value))))));
@@ -94,7 +99,7 @@ function deviceCard(device) {
   const rows = [
     ["What it means", sentence(means)], ["Reason", device.reason], ["Since", when(device.since)],
     ["What happens next", sentence(next)],
-    ["Warm", device.warm === undefined ? null : device.warm === "off" ? "No child waits on it." : WARM],
+    ["Warm", WARM[device.warm] ?? device.warm],
   ];
   return el("div", { class: "card device", "data-state": device.state },
     el("h2", {}, device.name === "device" ? "Device " : `Device ${visible(String(device.name))} `, el("span", { class: "chip", "data-status": device.state }, device.state)),

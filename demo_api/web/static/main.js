@@ -2,6 +2,7 @@
 
 import { AskView } from "./ask.js";
 import { CompareView } from "./compare.js";
+import { ConversationView } from "./conversation.js";
 import { HealthView } from "./health.js";
 import { askForKey } from "./keys.js";
 import { RunsView, RunView } from "./runs.js";
@@ -19,10 +20,10 @@ function askInTurn(address, wasRefused) {
 const server = new Server(new URL(".", location.href.split("#")[0]).href, askInTurn, "Is the server there? Start it with: demo-api serve");
 let engineName = null;
 
-/** `demo` or `direct`; asks the server if that is not known yet. */
+/** `demo` or `direct`; asks the server if that is not known yet. Null where it does not say. */
 async function engine() {
   if (engineName === null) await look();
-  return engineName ?? "demo";
+  return engineName;
 }
 
 function again(asked) {
@@ -41,6 +42,7 @@ const views = {
   ask: new AskView({ server, engine, onEnd: look }),
   runs: new RunsView({ server, engine, onAgain: again }),
   run: new RunView({ server, onAgain: again }),
+  conversation: new ConversationView({ server, engine }),
   compare: new CompareView({ server, askForKey: askInTurn }),
   health: {
     open: () => {
@@ -90,6 +92,7 @@ function show() {
   const title = document.querySelector(`#${view} h1`);
   document.title = `${title.textContent} · demo_api`;
   if (!isFirst) title.focus({ preventScroll: false });
+  else if (view === "ask") document.getElementById("prompt").focus();
   views[view].open?.(id);
 }
 

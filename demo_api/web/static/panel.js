@@ -1,7 +1,7 @@
 // One run as it goes on, and what it came to.
 
-import * as curl from "./curl.js";
-import { announce, copyButton, el, figure, problem, say, seconds, visible } from "./elements.js";
+import { Code, fieldsOf, get, post } from "./code.js";
+import { announce, copyButton, el, figure, problem, range, saveButton, say, seconds, visible } from "./elements.js";
 import { logPart } from "./log.js";
 import { ApiError } from "./server.js";
 import { shares, Timeline } from "./timeline.js";
@@ -10,7 +10,7 @@ export const STATUS_WORDS = {
   queued: "queued", running: "running", succeeded: "succeeded", failed: "failed", cancelled: "cancelled", timed_out: "timed out",
 };
 
-const FINISH_WORDS = { stop: "ended by itself", length: "cut at max tokens" };
+export const FINISH_WORDS = { stop: "ended by itself", length: "cut at max tokens" };
 
 /** A status as a word with a sign: not by its colour alone. */
 export function statusChip(status) {
@@ -33,14 +33,15 @@ export class Panel {
     this.onAgain = onAgain;
     this.level = level;
     this.chip = el("span", {});
-    this.place = el("p", { class: "place-in-line" });
+    this.elapsed = el("p", { class: "elapsed" });
+    this.place = el("p", { class: "position" });
     this.facts = el("p", { class: "facts" });
     this.trouble = el("p", { class: "trouble", role: "status", hidden: true });
     this.answer = el("div", { class: "answer" });
     this.answerTitle = this.#title("Text so far");
     this.cancel = el("button", { type: "button", class: "cancel", on: { click: onCancel } }, "Cancel");
     this.ending = el("div", {});
-    this.top = el("div", { class: "top" }, this.chip, this.place, this.facts, this.cancel);
+    this.top = el("div", { class: "top" }, this.chip, this.elapsed, this.place, this.facts, this.cancel);
     this.timeTitle = this.#title("Timeline");
     this.times = el("div", { class: "times" }, this.timeTitle, this.#timeline.element);
     this.element = el("article", { class: "card panel" }, this.top, this.trouble, this.answerTitle, this.answer, this.times, this.ending);
@@ -50,12 +51,12 @@ export class Panel {
     return el(`h${this.level}`, { tabindex: "-1" }, words);
   }
 
-  /** Shows a course, and from now on how its time goes by. */
-  show(course) {
-    this.course = course;
+  /** Shows a progress, and from now on how its time goes by. */
+  show(progress) {
+    this.progress = progress;
     this.#draw();
-    if (course.ended) this.stop();
-    else this.#timer ??= setInterval(() => this.#timeline.show(this.course.rows()), 100);
+    if (progress.ended) this.stop();
+    else this.#timer ??= setInterval(() => this.#drawTime(), 100);
   }
 
   /** The time no longer goes by. */
@@ -79,36 +80,37 @@ export class Panel {
   }
 
   #draw() {
-    const { course } = this;
-    if (this.#told?.status !== course.status) this.chip.replaceChildren(statusChip(course.status));
-    say(this.place, course.position === null ? "" : `Place ${course.position} in the queue`);
-    say(this.facts, course.ended ? "" : this.#progress());
-    this.#timeline.show(course.rows());
-    if (course.ended) this.#drawEnd();
+    const { progress } = this;
+    if (this.#told?.status !== progress.status) this.chip.replaceChildren(statusChip(progress.status));
+    say(this.place, progress.position === null ? "" : `Place ${progress.position} in the queue`);
+    say(this.facts, progress.ended ? "" : speed(progress));
+    this.#drawTime();
+    if (progress.ended) this.#drawEnd();
     else {
-      say(this.answer, visible(course.text));
-      this.answerTitle.hidden = this.answer.hidden = !course.text;
+      say(this.answer, visible(progress.text));
+      this.answerTitle.hidden = this.answer.hidden = !progress.text;
     }
     this.#tell();
   }
 
-  #progress() {
-    const { course } = this;
-    const rate = course.rate === null ? "" : `${course.rate.toFixed(1)} tokens/s`;
-    const count = course.iteration === null ? "" : `token ${course.iteration} of at most ${course.asked.max_tokens ?? 128}`;
-    return [rate, count, course.device && course.device !== "device" && `on ${course.device}`].filter(Boolean).join(" · ");
+  #drawTime() {
+    const { progress } = this;
+    this.#timeline.show(progress.rows());
+    const { elapsed, estimate } = progress;
+    const usually = estimate && progress.status === "running" && `usually ${range(estimate)}, by ${estimate.runs} earlier runs`;
+    say(this.elapsed, progress.ended || elapsed === null ? "" : [`${elapsed.toFixed(1)} s`, usually].filter(Boolean).join(" · "));
   }
 
   /** Every change is told once to those who listen. */
   #tell() {
-    const { course } = this;
-    const now = { status: course.status, phase: course.phase?.name, position: course.position };
+    const { progress } = this;
+    const now = { status: progress.status, phase: progress.phase?.name, position: progress.position };
     const was = this.#told;
     this.#told = now;
-    if (was !== null && course.ended && was.status !== now.status) {
-      announce(course.end.success ? `Answered in ${seconds(course.end.time_seconds)}.` : `The run ${STATUS_WORDS[course.status]}.`);
-    } else if (!course.ended && (was?.phase !== now.phase || was?.position !== now.position || was?.status !== now.status)) {
-      const row = course.rows().findLast((each) => each.state === "now");
+    if (was !== null && progress.ended && was.status !== now.status) {
+      announce(progress.end.success ? `Answered in ${seconds(progress.end.time_seconds)}.` : `The run ${STATUS_WORDS[progress.status]}.`);
+    } else if (!progress.ended && (was?.phase !== now.phase || was?.position !== now.position || was?.status !== now.status)) {
+      const row = progress.rows().findLast((each) => each.state === "now");
       if (row) announce(now.position === null ? `${row.label}: ${row.words}.` : `Place ${now.position} in the queue.`);
     }
   }
@@ -116,8 +118,8 @@ export class Panel {
   #drawEnd() {
     if (this.element.dataset.ended) return;
     this.element.dataset.ended = "yes";
-    const { course } = this;
-    const { end } = course;
+    const { progress } = this;
+    const { end } = progress;
     if (end.finish_reason === "length") this.chip.append(" ", el("span", { class: "chip", "data-status": "cut" }, FINISH_WORDS.length));
     const hadFocus = this.cancel.contains(document.activeElement);
     this.cancel.remove();
@@ -140,20 +142,20 @@ export class Panel {
   }
 
   #drawTimes() {
-    const rows = this.course.rows();
+    const rows = this.progress.rows();
     this.timeTitle.textContent = "Where the time went";
     this.times.hidden = !rows.length;
     const bar = shares(rows);
     if (bar) this.timeTitle.after(bar);
-    const { warm, startup_ahead_seconds: ahead } = this.course.end.timing ?? {};
+    const { warm, startup_ahead_seconds: ahead } = this.progress.end.timing ?? {};
     if (warm && warm !== "off") {
-      const sentence = `The child was started ahead of this run: ${seconds(ahead)} of its start-up were over when the run came.`;
+      const sentence = `A warm child: ${seconds(ahead)} of its start-up was done before the request.`;
       this.times.append(el("p", { class: "hint" }, sentence));
     }
   }
 
   #metrics() {
-    const { end } = this.course;
+    const { end } = this.progress;
     const timing = end.timing ?? {};
     const facts = [
       ["Total", seconds(end.time_seconds), "from accepted to finished"],
@@ -169,23 +171,27 @@ export class Panel {
   }
 
   #parts() {
-    const { course, server } = this;
-    const fields = curl.fieldsOf(course.asked);
-    const runId = course.asked.run_id ?? course.end.run_id;
-    const isDemo = course.engine === "demo";
-    const parts = [["In one request, which waits for the answer", curl.post(server, "chat", fields)]];
+    const { progress, server } = this;
+    const fields = fieldsOf(progress.asked);
+    const runId = progress.asked.run_id ?? progress.end.run_id;
+    const isDemo = progress.engine === "demo";
+    const parts = [["In one request, which waits for the answer", [post("chat", fields)]]];
     if (isDemo) {
-      parts.push(["As this page did it: accepted at once (202), then followed", curl.post(server, "runs", fields)],
-        ["Its events, live or after the fact", curl.get(server, `runs/${runId}/events`, "-N")],
-        ["Its record, and all that was printed", `${curl.get(server, `runs/${runId}`)}\n${curl.get(server, `runs/${runId}/log`)}`]);
-    } else parts.push(["As this page did it: the text token by token", curl.post(server, "chat/stream", fields).replace("curl ", "curl -N ")]);
-    const commands = el("details", { class: "part curl", open: true }, el("summary", {}, "The same with curl"),
-      parts.map(([words, command]) => commandBlock(words, command)));
-    return isDemo ? [commands, logPart(server, runId)] : [commands];
+      parts.push(["As this page did it: accepted at once (202), then followed", [post("runs", fields)]],
+        ["Its events, live or after the fact", [get(`runs/${runId}/events`, { streams: true })]],
+        ["Its record, and all that was printed", [get(`runs/${runId}`), get(`runs/${runId}/log`)]]);
+    } else parts.push(["As this page did it: the text token by token", [post("chat/stream", fields, { streams: true })]]);
+    const read = () => (isDemo ? server.insist().json(`runs/${runId}`) : { ...progress.asked, ...progress.end });
+    const save = el("p", { class: "actions" }, saveButton("Download as JSON", `${runId ?? "run"}.json`, read, (error) => this.fail(error)));
+    const code = el("details", { class: "part", open: true }, el("summary", {}, "The same in code"), new Code(server).show(parts).element);
+    return isDemo ? [save, code, logPart(server, runId)] : [save, code];
   }
 }
 
-function commandBlock(words, command) {
-  const shown = el("pre", { tabindex: "0", role: "region", "aria-label": words }, command);
-  return el("div", { class: "command" }, el("p", {}, words, " ", copyButton(`the command: ${words}`, () => command, shown)), shown);
+/** How far the model is: that it reads the prompt, or how fast it writes. */
+export function speed(progress) {
+  const rate = progress.rate === null ? "" : `${progress.rate.toFixed(1)} tokens/s`;
+  const count = progress.tokens === null ? "" : `token ${progress.tokens} of at most ${progress.mostTokens}`;
+  const device = progress.device && progress.device !== "device" && `on ${progress.device}`;
+  return [progress.isReading && "reading the prompt", rate, count, device].filter(Boolean).join(" · ");
 }

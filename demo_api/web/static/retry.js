@@ -2,10 +2,17 @@
 
 import { el, say, visible } from "./elements.js";
 
-/** Shows the refusal. `retry` is called by the button; the countdown ends at it, or when the element is gone. */
-export function refusal(error, health, retry) {
+/**
+ * Shows the refusal. The countdown ends at the button, or when the element is gone.
+ *
+ * @param health of the server that refused, or null
+ * @param retry is called by the button
+ * @param name of the server, where there are two
+ */
+export function refusal(error, health, retry, name = null) {
   const queue = error.code === "queue_full" ? health?.queue : null;
-  const what = queue ? `The queue is full (${queue.waiting} of ${queue.limit}).` : visible(error.message);
+  const sentence = queue ? `The queue is full (${queue.waiting} of ${queue.limit}).` : visible(error.message);
+  const what = name ? `${name}: ${sentence}` : sentence;
   const when = el("span", {});
   const until = Date.now() + 1000 * error.retryAfter;
   const button = el("button", { type: "button", on: { click: retry } }, "Retry");

@@ -1,8 +1,8 @@
 // The views Runs and Run: what the ledger keeps, the newest first, and one of them.
 
 import { Asking } from "./asking.js";
-import { Course, ENDED } from "./course.js";
-import { fieldsOf } from "./curl.js";
+import { Progress, ENDED } from "./progress.js";
+import { fieldsOf } from "./code.js";
 import { el, problem, say, seconds, visible } from "./elements.js";
 import { nothing } from "./form.js";
 import { Panel, STATUS_WORDS, statusChip } from "./panel.js";
@@ -188,7 +188,7 @@ export class RunView {
 
   async #show(record) {
     const asking = new Asking(this.server, {
-      onChange: (course) => panel.show(course),
+      onChange: (progress) => panel.show(progress),
       onTrouble: (wait, error) => panel.showTrouble(wait, error),
     });
     const panel = new Panel(this.server, {
@@ -197,10 +197,10 @@ export class RunView {
     });
     this.#asking = asking;
     this.#panel = panel;
-    const course = Course.ofRecord(record);
-    panel.show(course);
+    const progress = Progress.ofRecord(record);
+    panel.show(progress);
     this.place.replaceChildren(askedPart(record), panel.element);
-    if (!course.ended) await asking.follow(record);
+    if (!progress.ended) await asking.follow(record);
   }
 }
 

@@ -16,8 +16,13 @@ export class ApiError extends Error {
 
   static async of(response) {
     const told = (await response.json().catch(() => null)) ?? {}; // a proxy may answer with a page
-    const body = typeof told.error === "object" ? { ...told.error, error: told.error?.message } : told; // OpenAI's shape
-    return new ApiError(response.status, body, Number(response.headers.get("Retry-After")) || null);
+    return ApiError.from(response.status, told, Number(response.headers.get("Retry-After")) || null);
+  }
+
+  /** Also of OpenAI's shape, in an answer or within a stream. */
+  static from(status, { error, ...rest }, retryAfter = null) {
+    const body = typeof error === "object" ? { ...error, error: error?.message, field: error?.param } : { error, ...rest };
+    return new ApiError(status, body, retryAfter);
   }
 }
 
@@ -208,6 +213,7 @@ export async function* events(response) {
       const lines = (rest + value).split("\n");
       rest = lines.pop();
       for (const line of lines) {
+        if (line === "" && fields.data === "[DONE]") return; // the end of OpenAI's streams
         if (line === "" && fields.data !== undefined) {
           yield { id: Number(fields.id), kind: fields.event, data: JSON.parse(fields.data) };
         }

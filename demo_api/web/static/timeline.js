@@ -3,7 +3,7 @@
 import { el, say, seconds } from "./elements.js";
 
 // What is done meanwhile, where a label does not say it.
-const DOING = { line: "waiting in the queue" };
+const DOING = { queue: "waiting in the queue" };
 
 const STATES = { ahead: "not yet", now: "now", done: "done" };
 
@@ -14,7 +14,7 @@ export class Timeline {
     this.element = el("ol", { class: "timeline", "aria-label": "Where the time goes" });
   }
 
-  /** Shows the rows of a course, on a scale that ends with them. */
+  /** Shows the rows of a progress, on a scale that ends with them. */
   show(rows) {
     const total = Math.max(0.05, ...rows.map((row) => (row.begin ?? 0) + (row.seconds ?? 0)));
     const labels = new Set(rows.map((row) => row.label));

@@ -11,9 +11,11 @@ export const PHASES = [
   { name: "output", label: "Close", field: "teardown_seconds", words: "prints the answer, closes the device" },
 ];
 
+const DIRECT = ["prefill", "decode"]; // what is left of them when the model is in memory
+
 export const ENDED = ["succeeded", "failed", "cancelled", "timed_out"];
 
-export class Course {
+export class Progress {
   #clock = Infinity; // how far this machine's clock is ahead of the server's: what came the quickest knows best
 
   /**
@@ -29,6 +31,8 @@ export class Course {
     this.acceptedAt = null;
     this.startedAt = null;
     this.phases = [];
+    this.batchSize = null;
+    this.estimate = asked.estimate ?? null;
     this.iteration = null;
     this.rate = null;
     this.text = "";
@@ -37,11 +41,11 @@ export class Course {
 
   /** The state that a run's record tells. */
   static ofRecord(record) {
-    const course = new Course(record, record.engine);
-    course.status = record.status;
-    course.position = record.position;
-    if (ENDED.includes(record.status)) course.end = record;
-    return course;
+    const progress = new Progress(record, record.engine);
+    progress.status = record.status;
+    progress.position = record.position;
+    if (ENDED.includes(record.status)) progress.end = record;
+    return progress;
   }
 
   get ended() {
@@ -50,6 +54,25 @@ export class Course {
 
   get phase() {
     return this.phases.at(-1) ?? null;
+  }
+
+  /** How many tokens the answer has: the prefill made the first, iteration 0 the second. */
+  get tokens() {
+    return this.iteration === null ? null : Math.min(this.iteration + 2, this.mostTokens);
+  }
+
+  get mostTokens() {
+    return this.asked.max_tokens ?? 128;
+  }
+
+  get isReading() {
+    return ["prefill_compile", "prefill"].includes(this.phase?.name);
+  }
+
+  /** Seconds since it has its status: an estimate is of the time from the start. Null while not known. */
+  get elapsed() {
+    const since = this.status === "queued" ? this.acceptedAt : this.startedAt;
+    return since === null ? null : Math.max(0, this.now() - since);
   }
 
   /** Takes in one event. */
@@ -86,6 +109,8 @@ export class Course {
     this.status = "running";
     this.position = null;
     this.device = data.device ?? null;
+    this.batchSize = data.batch_size ?? null;
+    this.estimate = data.estimate ?? this.estimate;
     this.startedAt = at;
     this.phases = []; // of an earlier attempt
     this.iteration = this.rate = null;
@@ -102,12 +127,9 @@ export class Course {
     const zero = this.acceptedAt ?? now;
     const waitedUntil = this.phases[0]?.at ?? this.startedAt ?? now;
     const isWaiting = this.status === "queued";
-    const line = row("line", "Queued", "waits for the device", 0, (isWaiting ? now : waitedUntil) - zero, isWaiting ? "now" : "done");
-    if (this.engine === "direct") {
-      const begun = this.startedAt === null ? [null, null, "ahead"] : [this.startedAt - zero, now - this.startedAt, "now"];
-      return [line, row("answer", "Answer", "reads the prompt, writes the answer", ...begun)];
-    }
-    return [line, ...PHASES.map((phase) => {
+    const queue = row("queue", "Queued", "waits for the device", 0, (isWaiting ? now : waitedUntil) - zero, isWaiting ? "now" : "done");
+    const phases = this.engine === "direct" ? PHASES.filter(({ name }) => DIRECT.includes(name)) : PHASES;
+    return [queue, ...phases.map((phase) => {
       const index = this.phases.findLastIndex((each) => each.name === phase.name);
       if (index < 0) return row(phase.name, phase.label, phase.words, null, null, "ahead");
       const begin = this.phases[index].at;
@@ -118,7 +140,7 @@ export class Course {
 
   #endedRows() {
     const timing = this.end.timing ?? {};
-    const parts = [row("line", "Queued", "waited for the device", null, timing.queue_seconds, "done")];
+    const parts = [row("queue", "Queued", "waited for the device", null, timing.queue_seconds, "done")];
     for (const phase of PHASES) parts.push(row(phase.name, phase.label, phase.words, null, timing[phase.field], "done"));
     let begin = 0;
     for (const part of parts) {
