@@ -30,6 +30,7 @@ from demo_api.cli.doctor.machine_checks import DiskSpace, hugepages
 from demo_api.cli.doctor.probe import Setup
 from demo_api.config import CPU_DEMO_HOME, Settings
 from demo_api.demo import command, home
+from demo_api.demo.model_shape import shape_of
 from demo_api.demo.run_folder import RunFolder
 from demo_api.devices.lock import devices_of
 from demo_api.web.parse import check_request
@@ -559,7 +560,8 @@ def test_the_options_that_are_looked_for_are_those_that_the_child_gets(
     setup_of: Callable[..., Setup], tmp_path: Path
 ) -> None:
     demo = home.resolve(setup_of().settings)
-    options = command.options(demo, [check_request({"prompt": "Hello"})], RunFolder(tmp_path))
+    request = check_request({"prompt": "Hello"})
+    options = command.options(shape_of([request], demo.context_length), request, RunFolder(tmp_path))
     assert {f"--{name}" for name in options} == set(NEEDED_OPTIONS)
 
 

@@ -1,17 +1,9 @@
-"""The model, and what is done to prompts and sampling parameters before it sees them."""
+"""What is done to prompts and sampling parameters before the model sees them."""
 
 from loguru import logger
-from models.tt_transformers.tt.model import Model
-from models.tt_transformers.tt.model_config import ModelArgs
 
 DEFAULT_SEED = 213919
 SAMPLING_KEYS = ("temperature", "top_p", "top_k", "seed")
-
-
-def create_tt_model(mesh_device, max_batch_size, max_seq_len):
-    """Loads the model. Returns its arguments and the model; on a device its cache and its weights come with them."""
-    model_args = ModelArgs(max_batch_size, max_seq_len)
-    return model_args, Model(model_args, mesh_device), None, None
 
 
 def preprocess_inputs_prefill(prompts, tokenizer, instruct):

@@ -11,6 +11,7 @@ from threading import Thread
 from weakref import finalize
 
 from models.tt_transformers.tt.generation import Generation
+from models.tt_transformers.tt.model_config import ModelArgs
 from models.tt_transformers.tt.tokenizer import Tokenizer
 
 # As on a device, the engine's library comes with the imports. Where it is missing that is told when it is needed.
@@ -21,6 +22,12 @@ with suppress(ImportError):
 READ_AT_ONCE = 256
 # A Unix socket's path is 103 bytes at most on every system, and the socket's own name is part of it.
 LONGEST_PARENT_PATH = 70
+
+
+def create_tt_model(mesh_device, max_batch_size, max_seq_len):
+    """Loads the model. Returns its arguments and the model; on a device its cache and its weights come with them."""
+    model_args = ModelArgs(max_batch_size, max_seq_len)
+    return model_args, Model(model_args, mesh_device), None, None
 
 
 class Model:
