@@ -72,6 +72,7 @@ class RunWaiters:
             return self._latest.get(run_id)
 
     def _work(self) -> None:
+        logged = ""
         while True:
             with self._changed:
                 run_ids = list(self._watched)
@@ -82,8 +83,9 @@ class RunWaiters:
             try:
                 latest = self._history.progress(run_ids)
             except LedgerUnavailable as error:
-                logger.warning("%s", error)
-                latest = None
+                if str(error) != logged:  # it is tried again ten times a second
+                    logger.warning("%s", error)
+                logged, latest = str(error), None
             with self._changed:
                 if latest is not None and latest != self._latest:
                     self._latest = {run_id: each for run_id, each in latest.items() if run_id in self._watched}
