@@ -110,6 +110,12 @@ def stranger() -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture(autouse=True)
+def _folder_goes_last(tmp_path: Path) -> Path:
+    """Pytest removes the folder of a test that has passed: what was started in it has ended by then."""
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
 def _no_model_of_the_tester(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the person who runs the tests counts, except where the small model is."""
     for name in os.environ.keys() - clean_environ().keys():

@@ -32,11 +32,11 @@ class Parrot(EchoModel):
 
     def complete(self, question: Question, on_text: OnText) -> Completion:
         said = " ".join(f"{turn.role[0]}:{turn.content}" for turn in question.turns).split(" ")
-        for word in said[: question.request.max_tokens]:
-            if on_text(f"{word} "):
+        for tokens, word in enumerate(said[: question.request.max_tokens], 1):
+            if on_text(f"{word} ", tokens):
                 return Completion("", 0, None, "cancelled")
             while word == "u:wait" and not self.let_go.wait(0.01):
-                if on_text(""):
+                if on_text("", tokens):
                     self.stopped += 1
                     return Completion("", 0, None, "cancelled")
         cut = question.request.max_tokens < len(said)

@@ -17,7 +17,7 @@ from demo_api.config import Settings
 from demo_api.devices.lock import Device, devices_of
 from demo_api.devices.recovery import DeviceRecovery
 from demo_api.devices.reset import MARK, Reset, holders
-from demo_api.errors import SetupError
+from demo_api.errors import BadRequest
 from demo_api.process.tree import survivors
 from demo_api.queue import DeviceStates, Ledger
 
@@ -183,5 +183,5 @@ def test_a_reset_that_a_stopping_server_breaks_off_leaves_the_doubt_and_is_done_
 
 @pytest.mark.parametrize("command", ["", "  ", "tt-smi 'r"])
 def test_a_command_that_is_none_is_refused_at_the_start(settings: Callable[..., Settings], command: str) -> None:
-    with pytest.raises(SetupError, match="DEMO_API_RESET_COMMAND"):
+    with pytest.raises(BadRequest, match="DEMO_API_RESET_COMMAND"):
         settings(reset_command=command)
