@@ -23,7 +23,8 @@ def create_tt_model(mesh_device, max_batch_size, max_seq_len):
 
 @pytest.fixture
 def mesh_device(request, batch_size):
-    return object()
+    yield object()
+    logger.debug("closed")
 
 
 @demo_lines.cases

@@ -20,7 +20,7 @@ PHASES = ["startup", "load", "prefill", "decode_compile", "decode", "output"]
 def _both_are_idle(site: Site, *servers: RealServer) -> None:
     for server in servers:
         until(server.is_idle)
-    assert site.processes() == []
+    until(lambda: site.processes() == [])  # a warm child waits a moment for more
     assert site.overlaps() == ""
     site.check_ledger()
 
