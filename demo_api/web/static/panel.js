@@ -149,7 +149,8 @@ export class Panel {
     if (bar) this.timeTitle.after(bar);
     const { warm, startup_ahead_seconds: ahead } = this.progress.end.timing ?? {};
     if (warm && warm !== "off") {
-      const sentence = `A warm child: ${seconds(ahead)} of its start-up was done before the request.`;
+      const child = warm === "model" ? "A warm child with the model loaded" : "A warm child";
+      const sentence = `${child}: ${seconds(ahead)} of its start-up was done before the request.`;
       this.times.append(el("p", { class: "hint" }, sentence));
     }
   }
