@@ -21,6 +21,7 @@ from demo_api.transcript.records import (
 # Our pytest plugin writes records of the same shape; see ``demo_api_child.py`` and those beside it.
 PLUGIN = "demo_api_child"
 
+_EXIT_CODE = re.compile(r"-?[0-9]{1,9}")
 _PROCESS = b'"process": {"id": '  # stands near a serialised record's end
 # Records without any of these say nothing that is wanted here, and are most of the log while a model is loaded.
 _WANTED = (*(name.encode() for name in (DEMO, PLUGIN, *LIBRARY)), b'"name": "ERROR"', b'"name": "CRITICAL"')
@@ -131,7 +132,7 @@ class RecordReader:
             self.demo_log.waiting_at = record.at
         elif word == "kept":
             self.model_was_kept = True
-        elif word == "ended" and self.exit_code is None:
+        elif word == "ended" and self.exit_code is None and _EXIT_CODE.fullmatch(rest):
             self.exit_code = int(rest)
         return []
 

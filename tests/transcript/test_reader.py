@@ -1107,3 +1107,23 @@ def test_parse_reads_any_iterables() -> None:
     case = Case("2025-07-batch4_limit-json")
     pieces: Callable[[bytes], Iterator[bytes]] = lambda data: (data[at : at + 999] for at in range(0, len(data), 999))  # noqa: E731
     assert parse(case.prompts, pieces(case.stdout), pieces(case.stderr), case.exit_code) == case.read()
+
+
+PLUGIN_SAYS = {
+    "no exit code": "ended",
+    "a word for an exit code": "ended well",
+    "an endless exit code": "ended " + "9" * 5000,
+    "text that is no JSON": "text [",
+    "text of nobody": 'text [7, "a"]',
+    "text of no number": 'text [true, "a"]',
+    "text of a very large number": "text [" + "9" * 5000 + ', "a"]',
+    "text in a deep list": "text " + "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("said", PLUGIN_SAYS.values(), ids=PLUGIN_SAYS)
+def test_what_the_plugin_cannot_have_said_is_nothing(said: str) -> None:
+    record = {"name": "demo_api_child", "message": said, "time": {"timestamp": 1.0}}
+    reader = Reader(["a", "b"])
+    line = json.dumps({"text": "demo_api_child: x\n", "record": record})
+    assert (reader.feed("stderr", f"{line}\n".encode()), reader.exit_code) == ([], None)
