@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,8 +61,10 @@ class Database:
         except BaseException:
             self.close()
             raise
+        weakref.finalize(self, self._engine.dispose).atexit = False  # at exit, other threads may still write
         # A connection must not be shared between processes; gunicorn may fork after the application was made.
-        os.register_at_fork(after_in_child=self._forget_connections)
+        forget = weakref.WeakMethod(self._forget_connections)
+        os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

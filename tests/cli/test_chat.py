@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
-import select
+import selectors
 import signal
 import subprocess
 import time
@@ -149,13 +149,14 @@ class Terminal:
     def wait_for(self, text: str) -> None:
         """Reads on until this is shown, and forgets what came before its end."""
         deadline = time.monotonic() + 30
-        while text not in self.shown:
-            left = max(0.0, deadline - time.monotonic())
-            assert select.select([self._descriptor], [], [], left)[0], f"{text!r} has not come: {self.shown!r}"
-            try:
-                self.shown += os.read(self._descriptor, 4096).decode()
-            except OSError:  # how Linux says that nobody has the other end any more
-                raise AssertionError(f"{text!r} never came: {self.shown!r}") from None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._descriptor, selectors.EVENT_READ)
+            while text not in self.shown:
+                assert selector.select(max(0.0, deadline - time.monotonic())), f"{text!r} has not come: {self.shown!r}"
+                try:
+                    self.shown += os.read(self._descriptor, 4096).decode()
+                except OSError:  # how Linux says that nobody has the other end any more
+                    raise AssertionError(f"{text!r} never came: {self.shown!r}") from None
         self.shown = self.shown.partition(text)[2]
 
 
