@@ -386,6 +386,42 @@ def test_the_servers_take_turns_in_coming_first(two: StartTwo, prompt_file: Call
     assert order == ["demo", "direct", "direct", "demo", "demo", "direct"]
 
 
+KEPT = {
+    "its answer is the demo's": (str.upper, 0, "1 prompt: 1 same; the demo took"),
+    "its answer is another": (str.lower, 1, "the kept model's answer is not the demo's; similarity 0.000"),
+}
+
+
+@pytest.mark.parametrize(("says", "code", "sentence"), KEPT.values(), ids=KEPT)
+def test_a_demo_whose_model_is_kept_is_shown_between_them(
+    two: StartTwo,
+    serve: Callable[..., Server],
+    settings: Callable[..., Settings],
+    prompt_file: Callable[..., str],
+    tmp_path: Path,
+    says: Callable[[str], str],
+    code: int,
+    sentence: str,
+) -> None:
+    urls, *_ = two()
+    kept = SayingRunner(says)
+    server = serve(settings(state_dir=tmp_path / "kept"), kept)
+    files = [f"--json={tmp_path / 'f.json'}", f"--html={tmp_path / 'f.html'}"]
+    done = compare(*urls, f"--kept={server.url}", prompt_file("ab"), *files)
+    assert done.exit_code == code
+    assert sentence in " ".join(done.stdout.split())
+    assert [each.prompt for each in kept.asked] == ["ab", "ab"]  # the first one loads it, and is not counted
+    report = json.loads((tmp_path / "f.json").read_text())
+    (pair,) = report["prompts"]
+    assert [(side, len(pair[side]["replies"])) for side in ("demo", "kept", "direct")] == [
+        ("demo", 1),
+        ("kept", 1),
+        ("direct", 1),
+    ]
+    assert {"name", "demo", "kept", "direct", "extra"} == set(report["seconds_by_part"][0])
+    assert says("ab") in (tmp_path / "f.html").read_text()
+
+
 def test_one_failed_prompt_is_2_and_stops_none_of_the_others(
     two: StartTwo, prompt_file: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -537,8 +573,11 @@ def test_start_compares_the_real_engines_and_leaves_nothing(
     assert process.returncode == 0, stdout + stderr
     assert "1 prompt: 1 same" in stdout
     report = json.loads((tmp_path / "f.json").read_text())
-    assert report["settings"][0] == {"name": "engine", "demo": "demo", "direct": "direct", "differs": True}
-    assert {"startup", "load", "decode"} <= {part["name"] for part in report["seconds_by_part"]}
+    engines = {"demo": "demo", "kept": "demo", "direct": "direct"}
+    assert report["settings"][0] == {"name": "engine", **engines, "differs": True}
+    parts = {part["name"]: part for part in report["seconds_by_part"]}
+    assert 0 < parts["load"]["kept"] < parts["load"]["demo"]
+    assert parts["decode"]["kept"] > 0
     assert "1 prompt: 1 same" in (tmp_path / "f.html").read_text()
     assert list((tmp_path / "tmp").iterdir()) == []
     assert servers_left(environ) == []

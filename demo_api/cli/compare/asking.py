@@ -1,4 +1,4 @@
-"""Asks two servers the same prompts, one request after another, so that they do not compete for the machine."""
+"""Asks the servers the same prompts, one request after another, so that they do not compete for the machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import requests
 from pydantic import BaseModel, Field, ValidationError
 
-from demo_api.cli.compare.comparison import PARTS, SIDES, Replies, Reply
+from demo_api.cli.compare.comparison import PARTS, Replies, Reply
 from demo_api.client import Client, json_of, reason
 from demo_api.errors import DemoApiError
 
@@ -42,46 +42,52 @@ def ask_all(
     prompts: Sequence[str],
     parameters: Mapping[str, object],
     *,
+    sides: Sequence[str],
     repeat: int,
     client: Callable[[str], Client],
     one_at_a_time: bool,
     progress: Progress,
 ) -> tuple[dict[str, dict[str, object]], dict[str, list[Replies]]]:
-    """Asks both servers every prompt.
+    """Asks each server every prompt. The kept model is asked the first one once more, before all: that loads it.
 
     Args:
         parameters: fields of the request beside the prompt.
+        sides: the servers, by ``SIDES``.
         repeat: how often each prompt is sent to each server.
         client: gives the server of a side; called before each request.
-        one_at_a_time: all requests to one server before the first one to the other.
+        one_at_a_time: all requests to one server before the first one to the next.
 
     Returns:
-        for each of ``SIDES`` what ``GET /health`` said, and what was said to each prompt.
+        for each side what ``GET /health`` said, and what was said to each prompt.
 
     Raises:
         NoServer: one of them is not there at all.
     """
-    turns = list(_turns(len(prompts), repeat, one_at_a_time))
+    turns = list(_turns(sides, len(prompts), repeat, one_at_a_time))
     healths: dict[str, dict[str, object]] = {}
-    replies: dict[str, list[list[Reply]]] = {side: [[] for _ in prompts] for side in SIDES}
-    if not one_at_a_time:  # before a run of minutes on the one, it should be known that the other is there
-        healths = {side: _health(client(side)) for side in SIDES}
+    replies: dict[str, list[list[Reply]]] = {side: [[] for _ in prompts] for side in sides}
+    if not one_at_a_time:  # before a run of minutes on the one, it should be known that the others are there
+        healths = {side: _health(client(side)) for side in sides}
     for number, (side, prompt) in enumerate(turns, 1):
         server = client(side)
         if side not in healths:
             healths[side] = _health(server)
         progress(side, number, len(turns))
+        if side == "kept" and not any(replies[side]):
+            _ask(server, {"prompt": prompts[0], **parameters})
         replies[side][prompt].append(_ask(server, {"prompt": prompts[prompt], **parameters}))
-    return healths, {side: [Replies(each) for each in replies[side]] for side in SIDES}
+    return healths, {side: [Replies(each) for each in replies[side]] for side in sides}
 
 
-def _turns(prompts: int, repeat: int, one_at_a_time: bool) -> Iterator[tuple[str, int]]:
-    """Which side gets which prompt, in order. They alternate in going first: the second one finds warm caches."""
+def _turns(sides: Sequence[str], prompts: int, repeat: int, one_at_a_time: bool) -> Iterator[tuple[str, int]]:
+    """Which side gets which prompt, in order. They take turns in going first: who comes later finds warm caches."""
     rounds = [(number, prompt) for number in range(repeat) for prompt in range(prompts)]
     if one_at_a_time:
-        return ((side, prompt) for side in SIDES for _, prompt in rounds)
+        return ((side, prompt) for side in sides for _, prompt in rounds)
     return (
-        (side, prompt) for number, prompt in rounds for side in (SIDES if (number + prompt) % 2 == 0 else SIDES[::-1])
+        (sides[(number + prompt + place) % len(sides)], prompt)
+        for number, prompt in rounds
+        for place in range(len(sides))
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ def _file(name: str, help_text: str) -> Callable[[Callable[..., None]], Callable
 @click.command(cls=GroupedCommand)
 @click.option("--demo", metavar="URL", help="Address of a running `demo-api serve --engine demo`.")
 @click.option("--direct", metavar="URL", help="Address of a running `demo-api serve --engine direct`.")
-@click.option("--start", is_flag=True, help="Start both servers on free ports, and stop them afterwards.")
+@click.option("--kept", metavar="URL", help="Address of a third one, `demo-api serve --warm model`: may be left out.")
+@click.option("--start", is_flag=True, help="Start the three servers on free ports, and stop them afterwards.")
 @click.option("--prompts", metavar="FILE", type=click.Path(path_type=Path), default=BUNDLED / "compare.json",
               show_default="prompts/compare.json", help="Prompt file, in the demo's format.")  # fmt: skip
 @click.option("--repeat", type=click.IntRange(1, 100), default=1, show_default=True,
@@ -93,8 +94,10 @@ def _compare(options: dict[str, Any], flags: dict[str, str | None]) -> Compariso
     timeout = options["timeout"] or settings.run_timeout + 60
     if options["start"]:
         return _compare_started(Servers(settings, flags, timeout=timeout), prompts, parameters, options)
-    clients = {side: Client(options[side], timeout=timeout, key=settings.key) for side in SIDES}
-    return _ask(clients.__getitem__, prompts, parameters, options, urls={side: clients[side].url for side in SIDES})
+    given = [side for side in SIDES if options[side] is not None]
+    clients = {side: Client(options[side], timeout=timeout, key=settings.key) for side in given}
+    urls = {side: client.url for side, client in clients.items()}
+    return _ask(clients.__getitem__, given, prompts, parameters, options, urls=urls)
 
 
 def _compare_started(
@@ -103,7 +106,9 @@ def _compare_started(
     stop_on_signals(servers.interrupt, servers.hurry)
     keep = False
     try:
-        comparison = _ask(servers.client, prompts, parameters, options, one_at_a_time=servers.one_at_a_time)
+        comparison = _ask(
+            servers.client, servers.sides, prompts, parameters, options, one_at_a_time=servers.one_at_a_time
+        )
         servers.raise_if_interrupted()
         keep = any(pair.verdict == NOT_COMPARED for pair in comparison.pairs)  # their errors tell of files in it
         return comparison
@@ -115,6 +120,7 @@ def _compare_started(
 
 def _ask(
     client: Callable[[str], Client],
+    sides: Sequence[str],
     prompts: list[str],
     parameters: dict[str, object],
     options: dict[str, Any],
@@ -134,21 +140,24 @@ def _ask(
         healths, replies = ask_all(
             prompts,
             parameters,
+            sides=sides,
             repeat=options["repeat"],
             client=client_of,
             one_at_a_time=one_at_a_time,
             progress=lambda side, number, total: show(f"request {number} of {total}, to {side}"),
         )
-    both = zip(prompts, replies["demo"], replies["direct"], strict=True)
-    pairs = [Pair(*each, min_similarity=options["min_similarity"]) for each in both]
+    pairs = [
+        Pair(prompt, min_similarity=options["min_similarity"], **{side: replies[side][number] for side in sides})
+        for number, prompt in enumerate(prompts)
+    ]
     return Comparison(pairs, settings_of(healths, pairs, parameters), parameters, urls or {}, options["repeat"])
 
 
 def _check_sides(options: dict[str, Any], flags: dict[str, str | None]) -> None:
     given = [f"--{side}" for side in SIDES if options[side] is not None]
     if options["start"] and given:
-        raise click.UsageError(f"--start starts both servers: leave {' and '.join(given)} out.")
-    if not options["start"] and len(given) < len(SIDES):
+        raise click.UsageError(f"--start starts the servers: leave {' and '.join(given)} out.")
+    if not options["start"] and None in (options["demo"], options["direct"]):
         raise click.UsageError("Give the addresses of both servers (--demo and --direct), or use --start.")
     unused = [flag(name) for name, value in flags.items() if value is not None]
     if not options["start"] and unused:

@@ -1,4 +1,4 @@
-"""Compares what two servers answered to the same prompts: texts, figures, verdict. Pure: no network, no clock."""
+"""Compares what servers answered to the same prompts: texts, figures, verdict. Pure: no network, no clock."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from statistics import median
 from demo_api.cli.compare.text_difference import Difference, Piece, first_difference, marked, similarity
 from demo_api.messages import Timing
 
-SIDES = ("demo", "direct")
-"""The two servers, in the order in which they are shown."""
+SIDES = ("demo", "kept", "direct")
+"""The servers, in the order in which they are shown. ``kept`` is the demo engine with a model that stays loaded; a
+comparison may do without it."""
 
 PARTS = tuple(
     each.name.removesuffix("_seconds")
@@ -99,16 +100,24 @@ class Replies:
 
 @dataclass(frozen=True)
 class Pair:
-    """One prompt with what both servers said.
+    """One prompt with what the servers said: the demo's answer beside the direct engine's.
 
     Args:
         min_similarity: from which on texts that differ are ``similar`` and not ``different``.
+        kept: of the demo engine with a model that stays loaded, if it was asked: its answer should be the demo's.
     """
 
     prompt: str
     demo: Replies
     direct: Replies
     min_similarity: float = 1.0
+    kept: Replies | None = None
+
+    @property
+    def said(self) -> dict[str, Replies]:
+        """What each server said, by ``SIDES``."""
+        found = {"demo": self.demo, "kept": self.kept, "direct": self.direct}
+        return {side: replies for side, replies in found.items() if replies is not None}
 
     @cached_property
     def similarity(self) -> float | None:
@@ -130,13 +139,21 @@ class Pair:
         return marked(self.demo.text or "", self.direct.text or "")
 
     @property
+    def kept_similarity(self) -> float | None:
+        """Of the demo's text and that of its kept model; None where one is missing."""
+        if self.demo.text is None or self.kept is None or self.kept.text is None:
+            return None
+        return similarity(self.demo.text, self.kept.text)
+
+    @property
     def verdict(self) -> str:
         """``same``, ``similar`` or ``different``; ``not compared`` where any request failed."""
-        if self.similarity is None or self.demo.errors or self.direct.errors:
+        if any(replies.errors or replies.text is None for replies in self.said.values()):
             return NOT_COMPARED
-        if self.difference is None:
+        least = min(each for each in (self.similarity, self.kept_similarity) if each is not None)
+        if least == 1.0:
             return SAME
-        return SIMILAR if self.similarity >= self.min_similarity else DIFFERENT
+        return SIMILAR if least >= self.min_similarity else DIFFERENT
 
     @property
     def speed_up(self) -> float | None:
@@ -151,6 +168,7 @@ class Part:
     name: str
     demo: float | None
     direct: float | None
+    kept: float | None = None
 
     @property
     def extra(self) -> float:
@@ -160,16 +178,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Setting:
-    """What the two servers tell of one setting; None is "unknown"."""
+    """What the servers tell of one setting; None is "unknown"."""
 
     name: str
     demo: str | None
     direct: str | None
+    kept: str | None = None
 
     @property
     def differs(self) -> bool:
-        """Whether both tell it, and not the same."""
-        return self.demo is not None and self.direct is not None and self.demo != self.direct
+        """Whether two of them tell it, and not the same."""
+        return len({self.demo, self.kept, self.direct} - {None}) > 1
 
 
 @dataclass(frozen=True)
@@ -177,7 +196,7 @@ class Comparison:
     """Everything that was compared.
 
     Attributes:
-        parameters: what both were sent with every prompt.
+        parameters: what all were sent with every prompt.
         urls: where each server was; empty for servers that were started for the comparison.
         repeat: how often each prompt was sent to each server.
     """
@@ -195,13 +214,18 @@ class Comparison:
         return 2 if NOT_COMPARED in verdicts else int(DIFFERENT in verdicts)
 
     @property
+    def sides(self) -> list[str]:
+        """Those of ``SIDES`` that were asked."""
+        return [side for side in SIDES if all(side in pair.said for pair in self.pairs)]
+
+    @property
     def timed(self) -> list[Pair]:
-        """The pairs whose times both servers tell: those that the totals are made of."""
-        return [pair for pair in self.pairs if None not in (pair.demo.figures.seconds, pair.direct.figures.seconds)]
+        """The pairs whose times all servers tell: those that the totals are made of."""
+        return [pair for pair in self.pairs if all(each.figures.seconds is not None for each in pair.said.values())]
 
     def total(self, side: str) -> Figures:
         """Sums of tokens and seconds, their quotient, and the median time to first token."""
-        each = [replies_of(pair, side).figures for pair in self.timed]
+        each = [pair.said[side].figures for pair in self.timed]
         tokens, seconds = _sum(one.tokens for one in each), _sum(one.seconds for one in each)
         return Figures(tokens, seconds, ratio(tokens, seconds), _median(one.ttft_ms for one in each))
 
@@ -215,28 +239,23 @@ class Comparison:
         """Where the time went, by the parts that at least one server tells; ``other`` is what no part accounts for."""
         if not self.timed:
             return []
-        parts = [Part(name, self._part("demo", name), self._part("direct", name)) for name in PARTS]
-        parts = [part for part in parts if (part.demo, part.direct) != (None, None)]
+        parts = [Part(name, **{side: self._part(side, name) for side in self.sides}) for name in PARTS]
+        parts = [part for part in parts if any(getattr(part, side) is not None for side in self.sides)]
         rest = {
             side: (self.total(side).seconds or 0.0) - sum(getattr(part, side) or 0.0 for part in parts)
-            for side in SIDES
+            for side in self.sides
         }
         return [*parts, Part("other", **rest)]
 
     @property
     def whole(self) -> Part:
         """All of the time: what ``parts`` add up to."""
-        return Part("total", self.total("demo").seconds, self.total("direct").seconds)
+        return Part("total", **{side: self.total(side).seconds for side in self.sides})
 
     def _part(self, side: str, name: str) -> float | None:
-        medians = [replies_of(pair, side).median(lambda reply: reply.parts.get(name)) for pair in self.timed]
+        medians = [pair.said[side].median(lambda reply: reply.parts.get(name)) for pair in self.timed]
         known = [value for value in medians if value is not None]
         return sum(known) if known else None
-
-
-def replies_of(pair: Pair, side: str) -> Replies:
-    """What one of ``SIDES`` said to a prompt."""
-    return pair.demo if side == "demo" else pair.direct
 
 
 def ratio(one: float | None, other: float | None) -> float | None:
@@ -265,12 +284,13 @@ def settings_of(
     as ``sampling.top_p``. A default that every request has overridden is left out: it had no part in the answers.
 
     Args:
-        healths: the body of ``GET /health`` for each of ``SIDES``.
-        parameters: what both were sent with every prompt.
+        healths: the body of ``GET /health`` for each of ``SIDES`` that was asked.
+        parameters: what all were sent with every prompt.
     """
     sent = {name for name, value in parameters.items() if value is not None}
-    demo, direct = (_settings(healths[side], [replies_of(pair, side) for pair in pairs], sent) for side in SIDES)
-    return [Setting(name, demo.get(name), direct.get(name)) for name in demo | direct]
+    told = {side: _settings(healths[side], [pair.said[side] for pair in pairs], sent) for side in healths}
+    names = dict.fromkeys(name for side in SIDES if side in told for name in told[side])
+    return [Setting(name, **{side: known.get(name) for side, known in told.items()}) for name in names]
 
 
 def _settings(health: Mapping[str, object], asked: Iterable[Replies], sent: Collection[str]) -> dict[str, str | None]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from demo_api.cli.compare.comparison import DIFFERENT, NOT_COMPARED, SIDES, Comparison, Figures, Pair, Part, replies_of
+from demo_api.cli.compare.comparison import DIFFERENT, NOT_COMPARED, Comparison, Figures, Pair, Part, ratio
 from demo_api.cli.visible import shortened, visible
 
 UNKNOWN = "unknown"
@@ -46,14 +46,13 @@ def as_dict(comparison: Comparison) -> dict[str, object]:
         "totals": {
             "prompts": len(comparison.timed),
             "speed_up": comparison.speed_up,
-            **{side: dataclasses.asdict(comparison.total(side)) for side in SIDES},
+            **{side: dataclasses.asdict(comparison.total(side)) for side in comparison.sides},
         },
         "seconds_by_part": [_part_as_dict(part) for part in [*comparison.parts, comparison.whole]],
     }
 
 
 def _pair_as_dict(pair: Pair) -> dict[str, object]:
-    said = {side: replies_of(pair, side) for side in SIDES}
     return {
         "prompt": pair.prompt,
         "verdict": pair.verdict,
@@ -66,7 +65,7 @@ def _pair_as_dict(pair: Pair) -> dict[str, object]:
                 "deterministic": replies.deterministic,
                 "replies": [dataclasses.asdict(reply) for reply in replies.replies],
             }
-            for side, replies in said.items()
+            for side, replies in pair.said.items()
         },
     }
 
@@ -90,15 +89,14 @@ def as_html(comparison: Comparison) -> str:
     page = environment.get_template("report.html")
     return page.render(
         comparison=comparison,
-        sides=SIDES,
+        sides=comparison.sides,
         part_names=PART_NAMES,
         headline=headline(comparison),
         answer=answer,
         notes=notes,
-        replies_of=replies_of,
         unknown=UNKNOWN,
-        longest_prompt=_longest(replies_of(pair, side).figures.seconds for pair in comparison.pairs for side in SIDES),
-        longest_part=_longest(getattr(part, side) for part in comparison.parts for side in SIDES),
+        longest_prompt=_longest(each.figures.seconds for pair in comparison.pairs for each in pair.said.values()),
+        longest_part=_longest(getattr(part, side) for part in comparison.parts for side in comparison.sides),
     )
 
 
@@ -126,30 +124,30 @@ def _prompts_table(comparison: Comparison) -> Table:
     for number, pair in enumerate(comparison.pairs, 1):
         prompt = shortened(visible(pair.prompt), _SHOWN_PROMPT)
         first = Text(f"{prompt}\n").append(answer(pair), style=_STYLES.get(pair.verdict, "green"))
-        both = [replies_of(pair, side).figures for side in SIDES]
-        table.add_row(Text(str(number)), first, *_cells(both), Text(times(pair.speed_up)), end_section=True)
+        cells = _cells({side: replies.figures for side, replies in pair.said.items()})
+        table.add_row(Text(str(number)), first, *cells, Text(times(pair.speed_up)), end_section=True)
     counted = f"total of {len(comparison.timed)} of {len(comparison.pairs)} prompts (ttft: median)"
-    both = [comparison.total(side) for side in SIDES]
-    table.add_row(Text(), Text(counted, style="bold"), *_cells(both), Text(times(comparison.speed_up), style="bold"))
+    cells = _cells({side: comparison.total(side) for side in comparison.sides})
+    table.add_row(Text(), Text(counted, style="bold"), *cells, Text(times(comparison.speed_up), style="bold"))
     return table
 
 
 _STYLES = {DIFFERENT: "yellow", NOT_COMPARED: "red"}
 
 
-def _cells(both: list[Figures]) -> list[Text]:
-    columns = [list(SIDES)]
-    columns.append([figure(each.tokens, 1) for each in both])
-    columns.append([figure(each.seconds, 3) for each in both])
-    columns.append([figure(each.tokens_per_second, 1) for each in both])
-    columns.append([figure(each.ttft_ms, 0) for each in both])
+def _cells(figures: Mapping[str, Figures]) -> list[Text]:
+    columns = [list(figures)]
+    columns.append([figure(each.tokens, 1) for each in figures.values()])
+    columns.append([figure(each.seconds, 3) for each in figures.values()])
+    columns.append([figure(each.tokens_per_second, 1) for each in figures.values()])
+    columns.append([figure(each.ttft_ms, 0) for each in figures.values()])
     return [Text("\n".join(column)) for column in columns]
 
 
 def _remarks(comparison: Comparison) -> list[Text]:
     lines = []
     for number, pair in enumerate(comparison.pairs, 1):
-        parting = [f"{side}: {_around(pair, side)}" for side in SIDES] if pair.difference else []
+        parting = [f"{side}: {_around(pair, side)}" for side in ("demo", "direct")] if pair.difference else []
         for line in [*parting, *notes(pair)]:
             lines.append(Text(f"{number:2}  ").append(visible(line)))
     return lines
@@ -157,7 +155,7 @@ def _remarks(comparison: Comparison) -> list[Text]:
 
 def _around(pair: Pair, side: str) -> str:
     """The part of a text around the first difference."""
-    text, character = replies_of(pair, side).text or "", pair.difference.character if pair.difference else 1
+    text, character = pair.said[side].text or "", pair.difference.character if pair.difference else 1
     begin = max(0, character - 1 - _SHOWN_BEFORE)
     end = begin + _SHOWN_CHARACTERS
     return ("..." if begin else "") + text[begin:end] + ("..." if end < len(text) else "")
@@ -166,13 +164,12 @@ def _around(pair: Pair, side: str) -> str:
 def _parts_table(comparison: Comparison) -> Table:
     table = _table("Where the time went, in seconds")
     table.add_column("part", ratio=1)
-    for name in ("demo", "direct", "extra", "share"):
+    for name in (*comparison.sides, "extra", "share"):
         table.add_column(name, justify="right", no_wrap=True)
     for part in [*comparison.parts, comparison.whole]:
         table.add_row(
             Text(PART_NAMES[part.name]),
-            Text(figure(part.demo, 3)),
-            Text(figure(part.direct, 3)),
+            *(Text(figure(getattr(part, side), 3)) for side in comparison.sides),
             Text(figure(part.extra, 3)),
             Text(share(part.extra, comparison.whole.extra)),
             style="bold" if part.name == "total" else "",
@@ -182,10 +179,11 @@ def _parts_table(comparison: Comparison) -> Table:
 
 def _settings_table(comparison: Comparison) -> Table:
     table = _table("Settings that the servers report")
-    for name in ("setting", "demo", "direct", ""):
+    for name in ("setting", *comparison.sides, ""):
         table.add_column(name, overflow="fold")
     for each in comparison.settings:
-        cells = [each.name, each.demo or UNKNOWN, each.direct or UNKNOWN, "differs" if each.differs else ""]
+        told = [getattr(each, side) or UNKNOWN for side in comparison.sides]
+        cells = [each.name, *told, "differs" if each.differs else ""]
         table.add_row(*(Text(visible(cell)) for cell in cells), style="bold" if each.differs else "")
     return table
 
@@ -208,8 +206,12 @@ def headline(comparison: Comparison) -> str:
     verdicts = [pair.verdict for pair in comparison.pairs]
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(sorted(verdicts)))
     plural = "prompt" if len(verdicts) == 1 else "prompts"
-    took = comparison.speed_up
-    return f"{len(verdicts)} {plural}: {counts}" + (f"; the demo took {took:.1f} times as long." if took else ".")
+    took, with_kept = comparison.speed_up, ""
+    if took and "kept" in comparison.sides:
+        kept = ratio(comparison.total("kept").seconds, comparison.total("direct").seconds)
+        with_kept = f", and {kept:.1f} times with its model kept" if kept else ""
+    slower = f"; the demo took {took:.1f} times as long{with_kept}" if took else ""
+    return f"{len(verdicts)} {plural}: {counts}{slower}."
 
 
 def answer(pair: Pair) -> str:
@@ -217,15 +219,19 @@ def answer(pair: Pair) -> str:
     if pair.difference is None or pair.similarity is None:
         return pair.verdict
     where = f"at character {pair.difference.character}, word {pair.difference.word}"
-    # Rounded down: what differs never shows as 1.000.
-    return f"{pair.verdict}, first {where}; similarity {math.floor(pair.similarity * 1000) / 1000:.3f}"
+    return f"{pair.verdict}, first {where}; similarity {_rounded_down(pair.similarity)}"
+
+
+def _rounded_down(value: float) -> str:
+    return f"{math.floor(value * 1000) / 1000:.3f}"  # what differs never shows as 1.000
 
 
 def notes(pair: Pair) -> list[str]:
     """What a reader of one prompt's figures should know: errors, and answers that change."""
     found = []
-    for side in SIDES:
-        replies = replies_of(pair, side)
+    if pair.kept_similarity is not None and pair.kept_similarity < 1:
+        found.append(f"the kept model's answer is not the demo's; similarity {_rounded_down(pair.kept_similarity)}")
+    for side, replies in pair.said.items():
         found += [f"{side} failed: {error}" for error in replies.errors]
         if replies.deterministic is False:
             different = len(set(replies.texts))
@@ -252,4 +258,4 @@ def share(extra: float, whole: float) -> str:
 
 def _sent(parameters: Mapping[str, object], repeat: int) -> str:
     sent = ", ".join(f"{name} {'none' if value is None else value}" for name, value in parameters.items())
-    return f"sent to both: {sent}" + (f"; medians of {repeat} repeats" if repeat > 1 else "")
+    return f"sent to all: {sent}" + (f"; medians of {repeat} repeats" if repeat > 1 else "")

@@ -1,4 +1,4 @@
-"""Starts the two servers of a comparison as child processes, and stops them."""
+"""Starts the servers of a comparison as child processes, and stops them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from demo_api.cli.compare.asking import not_ready
+from demo_api.cli.compare.comparison import SIDES
 from demo_api.client import Client
 from demo_api.config import Settings, flag, variable
 from demo_api.errors import SetupError
@@ -32,10 +33,10 @@ _SHOWN_LINES = 20
 
 
 class Servers:
-    """Both servers, each on a free port of 127.0.0.1 and with a folder of state of its own.
+    """The servers of ``sides``, each on a free port of 127.0.0.1 and with a folder of state of its own.
 
     A device is held by one process at a time, and the direct engine never lets go of it. So only the CPU edition has
-    both servers at the same time; elsewhere the other one is stopped before one is started.
+    all servers at the same time; elsewhere the others are stopped before one is started.
 
     Args:
         settings: those of this process, checked. ``run_timeout`` bounds how long a server may take until it is ready.
@@ -45,6 +46,9 @@ class Servers:
 
     def __init__(self, settings: Settings, flags: Mapping[str, str | None], *, timeout: float) -> None:
         self.one_at_a_time = not settings.is_cpu_demo
+        # Unless somebody has chosen what stays: the demo as everybody knows it, where what loading takes is a part of
+        # the comparison, and beside it the demo whose model stays loaded.
+        self.sides = SIDES if settings.warm is None else ("demo", "direct")
         self._settings = settings
         self._flags = _words_of(flags)
         self._timeout = timeout
@@ -77,7 +81,7 @@ class Servers:
             raise KeyboardInterrupt
 
     def interrupt(self) -> None:
-        """Stops both, and keeps others from being started. Returns at once, from any thread."""
+        """Stops them, and keeps others from being started. Returns at once, from any thread."""
         with self._lock:
             self._interrupted = True
             self._terminate()
@@ -89,7 +93,7 @@ class Servers:
             self._terminate()
 
     def close(self, *, keep_folder: bool = False) -> Path | None:
-        """Stops both: SIGTERM, time to close the device, SIGKILL.
+        """Stops them: SIGTERM, time to close the device, SIGKILL.
 
         Returns:
             the folder with the servers' state and logs, if it was to be kept.
@@ -103,10 +107,10 @@ class Servers:
     def _spawn(self, side: str) -> None:
         folder = self._folder / side
         folder.mkdir()
-        own = {"host": "127.0.0.1", "port": "0", "engine": side, "state_dir": str(folder / "state"), "drain": "0"}
-        own["fail_fast"] = "true"
+        own = {"host": "127.0.0.1", "port": "0", "state_dir": str(folder / "state"), "drain": "0", "fail_fast": "true"}
+        own["engine"] = "direct" if side == "direct" else "demo"
         if self._settings.warm is None:
-            own["warm"] = "off"  # the demo as everybody knows it: what loading takes is a part of the comparison
+            own["warm"] = "model" if side == "kept" else "off"
         command = [sys.executable, "-m", "demo_api", "serve", *self._flags, *_words_of(own)]
         unwanted = {variable(name) for name in OWN_SETTINGS}
         environ = {name: value for name, value in self._settings.inherited.items() if name not in unwanted}
