@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from support.demo_homes import make_home
 from support.echo_model import EchoModel
@@ -31,6 +32,8 @@ def pytest_configure() -> None:
     if worker and hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {usable[int(worker.removeprefix("gw")) % len(usable)]})
+    hypothesis.settings.register_profile("busy machine", deadline=None)
+    hypothesis.settings.load_profile("busy machine")
     if _has_memory_for_files():  # on a disk, every commit of every ledger would wait for it
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 

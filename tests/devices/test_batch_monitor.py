@@ -127,7 +127,7 @@ def test_runs_with_the_same_prompt_have_their_own_texts() -> None:
     assert recorder.take() == {"run-0": [added("Hello you")], "run-1": [added("Hey there")]}
 
 
-@hypothesis_settings(max_examples=100, deadline=None)
+@hypothesis_settings(max_examples=100)
 @given(st.lists(st.sampled_from(["phase", "progress", "text", "take"])))
 def test_the_same_is_told_however_often_it_is_taken(steps: list[str]) -> None:
     recorder, told, said = EventBuffer(batch_of("Hi")), [], f"Hi{HEADER}"

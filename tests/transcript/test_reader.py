@@ -27,7 +27,7 @@ DEMO = "models.tt_transformers.demo.simple_text_demo"
 FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} | {level: <8} | {name}:{function}:{line} - {message}\n"
 PASSED = b"collected 1 item\n\n===== 1 passed, 31 deselected, 4 warnings in 2.85s =====\n"
 CPP = b"2026-11-22 02:20:47.301 | info     |             UMD | Cluster constructor started. (cluster.cpp:426)"
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 
 
 class Case:

@@ -18,7 +18,7 @@ from demo_api.transcript import Reader, starts_with_stop_token
 from demo_api.transcript.text_so_far import TextSoFar
 
 CASES = Path(__file__).parents[1] / "transcripts"
-QUICK = settings(max_examples=150, deadline=None)
+QUICK = settings(max_examples=150)
 
 LLAMA_HEADER = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>"
 CHATML_HEADER = "<|im_end|>\n<|im_start|>assistant"

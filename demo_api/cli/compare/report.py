@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from demo_api.cli.compare.comparison import DIFFERENT, NOT_COMPARED, Comparison, Figures, Pair, Part, ratio
+from demo_api.cli.compare.comparison import DIFFERENT, NOT_COMPARED, Comparison, Figures, Pair, Part, Setting, ratio
 from demo_api.cli.visible import shortened, visible
 
 UNKNOWN = "unknown"
@@ -36,19 +36,23 @@ PART_NAMES = {
 
 def as_dict(comparison: Comparison) -> dict[str, object]:
     """What ``--json`` writes: everything, unrounded. None is "unknown"."""
+
+    def of_sides(each: Part | Setting) -> dict[str, object]:
+        return {"name": each.name, **{side: getattr(each, side) for side in comparison.sides}}
+
     return {
         "exit_code": comparison.exit_code,
         "parameters": dict(comparison.parameters),
         "repeat": comparison.repeat,
         "urls": dict(comparison.urls),
-        "settings": [{**dataclasses.asdict(each), "differs": each.differs} for each in comparison.settings],
+        "settings": [{**of_sides(each), "differs": each.differs} for each in comparison.settings],
         "prompts": [_pair_as_dict(pair) for pair in comparison.pairs],
         "totals": {
             "prompts": len(comparison.timed),
             "speed_up": comparison.speed_up,
             **{side: dataclasses.asdict(comparison.total(side)) for side in comparison.sides},
         },
-        "seconds_by_part": [_part_as_dict(part) for part in [*comparison.parts, comparison.whole]],
+        "seconds_by_part": [{**of_sides(part), "extra": part.extra} for part in [*comparison.parts, comparison.whole]],
     }
 
 
@@ -68,10 +72,6 @@ def _pair_as_dict(pair: Pair) -> dict[str, object]:
             for side, replies in pair.said.items()
         },
     }
-
-
-def _part_as_dict(part: Part) -> dict[str, object]:
-    return {**dataclasses.asdict(part), "extra": part.extra}
 
 
 def as_html(comparison: Comparison) -> str:
