@@ -38,7 +38,9 @@ class LiveStatus:
             speed = event.data["tokens_per_second_per_user"]
             self._doing = f"decode: iteration {event.data['iteration']}, {speed} tokens/s"
         elif event.kind == "text" and run_id == self._run_id:
-            self._answer = (self._answer + self._reading.feed(str(event.data["tail"])))[-_SHOWN_TEXT:]
+            known = event.data.get("added")
+            added = self._reading.feed(str(event.data["tail"])) if known is None else str(known)
+            self._answer = (self._answer + added)[-_SHOWN_TEXT:]
 
     def __rich__(self) -> Text:
         # As Text, because a plain string is markup to rich, and answers may hold brackets.

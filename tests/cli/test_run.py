@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import threading
 from pathlib import Path
@@ -122,3 +123,23 @@ def test_the_live_text_has_no_chat_template_and_the_seconds_go_on(environ: dict[
     assert "1 s  " in shown
     assert "ok: Hello" in shown
     assert "<|" not in shown
+
+
+@pytest.fixture
+def cpu_demo(tmp_path: Path, model_dir: Path) -> dict[str, str]:
+    """The environment of a user of the CPU edition."""
+    return clean_environ() | {"DEMO_API_STATE_DIR": str(tmp_path / "state"), "LLAMA_DIR": str(model_dir)}
+
+
+def test_the_cpu_edition_answers_in_a_pipe(cpu_demo: dict[str, str]) -> None:
+    code, stdout, stderr = run("--max-tokens=16", "--json", "What is 2+2?", environ=cpu_demo)
+    assert (code, stderr) == (0, "")
+    assert json.loads(stdout)["tokens_generated"] > 1
+
+
+def test_the_cpu_editions_answer_is_shown_while_it_comes(cpu_demo: dict[str, str]) -> None:
+    shown = on_terminal("--max-tokens=64", "Write one sentence about the sea.", environ=cpu_demo)
+    live = re.findall(r"decode: iteration \d+, [\d.]+ tokens/s  ([^\r\x1b]+)", shown)
+    answer = " ".join(shown.rsplit("\x1b[2K", 1)[-1].split())
+    assert len(answer) > 40, shown
+    assert any(words.strip("… ") in answer for words in live if len(words) > 10), shown
