@@ -38,10 +38,10 @@ def test_ctrl_c_ends_it_and_leaves_nothing(demo: Demo, message: str, delay: floa
     demo.wait_for(message, child)
     time.sleep(delay)
     child.send_signal(signal.SIGINT)
-    started = time.perf_counter()
-    code = child.wait(timeout=30)
-    assert time.perf_counter() - started < 10, "within one step of the engine, on a busy machine too"
-    run = demo.ended(child, prompts)
+    child.wait(timeout=60)
+    code, run = child.returncode, demo.ended(child, prompts)
+    if "prefill" in message:  # within a step of the engine, not at the end of a prompt that takes it many
+        assert "Prefill finished" not in run.messages
     if "Finished" in message and code == 0:  # it was at its end before the interrupt came
         assert "1 passed" in run.stdout
     else:

@@ -14,6 +14,10 @@ from models.tt_transformers.tt.generation import Generation
 from models.tt_transformers.tt.model_config import ModelArgs
 from models.tt_transformers.tt.tokenizer import Tokenizer
 
+# The engine's threads wait for each other many times for each token. By default they do so busily, and where other
+# programs want the CPUs too, that takes the time that those leave. This is some 20 us; read when the library is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 # As on a device, the engine's library comes with the imports. Where it is missing that is told when it is needed.
 with suppress(ImportError):
     importlib.import_module("xllamacpp")
