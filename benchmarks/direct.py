@@ -36,8 +36,8 @@ from overhead import start_server
 
 from demo_api.config import Settings
 from demo_api.demo import home
-from demo_api.direct.llama_cpp import usable_cpus
-from demo_api.direct.model import MAX_SEQ_LEN
+from demo_api.direct.host.demo_api_host.context import MAX_SEQ_LEN
+from demo_api.direct.host.demo_api_host.llama_cpp import usable_cpus
 
 SLOTS = 8
 MAX_TOKENS = 64
