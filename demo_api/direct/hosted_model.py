@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from demo_api.config import Settings
-from demo_api.demo import command, home
+from demo_api.demo import command, home, run_folder
 from demo_api.demo.run_folder import RunFolder
-from demo_api.devices.lock import DeviceLock, devices_of
+from demo_api.devices.lock import Device, DeviceLock, devices_of
 from demo_api.devices.reset import Reset
 from demo_api.devices.warm import end_waiting_child
 from demo_api.direct.host.demo_api_host import protocol
@@ -23,9 +23,13 @@ from demo_api.direct.model import Completion, OnLost, OnText
 from demo_api.direct.model_process import HOST, ModelProcess
 from demo_api.errors import BadRequest, RunFailed, SetupError
 from demo_api.messages import Question
+from demo_api.process import tree
 from demo_api.queue import new_id
 
 logger = logging.getLogger(__name__)
+
+_NO_DEVICE = "no device"
+"""No device can have this name, so nobody ends the CPU's processes to clear up a device that was cut off."""
 
 
 class HostedModel:
@@ -102,9 +106,9 @@ class HostedModel:
         process, self._process = self._process, None
         if process is not None:
             process.close()
-            if process.left_in_order:
+            if process.left_in_order or self._is_cpu:
                 process.folder.forget_prompts()
-            elif not self._is_cpu:
+            else:
                 # The folder stays as that of a run that was cut off, which tells the demo engine too.
                 self._may_be_open = True
         self._opened.close()
@@ -124,8 +128,9 @@ class HostedModel:
             settings.inherited, device.environment, (variable, model), [settings.demo_home, HOST]
         )
         with _files():
+            run_folder.prune(run_folder.existing(settings.runs_dir), keep=settings.keep_runs, days=settings.keep_days)
             folder = RunFolder.create(settings.runs_dir, new_id())
-            folder.write([], command.plugin_config(device.name, folder.path.name))
+            folder.write([], command.plugin_config(_NO_DEVICE if self._is_cpu else device.name, folder.path.name))
             self._process = process = ModelProcess(
                 [str(home.interpreter(settings)), "-u"],
                 cwd=settings.demo_home,
@@ -145,7 +150,7 @@ class HostedModel:
                 "version": protocol.VERSION,
                 "engine": engine,
                 "options": options,
-                "prompts": str(folder.prompts),
+                "remove": [str(folder.prompts), str(folder.plugin_config)],
             }
         )
 
@@ -179,6 +184,9 @@ class HostedModel:
             device.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             end_waiting_child(device, grace=settings.stop_grace)
             lock = device.try_lock(keeps_share=True)
+            if lock is None and not device.has_server():
+                self._end_leftovers(device)
+                lock = device.try_lock(keeps_share=True)
         if lock is not None and lock.others_serve:
             lock.__exit__(None, None, None)
             lock = None
@@ -188,6 +196,14 @@ class HostedModel:
                 next_step="Wait for its end (`demo-api device status`), or stop the other server.",
             )
         return lock
+
+    def _end_leftovers(self, device: Device) -> None:
+        """Ends what servers that are gone have left on the device."""
+        folders = run_folder.existing(self._settings.runs_dir)
+        ids = {child for folder in folders if (child := folder.child_id(device.name)) is not None}
+        left = tree.survivors(command.MARK, ids)
+        logger.warning("ending %d processes that a lost server left: %s", len(left), left)
+        self._may_be_open = not tree.end(left, grace=self._settings.stop_grace)
 
     def _reset(self, lock: DeviceLock | None) -> None:
         """Resets a device that may not have been closed, if there is a command for that.

@@ -5,20 +5,23 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 import requests
 from support.checkouts import GENERATIONS, make_bare_environment
+from support.command_line import Serving, serving
 from support.serving import Server
 from support.sse import events
-from support.waiting import until
+from support.waiting import pause, until
 
 from demo_api.config import Settings
 from demo_api.devices.lock import devices_of
 from demo_api.direct import make_model
 from demo_api.direct.hosted_model import HostedModel
+from demo_api.direct.model import EngineLost
 from demo_api.errors import RunFailed, SetupError
 from demo_api.messages import Question, Request
 
@@ -357,16 +360,116 @@ def test_a_device_that_was_not_closed_is_reset(start: Callable[..., Server], tol
     until(lambda: is_ready(server))
 
 
-def test_a_process_whose_server_is_killed_closes_its_device(home: Callable[..., Settings], told: Told) -> None:
-    from support.command_line import serving
+@pytest.fixture
+def serve_apart() -> Iterator[Callable[[Settings], Serving]]:
+    """Starts servers in processes of their own."""
+    with ExitStack() as stack:
 
+        def start(settings: Settings, *flags: str) -> Serving:
+            paths = [f"--demo-home={settings.demo_home}", f"--state-dir={settings.state_dir}", "--stop-grace=1"]
+            model = f"--hf-model={settings.hf_model}"
+            words = ["--engine=direct", *paths, model, *flags]
+            server = stack.enter_context(serving(*words, environ=settings.inherited))
+            until(lambda: requests.get(f"{server.url}/readyz", timeout=10).status_code == 200)
+            return server
+
+        yield start
+
+
+def test_a_process_whose_server_is_killed_closes_its_device(
+    home: Callable[..., Settings], told: Told, serve_apart: Callable[[Settings], Serving]
+) -> None:
     settings = home()
-    flags = [f"--demo-home={settings.demo_home}", f"--hf-model={settings.hf_model}"]
-    state = f"--state-dir={settings.state_dir}"
-    with serving("--engine=direct", *flags, state, environ=settings.inherited) as server:
-        until(lambda: requests.get(f"{server.url}/readyz", timeout=10).status_code == 200)
-        (process,) = psutil.Process(server.process.pid).children()
-        server.process.kill()
-        process.wait(30)
+    server = serve_apart(settings)
+    (process,) = psutil.Process(server.process.pid).children()
+    server.process.kill()
+    process.wait(30)
     assert told.count("close_mesh_device") == 1
     assert is_free(settings)
+    (folder,) = settings.runs_dir.iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["stderr.txt", "stdout.txt"]
+
+
+def test_a_process_that_outlives_its_server_is_ended_by_the_next(
+    home: Callable[..., Settings], told: Told, serve_apart: Callable[[Settings], Serving]
+) -> None:
+    settings = home()
+    server = serve_apart(settings)
+    (process,) = psutil.Process(server.process.pid).children()
+    process.suspend()
+    server.process.kill()
+    server.process.wait(30)
+    assert process.is_running()
+    serve_apart(settings)
+    process.wait(30)
+
+
+def test_both_killed_at_once_leave_the_device_to_the_next(
+    home: Callable[..., Settings], serve_apart: Callable[[Settings], Serving]
+) -> None:
+    settings = home()
+    server = serve_apart(settings)
+    (process,) = psutil.Process(server.process.pid).children()
+    process.kill()
+    server.process.kill()
+    server.process.wait(30)
+    again = serve_apart(settings)
+    assert requests.post(f"{again.url}/chat", json={"prompt": "abc"}, timeout=60).json()["response"] == "cba"
+
+
+def test_a_suspended_server_goes_on_where_it_was(
+    home: Callable[..., Settings], serve_apart: Callable[[Settings], Serving]
+) -> None:
+    server = serve_apart(home())
+    ours = psutil.Process(server.process.pid)
+    with ThreadPoolExecutor(1) as pool:
+        body = {"prompt": "endless", "max_tokens": 1500}
+        answer = pool.submit(requests.post, f"{server.url}/chat", json=body, timeout=60)
+        until(lambda: requests.get(f"{server.url}/health", timeout=10).json()["queue"]["running"] == 1)
+        ours.suspend()
+        pause(0.5)  # the pipe fills
+        ours.resume()
+        assert answer.result().json()["tokens_generated"] == 1500
+
+
+LEAVES = {
+    "exits 0": ("import os; os._exit(0)", "ended with exit code 0"),
+    "exits 3": ("import os; print('Good bye'); os._exit(3)", "ended with exit code 3: Good bye."),
+    "says nonsense": ("import os, sys; os.write(int(sys.argv[2]), b'{nonsense\\n')", "cannot be understood"),
+}
+
+
+@pytest.mark.parametrize(("code", "sentence"), LEAVES.values(), ids=LEAVES)
+def test_a_program_that_leaves_or_says_nonsense_is_lost(
+    home: Callable[..., Settings], load: Callable[[Settings], HostedModel], code: str, sentence: str
+) -> None:
+    settings = home()
+    path = settings.demo_home / "models/tt_transformers/tt/common.py"
+    right = path.read_text()
+    path.write_text(f"{code}\n{right}")
+    with pytest.raises(EngineLost, match=sentence):
+        load(settings)
+    path.write_text(right)
+    assert ask(load(settings), "abc") == "cba"
+
+
+def test_what_libraries_print_disturbs_nobody(
+    home: Callable[..., Settings], load: Callable[[Settings], HostedModel]
+) -> None:
+    settings = home(max_output=2**20)
+    path = settings.demo_home / "models/tt_transformers/tt/common.py"
+    noise = "import os\nfor fd in (1, 2):\n    os.write(fd, b'{\\xff nonsense\\n' * 10000)\n"
+    path.write_text(noise + path.read_text())
+    assert ask(load(settings), "abc") == "cba"
+
+
+def test_a_process_that_prints_without_end_is_ended(
+    home: Callable[..., Settings], load: Callable[[Settings], HostedModel]
+) -> None:
+    settings = home(max_output=2**16)
+    path = settings.demo_home / "models/tt_transformers/tt/common.py"
+    path.write_text("import os\nwhile True:\n    os.write(1, b'x' * 1000)\n")
+    with pytest.raises(EngineLost, match="printed more than 65536 bytes"):
+        load(settings)
+    (folder,) = settings.runs_dir.iterdir()
+    assert (folder / "stdout.txt").stat().st_size <= 2**16

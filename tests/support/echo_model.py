@@ -6,6 +6,8 @@ import threading
 
 from support.waiting import wait_for
 
+from demo_api.direct.host.demo_api_host.context import check_fits
+from demo_api.direct.host.demo_api_host.protocol import Refused
 from demo_api.direct.model import Completion, OnLost, OnText
 from demo_api.errors import BadRequest, SetupError
 from demo_api.messages import Question
@@ -48,8 +50,10 @@ class EchoModel:
     def accept(self, question: Question) -> None:
         if "refuse" in question.request.prompt:
             raise BadRequest("No.", field="prompt")
-        if len(question.request.prompt.split(" ")) >= self.context:
-            raise BadRequest("The prompt is too long.", field="prompt")
+        try:
+            check_fits(len(question.request.prompt.split(" ")), self.context)
+        except Refused as error:
+            raise BadRequest(str(error), next_step=error.next_step, field=error.field or "") from None
 
     def complete(self, question: Question, on_text: OnText) -> Completion:
         assert not self.closed

@@ -48,13 +48,13 @@ class _Host:
         self._writer = writer
         self._model: Model | None = None
         self._answers: Answers | None = None
-        self._prompts: str | None = None
+        self._to_remove: list[str] = []
 
     def serve(self) -> None:
         """Loads the model and answers, up to the end of input."""
         with suppress(BrokenPipeError, StopIteration):
             load = next(self._messages)["load"]
-            self._prompts = load["prompts"]
+            self._to_remove = load["remove"]
             try:
                 self._model = _make(load["engine"], load["options"])
                 self._model.load()
@@ -74,9 +74,9 @@ class _Host:
         if self._answers is not None:
             self._answers.close()
         is_closed = self._model is None or self._model.close()
-        if is_closed and self._prompts is not None:
+        for path in self._to_remove if is_closed else ():
             with suppress(OSError):
-                os.remove(self._prompts)
+                os.remove(path)
         return 0 if is_closed else 1
 
 

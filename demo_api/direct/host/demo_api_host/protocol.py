@@ -5,9 +5,9 @@ lines of JSON in ASCII, one object a line, of any length. ``id`` is a number tha
 
 To the process:
 
-``{"load": {"version": 1, "engine": "llama_cpp" or "tt_metal", "options": {...}, "prompts": path}}``
-    the first line: load this model. The options are those of ``LlamaCpp`` or ``TtMetal``. The file ``prompts`` is
-    removed when the device is closed: that it is still there tells that this process was killed.
+``{"load": {"version": 1, "engine": "llama_cpp" or "tt_metal", "options": {...}, "remove": [path, ...]}}``
+    the first line: load this model. The options are those of ``LlamaCpp`` or ``TtMetal``. The files are removed when
+    the device is closed: that they are still there tells that this process was killed.
 ``{"id": 7, "accept": {...}}``
     can the model answer this Question?
 ``{"id": 8, "answer": {...}}``
