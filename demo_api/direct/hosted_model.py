@@ -6,6 +6,7 @@ What the model, its libraries or its driver do to that process never reaches the
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Any
 from demo_api.config import Settings
 from demo_api.demo import command, home, run_folder
 from demo_api.demo.run_folder import RunFolder
-from demo_api.devices.lock import Device, DeviceLock, devices_of
+from demo_api.devices.lock import Device, DeviceBusy, DeviceLock, devices_of
 from demo_api.devices.reset import Reset
 from demo_api.devices.warm import end_waiting_child
 from demo_api.direct.host.demo_api_host import protocol
@@ -47,7 +48,7 @@ class HostedModel:
         self._settings = settings
         self._process: ModelProcess | None = None
         self._opened = ExitStack()
-        self._is_stopped = False
+        self._stopped = threading.Event()
         self._may_be_open = False  # an earlier process did not close the device
 
     def load(self, on_lost: OnLost) -> None:
@@ -92,7 +93,7 @@ class HostedModel:
 
     def stop(self) -> None:
         """Interrupts the process, so that it closes its device."""
-        self._is_stopped = True
+        self._stopped.set()
         if (process := self._process) is not None:
             process.stop()
 
@@ -142,7 +143,7 @@ class HostedModel:
                 grace=settings.stop_grace,
                 on_end=on_lost,
             )
-        if self._is_stopped:
+        if self._stopped.is_set():
             process.stop()
         engine = "llama_cpp" if self._is_cpu else "tt_metal"
         return process.load(
@@ -176,26 +177,28 @@ class HostedModel:
     def _lock_device(self) -> DeviceLock:
         """Takes the first of the server's devices, so that no run of the demo begins on it.
 
+        Where the device is let go and taken again, whoever has it meanwhile may finish.
+
         Raises:
             SetupError: a run, or another server, has it.
         """
         settings, device = self._settings, devices_of(self._settings)[0]
-        with _files():
-            device.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            end_waiting_child(device, grace=settings.stop_grace)
-            lock = device.try_lock(keeps_share=True)
-            if lock is None and not device.has_server():
-                self._end_leftovers(device)
-                lock = device.try_lock(keeps_share=True)
-        if lock is not None and lock.others_serve:
-            lock.__exit__(None, None, None)
-            lock = None
-        if lock is None:
+        try:
+            with _files():
+                device.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                end_waiting_child(device, grace=settings.stop_grace)
+                if device.has_child() and not device.has_server():
+                    self._end_leftovers(device)
+                return device.wait_for_lock(
+                    seconds=0 if settings.warm_idle is None else settings.run_timeout,
+                    given_up=self._stopped,
+                    make_way=lambda: end_waiting_child(device, grace=settings.stop_grace),
+                )
+        except DeviceBusy:
             raise SetupError(
                 f"The device {device.name!r} is in use by a run of the demo or by another server.",
                 next_step="Wait for its end (`demo-api device status`), or stop the other server.",
-            )
-        return lock
+            ) from None
 
     def _end_leftovers(self, device: Device) -> None:
         """Ends what servers that are gone have left on the device."""

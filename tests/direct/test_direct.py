@@ -304,6 +304,18 @@ def test_a_model_that_is_killed_fails_its_answers_and_comes_back(model_dir: Path
         assert requests.get(f"{server.url}/health", timeout=10).json()["losses"] == 1
 
 
+def test_a_model_that_does_not_fit_into_memory_does_not_take_the_server_along(model_dir: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nulimit -v 600000\nexec {sys.executable} "$@"\n')
+    python.chmod(0o700)
+    flags = ["--engine", "direct", "--llama-dir", str(model_dir), "--state-dir", str(tmp_path / "state")]
+    with serving(*flags, "--python", str(python), environ=clean_environ()) as server:
+        until(lambda: requests.get(f"{server.url}/health", timeout=10).json()["status"] == "unhealthy")
+        refused = requests.get(f"{server.url}/readyz", timeout=10)
+        assert (refused.status_code, refused.json()["code"]) == (503, "not_set_up")
+        assert requests.get(f"{server.url}/livez", timeout=10).status_code == 200
+
+
 def test_a_demo_server_with_the_same_state_folder_leaves_the_model_alone(
     serve: Callable[..., Server], settings: Callable[..., Settings], model_dir: Path
 ) -> None:

@@ -473,3 +473,91 @@ def test_a_process_that_prints_without_end_is_ended(
         load(settings)
     (folder,) = settings.runs_dir.iterdir()
     assert (folder / "stdout.txt").stat().st_size <= 2**16
+
+
+def test_a_model_that_nobody_asks_is_let_go_and_the_next_question_loads_it(
+    start: Callable[..., Server], told: Told
+) -> None:
+    server = start(warm_idle=0.5)
+    until(lambda: told.count("close_mesh_device") == 1)
+    until(lambda: is_free(server.settings))
+    health = server.get("/health").json()
+    assert (health["status"], health["model_loaded"], health["device"], health["losses"]) == ("healthy", False, None, 0)
+    assert is_ready(server)
+    refused = server.chat("x" * 3000)
+    assert (refused.status_code, refused.json()["field"]) == (400, "prompt")
+    until(lambda: told.count("close_mesh_device") == 2)
+    body = server.chat("abc").json()
+    assert body["response"] == "cba"
+    assert 0 < body["timing"]["load_seconds"] <= body["time_seconds"]
+    assert server.chat("abc").json()["timing"]["load_seconds"] is None
+
+
+def test_a_model_that_answers_is_not_let_go(start: Callable[..., Server], told: Told) -> None:
+    server = start(warm_idle=0.3)
+    until(lambda: is_ready(server))
+    told.shut("decode")
+    with ThreadPoolExecutor(1) as pool:
+        before = told.count("decode")
+        answer = pool.submit(server.chat, "abc")
+        until(lambda: told.count("decode") > before)
+        closed = told.count("close_mesh_device")
+        pause(1)
+        assert told.count("close_mesh_device") == closed
+        told.open("decode")
+        assert answer.result().json()["response"] == "cba"
+
+
+def test_a_model_that_was_let_go_waits_for_the_device(start: Callable[..., Server], told: Told) -> None:
+    server = start(warm_idle=0.3)
+    until(lambda: told.count("close_mesh_device") == 1)
+    until(lambda: is_free(server.settings))
+    hold = devices_of(server.settings)[0].try_lock()
+    assert hold is not None
+    with ThreadPoolExecutor(1) as pool:
+        with hold:
+            answer = pool.submit(server.chat, "abc")
+            pause(1)
+            assert not answer.done()
+            assert told.count("open_mesh_device") == 1
+        assert answer.result().json()["response"] == "cba"
+
+
+def test_what_cannot_be_loaded_again_is_told_to_who_waits(start: Callable[..., Server], told: Told) -> None:
+    server = start(warm_idle=0.3)
+    until(lambda: told.count("close_mesh_device") == 1)
+    (server.settings.demo_home / "models/tt_transformers/tt/generator.py").unlink()
+    answer = server.chat("abc")
+    assert (answer.status_code, answer.json()["code"]) == (503, "not_set_up")
+    assert "No module named" in answer.json()["error"]
+
+
+def test_a_thousand_questions_leave_nothing_behind(
+    home: Callable[..., Settings], load: Callable[[Settings], HostedModel]
+) -> None:
+    model = load(home())
+    processes = (psutil.Process(), process_of())
+
+    def sizes() -> list[tuple[int, int, float]]:
+        return [(each.num_fds(), each.num_threads(), each.memory_info().rss / 2**20) for each in processes]
+
+    for _ in range(200):
+        ask(model, "abc", max_tokens=2)
+    before = sizes()
+    for _ in range(1000):
+        assert ask(model, "abc", max_tokens=2) == "cb"
+    for (files, threads, size), (files_after, threads_after, size_after) in zip(before, sizes(), strict=True):
+        assert (files_after, threads_after) == (files, threads)
+        assert size_after < size + 8
+
+
+def test_a_client_that_hardly_reads_holds_up_nobody(start: Callable[..., Server]) -> None:
+    server = start()
+    until(lambda: is_ready(server))
+    body = {"prompt": "endless", "max_tokens": 2000}
+    with requests.post(f"{server.url}/chat/stream", json=body, stream=True, timeout=60) as slow:
+        assert slow.raw.read(1)
+        with ThreadPoolExecutor(7) as pool:
+            answers = list(pool.map(server.chat, ["abc"] * 7))
+        assert slow.raw.read(1)
+    assert [answer.json()["response"] for answer in answers] == ["cba"] * 7
