@@ -37,6 +37,7 @@ bench: $(VENV)/installed-dev
 	PYTHONPATH=tests $(BIN)/python benchmarks/like_hardware.py
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/direct.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/pipe.py
 
 # The pictures of the page in docs/images, taken of real servers by Debian's chromium.
 screenshots: $(VENV)/installed-dev

@@ -95,7 +95,7 @@ class Model:
     def _next(self, position):
         answer, end = self._answer()
         said = [self._cache.get(place) for place in range(len(self._prompt), position + 1)]
-        if len(said) > len(answer) or any(one not in (it, _second(it)) for one, it in zip(said, answer, strict=False)):
+        if len(said) > len(answer) or any(one not in (it, _second(it)) for one, it in zip(said, answer)):  # noqa: B905
             return ord("?")
         return answer[len(said)] if len(said) < len(answer) else end
 
