@@ -38,6 +38,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/direct.py
 	$(BIN)/python benchmarks/busy_machine.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/pipe.py
 
 # The pictures of the page in docs/images, taken of real servers by Debian's chromium.
 screenshots: $(VENV)/installed-dev

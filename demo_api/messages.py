@@ -367,6 +367,10 @@ class ModelHealth(ModelPlace):
     model: Model
     model_loaded: Annotated[bool, Field(description="Whether the model is in memory.")]
     settings: NotRequired[Annotated[dict[str, Any], Field(description="For `demo-api compare`.")]]
+    losses: NotRequired[
+        Annotated[int, Field(description="How often the direct engine's model was lost since the server was started.")]
+    ]
+    latest_loss: NotRequired[Annotated[str | None, Field(description="How it was lost last; null if it never was.")]]
 
 
 class EngineHealth(ModelHealth):

@@ -104,7 +104,7 @@ def _banner_of_checks(settings: Settings) -> Iterator[str]:
     yield from ("=" * 72, "🚀 demo_api: simple_text_demo.py over HTTP", "=" * 72)
     checks: list[tuple[str, Callable[[], object]]] = [
         ("Demo script", lambda: home.script(settings)),
-        ("Interpreter", lambda: sys.executable if settings.engine == "direct" else home.interpreter(settings)),
+        ("Interpreter", lambda: home.interpreter(settings)),
         ("Model", lambda: "=".join(home.model_variable(settings))),
     ]
     for name, check in checks:

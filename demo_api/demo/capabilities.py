@@ -46,7 +46,8 @@ class Capabilities:
             "temperature": DEFAULT_TEMPERATURE,
         }
         place = home.model_place(demo.model_variable, demo.model)
-        return {"model": demo.model_name, "model_loaded": False, **place, "settings": settings}
+        health: ModelHealth = {"model": demo.model_name, "model_loaded": False, "settings": settings}
+        return {**health, **place}
 
     def _resolve(self) -> ResolvedDemo:
         demo = home.resolve(self._settings)

@@ -67,24 +67,40 @@ def pytest_words(folder: RunFolder, options: Mapping[str, object]) -> list[str]:
 
 def environment(demo: ResolvedDemo, device: Mapping[str, str], folder: RunFolder) -> dict[str, str]:
     """The child's: the server's, without what would change what the demo does or prints, and with what it needs."""
-    kept = {
-        name: value
-        for name, value in demo.inherited.items()
-        if name not in _DROPPED and not name.startswith(_DROPPED_PREFIXES)
-    }
     # Every pytest loads the plugins that happen to be installed: hypothesis, anyio and the like were seen to take 40 %
     # of the startup. The CPU edition needs none; tt-metal's ini and conftest files speak of some of theirs.
     plugins = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} if demo.is_cpu_demo else {}
     return {
-        **kept,
-        **device,
+        **home_environment(demo.inherited, device, (demo.model_variable, demo.model), [demo.home, PLUGIN]),
         **plugins,
-        demo.model_variable: demo.model,
-        "PYTHONPATH": os.pathsep.join([str(demo.home), str(PLUGIN)]),
-        "PYTHONIOENCODING": "utf-8",  # the reader's encoding, whatever the locale is
         "LOGURU_SERIALIZE": "1",
         "LOGURU_LEVEL": "TRACE",
         "DEMO_API_CHILD": str(folder.plugin_config),
+    }
+
+
+def home_environment(
+    inherited: Mapping[str, str], device: Mapping[str, str], model: tuple[str, str], folders: Sequence[Path]
+) -> dict[str, str]:
+    """What every process that runs a demo home's code gets.
+
+    Args:
+        inherited: the server's environment.
+        device: the variables that select the device.
+        model: the variable that names the model, and its value.
+        folders: where Python looks for modules first.
+    """
+    kept = {
+        name: value
+        for name, value in inherited.items()
+        if name not in _DROPPED and not name.startswith(_DROPPED_PREFIXES)
+    }
+    return {
+        **kept,
+        **device,
+        model[0]: model[1],
+        "PYTHONPATH": os.pathsep.join(map(str, folders)),
+        "PYTHONIOENCODING": "utf-8",  # the reader's encoding, whatever the locale is
     }
 
 

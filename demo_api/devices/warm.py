@@ -161,7 +161,7 @@ class WarmPolicy:
         return self._device.waiting() != child.child_id
 
     def _is_idle(self) -> bool:
-        return time.monotonic() - self._touched_at >= self._settings.warm_idle
+        return time.monotonic() - self._touched_at >= self._settings.child_idle
 
 
 def end_waiting_child(device: Device, *, grace: float) -> str | None:

@@ -5,25 +5,24 @@ from contextlib import suppress
 from demo_api.config import Settings
 from demo_api.demo import home
 from demo_api.direct.engine import DirectEngine
-from demo_api.direct.model import Model, context_for
-from demo_api.errors import SetupError
+from demo_api.direct.host.demo_api_host.context import context_for
+from demo_api.direct.host.demo_api_host.protocol import Refused
+from demo_api.direct.hosted_model import HostedModel
+from demo_api.direct.model import Model
+from demo_api.errors import BadRequest, SetupError
 
 __all__ = ["DirectEngine", "make_model"]
 
 
 def make_model(settings: Settings) -> Model:
-    """The model for the demo home: llama.cpp for the CPU edition, tt-metal's own for a checkout. It is not loaded.
+    """The model for the demo home. It is not loaded.
 
     Raises:
         BadRequest: ``max_seq_len`` is more than the model was made for, as far as its files say.
     """
     with suppress(SetupError):  # no model: `load` says so
-        context_for(settings.max_seq_len, home.context_length(home.model_variable(settings)[1]))
-    # Imported here, because each has dependencies of its own.
-    if settings.is_cpu_demo:
-        from demo_api.direct.llama_cpp import LlamaCpp
-
-        return LlamaCpp(settings)
-    from demo_api.direct.tt_metal import TtMetal
-
-    return TtMetal(settings)
+        try:
+            context_for(settings.max_seq_len, home.context_length(home.model_variable(settings)[1]))
+        except Refused as error:
+            raise BadRequest(str(error), next_step=error.next_step) from None
+    return HostedModel(settings)

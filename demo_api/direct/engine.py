@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import statistics
 import threading
@@ -13,13 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from demo_api.config import Settings
 from demo_api.demo import home
+from demo_api.direct.loading import ModelLoading
 from demo_api.direct.model import Model
 from demo_api.direct.run import DirectRun
-from demo_api.errors import BadRequest, DemoApiError, QueueFull, SetupError, ShuttingDown, Starting
+from demo_api.errors import BadRequest, QueueFull, ShuttingDown
 from demo_api.messages import DeviceHealth, EngineHealth, Estimate, Question, Request, Run
 from demo_api.queue.estimate import MOST_RUNS, estimate
-
-logger = logging.getLogger(__name__)
 
 _REMEMBERED_RUNS = 200
 
@@ -27,8 +25,7 @@ _REMEMBERED_RUNS = 200
 class DirectEngine:
     """Answers questions with a model in memory. All methods may be called from any thread.
 
-    The model is loaded and closed by a thread of its own, and used by threads that are joined: llama.cpp aborts a
-    process whose interpreter exits while it calls back.
+    When the model is lost, the questions that it was answering fail, and those that wait go on waiting.
     """
 
     engine_name = "direct"
@@ -37,48 +34,37 @@ class DirectEngine:
         self._model = model
         self._settings = settings
         self._lock = threading.Lock()
-        self._problem: DemoApiError | None = Starting("The model is being loaded.", phase="load", retry_after=1)
-        self._failure: DemoApiError | None = None
-        self._load_started = time.time()
-        self._loaded = threading.Event()
+        self._loading = ModelLoading(model, idle=settings.warm_idle)
         self._closing = threading.Event()
         self._hurried = threading.Event()
         self._open: set[DirectRun] = set()
         self._latest: deque[tuple[Request | None, float]] = deque(maxlen=_REMEMBERED_RUNS)
         self._pool = ThreadPoolExecutor(model.slots, thread_name_prefix="slot")
-        # A daemon: Python waits for all others before it calls close(), which was given to atexit and ends this one.
-        self._model_thread = threading.Thread(target=self._load_and_close, name="model", daemon=True)
-        self._started = False
         self._on_end: Callable[[Run], None] = lambda run: None
 
     def start(self) -> None:
         """Begins to load the model, once."""
-        with self._lock:
-            if not self._started and not self.closed:
-                self._started = True
-                self._model_thread.start()
+        self._loading.start()
 
     def listen(self, on_end: Callable[[Run], None]) -> None:
         """Calls this with every run that has ended."""
         self._on_end = on_end
 
     def wait_until_loaded(self) -> None:
-        """Waits until the model is in memory.
+        """Waits until the model is in memory for the first time.
 
         Raises:
             SetupError: it could not be loaded.
+            EngineLost: its process ended meanwhile.
             BadRequest: a setting does not suit it.
         """
-        self._loaded.wait()
-        if self._failure is not None:
-            raise self._failure
+        self._loading.wait_for_first()
 
     def check(self) -> None:
         """Raises Starting while the model is loaded, SetupError if that failed, ShuttingDown after ``close``."""
         if self.closed:
             raise ShuttingDown("The server is stopping and accepts no more requests.")
-        if self._problem is not None:
-            raise self._problem
+        self._loading.check()
 
     def begin(self, question: Question, idempotency_key: str | None = None) -> DirectRun:
         """Puts a question into the queue.
@@ -94,9 +80,20 @@ class DirectEngine:
                 next_step="Leave the header out.",
                 field="Idempotency-Key",
             )
-        self._model.accept(question)
+        load_seconds = self._loading.begin_use()
+        try:
+            self._model.accept(question)
+            return self._queue(question, load_seconds)
+        except BaseException:
+            self._loading.end_use()
+            raise
+
+    def _queue(self, question: Question, load_seconds: float) -> DirectRun:
         with self._lock:
-            run = DirectRun(question, timeout_s=self._settings.run_timeout, estimate=self._estimate(question.request))
+            estimated = self._estimate(question.request)
+            run = DirectRun(
+                question, timeout_s=self._settings.run_timeout, estimate=estimated, load_seconds=load_seconds
+            )
             if sum(self._counts()) >= self._model.slots + self._settings.max_queue:
                 raise QueueFull(
                     f"{self._settings.max_queue} requests are waiting, and no more can.",
@@ -111,7 +108,8 @@ class DirectEngine:
         with self._lock:
             waiting, running = self._counts()
             estimated = self._estimate(None)
-        loaded = self._problem is None
+        loaded = self._loading.is_loaded
+        losses, latest_loss = self._loading.losses
         state = "busy" if running else "free"
         device: DeviceHealth = {
             "name": self._model.device,
@@ -136,6 +134,8 @@ class DirectEngine:
             "device": device if loaded else None,
             "devices": [device] if loaded else [],
             "estimate": estimated,
+            "losses": losses,
+            "latest_loss": latest_loss,
             "settings": {"max_seq_len": self._model.context, "paged_attention": False, "temperature": 0.0},
         }
 
@@ -155,32 +155,12 @@ class DirectEngine:
         for run in left:
             run.stop("shutting_down")
         self._pool.shutdown()
-        if self._started:
-            self._hurried.set()
-            self._model_thread.join()
+        self._loading.close()
 
     def hurry(self) -> None:
         """Cancels what runs at once."""
         self._hurried.set()
-
-    def _load_and_close(self) -> None:
-        try:
-            self._model.load()
-            self._problem = None
-            logger.info("model %s is in memory after %.1f s", self._model.name, time.time() - self._load_started)
-        except DemoApiError as error:
-            self._failure = error
-            self._problem = SetupError(str(error), next_step=error.next_step)
-        except Exception as error:
-            logger.exception("the model could not be loaded")
-            self._failure = self._problem = SetupError(
-                f"The model could not be loaded: {type(error).__name__}: {error}."
-            )
-        finally:
-            self._loaded.set()
-        self._closing.wait()
-        self._pool.shutdown()  # nobody may use the model any more
-        self._model.close()
+        self._model.hurry()
 
     def _counts(self) -> tuple[int, int]:
         """How many wait, and how many are answered. Who has hung up while waiting is neither."""
@@ -188,11 +168,13 @@ class DirectEngine:
         return statuses.count("queued"), statuses.count("running")
 
     def _answer(self, run: DirectRun) -> None:
+        self._loading.wait_until_loaded(lambda: run.run().ended)
         started = time.monotonic()
         try:
             run.answer_with(self._model)
             self._on_end(run.run())
         finally:
+            self._loading.end_use(has_answered=run.run().status == "succeeded")
             with self._lock:
                 self._open.discard(run)
                 if run.run().attempts:

@@ -1,82 +1,33 @@
-"""The interface of a model in memory, and what it answers."""
+"""The interface of a model in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
-from demo_api.errors import BadRequest
+from demo_api.direct.host.demo_api_host.protocol import Completion, OnText
+from demo_api.errors import RunFailed
 from demo_api.messages import Question
 
-MAX_SEQ_LEN = 2048
-"""Tokens that a prompt and its answer have together at most, where the setting says nothing."""
+__all__ = ["Completion", "EngineLost", "Model", "OnLost", "OnText"]
+
+OnLost = Callable[[str], None]
+"""Called, from any thread, with a sentence that says how a model was lost that had been loaded."""
 
 
-@dataclass(frozen=True)
-class Completion:
-    """A model's answer, with its own counts. Seconds of wall time; None is "not known".
-
-    Attributes:
-        response: the text, stripped as the demo strips it; raw text is not stripped.
-        tokens_generated: the end-of-sequence token not counted.
-        prompt_tokens: of the prompt with its template.
-        finish_reason: ``stop`` (the model ended its answer), ``length`` (it reached ``max_tokens`` or the end of its
-            context), or ``cancelled`` (``OnText`` did).
-        ttft_ms: milliseconds from the model's start on this question to the first token of the answer.
-        prefill_seconds: reading the prompt.
-        decode_seconds: first token to last.
-        decode_tokens_per_second: of this answer alone, the first token not counted.
-    """
-
-    response: str
-    tokens_generated: int
-    prompt_tokens: int | None
-    finish_reason: str
-    ttft_ms: float | None = None
-    prefill_seconds: float | None = None
-    decode_seconds: float | None = None
-    decode_tokens_per_second: float | None = None
-
-
-def context_for(wanted: int | None, longest: int | None) -> int:
-    """Tokens that a prompt and its answer have together at most.
+class EngineLost(RunFailed):
+    """The model's process ended, or hangs, with questions that it had not answered.
 
     Args:
-        wanted: ``DEMO_API_MAX_SEQ_LEN``.
-        longest: what the model was made for; None where that is not known.
-
-    Raises:
-        BadRequest: more is wanted than the model was made for.
+        log_folder: where its output is kept.
     """
-    if wanted is None:
-        return min(MAX_SEQ_LEN, longest or MAX_SEQ_LEN)
-    if longest is not None and wanted > longest:
-        raise BadRequest(
-            f"DEMO_API_MAX_SEQ_LEN or --max-seq-len is {wanted}, and the model was made for {longest} tokens.",
-            next_step=f"Set it to {longest} or less, or leave it out.",
-        )
-    return wanted
 
-
-def check_fits(prompt_tokens: int, context: int) -> None:
-    """Raises BadRequest for a prompt that leaves no room for an answer in the model's context."""
-    if prompt_tokens >= context:
-        raise BadRequest(
-            f"The prompt is too long: it has {prompt_tokens} tokens, and the model takes {context}, the answer's "
-            "included.",
-            next_step="Send a shorter prompt.",
-            field="prompt",
-        )
-
-
-OnText = Callable[[str, int], bool]
-"""Called with what the latest token adds to the text, and how many tokens the answer has by now: 0 while the prompt is
-read. True ends the answer there, within one token."""
+    def __init__(self, message: str, log_folder: str | None = None) -> None:
+        super().__init__(message, code="engine_lost", log_folder=log_folder)
 
 
 class Model(Protocol):
-    """A model that is loaded once and answers many questions.
+    """A model that is loaded and answers many questions.
 
     Attributes:
         name: as the demo calls it.
@@ -90,15 +41,15 @@ class Model(Protocol):
     slots: int
     context: int
 
-    def load(self) -> None:
-        """Loads it, once, in the thread that calls ``close`` too.
+    def load(self, on_lost: OnLost) -> None:
+        """Loads it; called again only after ``close``, from the same thread.
 
         Raises:
-            SetupError: it cannot be loaded; what was opened is closed.
+            DemoApiError: it cannot be loaded; what was opened is closed.
         """
 
     def accept(self, question: Question) -> None:
-        """Says whether it can answer a question; called after ``load``, from any thread, also while it answers others.
+        """Says whether it can answer a question; called from any thread, also while it answers others.
 
         Raises:
             BadRequest: it cannot, or the prompt does not fit.
@@ -106,11 +57,17 @@ class Model(Protocol):
         """
 
     def complete(self, question: Question, on_text: OnText) -> Completion:
-        """Answers an accepted question; called from up to ``slots`` threads at once, joined before ``close``.
+        """Answers an accepted question; called from up to ``slots`` threads at once.
 
         Raises:
-            RunFailed: the engine failed.
+            RunFailed: the engine failed, or was lost.
         """
 
+    def stop(self) -> None:
+        """Breaks off a load that goes on, and every later one. Returns at once, from any thread."""
+
+    def hurry(self) -> None:
+        """Cuts short the time that ``close`` gives it to close its device. Returns at once, from any thread."""
+
     def close(self) -> None:
-        """Frees the model and closes the device, whatever ``load`` came to."""
+        """Frees the model and closes the device, whatever ``load`` came to; from the thread that called that."""

@@ -31,13 +31,17 @@ class DirectRun:
     Args:
         timeout_s: how long the answer may take from its start.
         estimate: how long runs like it usually take.
+        load_seconds: how long it has waited for the model to be loaded.
     """
 
-    def __init__(self, question: Question, *, timeout_s: float, estimate: Estimate | None = None) -> None:
+    def __init__(
+        self, question: Question, *, timeout_s: float, estimate: Estimate | None = None, load_seconds: float = 0.0
+    ) -> None:
         self.run_id = new_id()
         self._question = question
-        self._run = Run(self.run_id, question.request, accepted_at=time.time())
-        self._accepted = time.monotonic()
+        self._run = Run(self.run_id, question.request, accepted_at=time.time() - load_seconds)
+        self._accepted = time.monotonic() - load_seconds
+        self._load_seconds = load_seconds
         self._timeout_s = timeout_s
         self._estimate = estimate
         self._deadline = math.inf
@@ -58,7 +62,7 @@ class DirectRun:
                 return
             started = time.monotonic()
             self._deadline = started + self._timeout_s
-            waited = round(started - self._accepted, 3)
+            waited = round(started - self._accepted - self._load_seconds, 3)
             self._run = replace(self._run, status="running", started_at=time.time(), waited_seconds=waited, attempts=1)
             self._emit("started", attempt=1, batch_size=1, device=model.device, estimate=self._estimate)
             self._emit("phase", phase="prefill")
@@ -157,6 +161,7 @@ class DirectRun:
     def _answered(self, completion: Completion, model: Model) -> Result:
         timing = Timing(
             queue_seconds=self._run.waited_seconds,
+            load_seconds=round(self._load_seconds, 3) if self._load_seconds else None,
             prefill_seconds=completion.prefill_seconds,
             decode_seconds=completion.decode_seconds,
             ttft_ms=completion.ttft_ms,

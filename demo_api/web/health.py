@@ -120,7 +120,7 @@ def _example(engine: str) -> Health:
         "warm_since": 1795594910.0 if is_demo else None,
         "warm_batches": 7 if is_demo else None,
     }
-    return {
+    health: Health = {
         "status": "healthy",
         "note": NOTES[engine],
         "engine": engine,
@@ -133,3 +133,6 @@ def _example(engine: str) -> Health:
         "devices": [device],
         "estimate": ESTIMATE,
     }
+    if not is_demo:
+        health["losses"], health["latest_loss"] = 0, None
+    return health

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 from support.command_line import demo_api, serving
@@ -284,6 +285,46 @@ def test_what_leaves_a_real_stream_frees_its_slot_within_a_token(real: str) -> N
         assert next(answer.iter_lines())
         answer.close()
     until(lambda: requests.get(f"{real}/health", timeout=10).json()["queue"]["running"] == 0)
+
+
+def test_a_model_that_is_killed_fails_its_answers_and_comes_back(model_dir: Path, tmp_path: Path) -> None:
+    flags = ["--engine", "direct", "--llama-dir", str(model_dir), "--state-dir", str(tmp_path), "--slots", "2"]
+    with serving(*flags, environ=clean_environ()) as server, ThreadPoolExecutor(3) as pool:
+        until(lambda: requests.get(f"{server.url}/readyz", timeout=10).status_code == 200)
+        fields = {"max_tokens": 2000, "temperature": 0}
+        lost = [pool.submit(ask, server.url, "Count to a million.", **fields) for _ in range(2)]
+        until(lambda: requests.get(f"{server.url}/health", timeout=10).json()["queue"]["running"] == 2)
+        waits = pool.submit(ask, server.url, "What is 2+2?", temperature=0)
+        until(lambda: requests.get(f"{server.url}/health", timeout=10).json()["queue"]["waiting"] == 1)
+        (process,) = psutil.Process(server.process.pid).children()
+        process.kill()
+        assert [each.result()["code"] for each in lost] == ["engine_lost"] * 2
+        assert requests.get(f"{server.url}/livez", timeout=10).status_code == 200
+        assert waits.result()["response"] == "The answer to this classic math problem is 4."
+        assert requests.get(f"{server.url}/health", timeout=10).json()["losses"] == 1
+
+
+def test_a_model_that_does_not_fit_into_memory_does_not_take_the_server_along(model_dir: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nulimit -v 600000\nexec {sys.executable} "$@"\n')
+    python.chmod(0o700)
+    flags = ["--engine", "direct", "--llama-dir", str(model_dir), "--state-dir", str(tmp_path / "state")]
+    with serving(*flags, "--python", str(python), environ=clean_environ()) as server:
+        until(lambda: requests.get(f"{server.url}/health", timeout=10).json()["status"] == "unhealthy")
+        refused = requests.get(f"{server.url}/readyz", timeout=10)
+        assert (refused.status_code, refused.json()["code"]) == (503, "not_set_up")
+        assert requests.get(f"{server.url}/livez", timeout=10).status_code == 200
+
+
+def test_a_demo_server_with_the_same_state_folder_leaves_the_model_alone(
+    serve: Callable[..., Server], settings: Callable[..., Settings], model_dir: Path
+) -> None:
+    direct = serve(settings(engine="direct", llama_dir=model_dir))
+    until(lambda: direct.get("/readyz").status_code == 200)
+    demo = serve(settings(llama_dir=model_dir, warm="off"))
+    assert demo.chat("What is 2+2?", temperature=0, max_tokens=4).status_code == 200
+    assert direct.chat("What is 2+2?", temperature=0, max_tokens=4).status_code == 200
+    assert direct.get("/health").json()["losses"] == 0
 
 
 def test_serve_leaves_when_the_model_cannot_be_loaded_if_that_is_asked_for(tmp_path: Path) -> None:

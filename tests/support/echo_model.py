@@ -6,7 +6,9 @@ import threading
 
 from support.waiting import wait_for
 
-from demo_api.direct.model import Completion, OnText, check_fits
+from demo_api.direct.host.demo_api_host.context import check_fits
+from demo_api.direct.host.demo_api_host.protocol import Refused
+from demo_api.direct.model import Completion, OnLost, OnText
 from demo_api.errors import BadRequest, SetupError
 from demo_api.messages import Question
 
@@ -39,7 +41,8 @@ class EchoModel:
         """Lets so many words of each answer go."""
         self._let_words = count
 
-    def load(self) -> None:
+    def load(self, on_lost: OnLost) -> None:
+        self.lose = on_lost
         wait_for(self.let_load)
         if not self._loads:
             raise SetupError("The model is broken.", next_step="Get another.")
@@ -47,7 +50,10 @@ class EchoModel:
     def accept(self, question: Question) -> None:
         if "refuse" in question.request.prompt:
             raise BadRequest("No.", field="prompt")
-        check_fits(len(question.request.prompt.split(" ")), self.context)
+        try:
+            check_fits(len(question.request.prompt.split(" ")), self.context)
+        except Refused as error:
+            raise BadRequest(str(error), next_step=error.next_step, field=error.field or "") from None
 
     def complete(self, question: Question, on_text: OnText) -> Completion:
         assert not self.closed
@@ -76,6 +82,12 @@ class EchoModel:
                 return Completion("".join(said), len(said), 3, "cancelled")
         finish = "length" if len(said) < len(prompt.split(" ")) else "stop"
         return Completion("".join(said), len(said), 3, finish, ttft_ms=1.5, decode_tokens_per_second=10.0)
+
+    def stop(self) -> None:
+        self.let_load.set()
+
+    def hurry(self) -> None:
+        pass
 
     def close(self) -> None:
         self.closed += 1

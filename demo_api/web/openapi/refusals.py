@@ -46,6 +46,6 @@ READY = {
 }
 ACCEPTED = {engine: (*ready, *of(errors.QueueFull)) for engine, ready in READY.items()}
 ANSWERED = {
-    "demo": (*map(_run_failure, RUN_CODES), *of(errors.NoSuchRun)),
-    "direct": tuple(map(_run_failure, ("internal_error", "timed_out", "cancelled"))),
+    "demo": (*(_run_failure(code) for code in RUN_CODES if code != "engine_lost"), *of(errors.NoSuchRun)),
+    "direct": tuple(map(_run_failure, ("internal_error", "engine_lost", "timed_out", "cancelled"))),
 }

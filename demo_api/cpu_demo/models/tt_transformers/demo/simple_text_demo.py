@@ -6,10 +6,11 @@ import pytest
 from loguru import logger
 from models.tt_transformers.demo.metrics import Metrics
 from models.tt_transformers.demo.settings import BATCH_1, BATCH_32
-from models.tt_transformers.tt.common import check_sampling, preprocess_inputs_prefill
+from models.tt_transformers.tt.common import preprocess_inputs_prefill
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model import create_tt_model
 from models.tt_transformers.tt.model_config import checkpoint, context_length, find_gguf
+from models.tt_transformers.tt.sampling import check_sampling
 
 
 def load_inputs(user_input, batch):

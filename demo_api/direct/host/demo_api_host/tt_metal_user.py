@@ -10,9 +10,8 @@ import functools
 import threading
 from typing import Any
 
-from demo_api.demo.command import TOP_K
-from demo_api.direct.model import context_for
-from demo_api.direct.tt_metal_checkout import Checkout
+from .context import context_for
+from .tt_metal_checkout import Checkout
 
 _NOT_ON_DEVICE = ("Mistral-7B",)
 """Base models that the 2026 demo samples on the host though their device could (tt-metal's issue 34763)."""
@@ -27,6 +26,7 @@ class OneUser:
     Args:
         device: the mesh device; it stays the caller's.
         max_seq_len: ``DEMO_API_MAX_SEQ_LEN``.
+        top_k: what the device is given along with temperature 0.
 
     Attributes:
         name: the model's, as the demo calls it.
@@ -36,7 +36,7 @@ class OneUser:
         stop_tokens: those that end an answer.
     """
 
-    def __init__(self, checkout: Checkout, device: Any, max_seq_len: int | None) -> None:
+    def __init__(self, checkout: Checkout, device: Any, max_seq_len: int | None, top_k: int) -> None:
         self._torch, self._common = checkout.torch, checkout.common
         self._sampling_params = checkout.generator.SamplingParams
         args, model, cache, _ = checkout.common.create_tt_model(
@@ -49,6 +49,7 @@ class OneUser:
             dtype=checkout.ttnn.bfloat8_b,
         )
         self._args, self._cache = args, [cache]
+        self._top_k = top_k
         # Fast tokenizers say "Already borrowed" to a second thread: prompts are counted while another one is answered.
         self._tokenizer_lock = threading.Lock()
         self._generator = checkout.generator.Generator([model], [args], device, tokenizer=args.tokenizer)
@@ -126,7 +127,7 @@ class OneUser:
         # New ones for every token: 2026 pads these lists, and overwrites what is in them, to suit its kernels. A
         # scalar would be for the first user only there, while 2025 compares the temperature with 0 and knows no lists.
         if self._takes_lists:
-            return self._sampling_params(temperature=[0.0], top_k=[TOP_K], top_p=[_GREEDY_TOP_P])
+            return self._sampling_params(temperature=[0.0], top_k=[self._top_k], top_p=[_GREEDY_TOP_P])
         return self._sampling_params(temperature=0.0, top_k=-1, top_p=1.0)
 
     def _sample(self, logits: Any, temperature: float, top_p: float) -> int:

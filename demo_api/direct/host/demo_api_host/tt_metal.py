@@ -1,8 +1,4 @@
-"""tt-metal's own model in memory: ``create_tt_model`` and ``Generator`` of a checkout, in this process.
-
-The process must therefore run in tt-metal's environment: docs/hardware.md says how. From ``load`` to ``close`` it
-locks the device, also against children of the demo engine.
-"""
+"""tt-metal's own model in memory: ``create_tt_model`` and ``Generator`` of a checkout, in this process."""
 
 from __future__ import annotations
 
@@ -10,22 +6,14 @@ import gc
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from typing import Any
 
-from demo_api.config import Settings
-from demo_api.direct.detokenizer import Detokenizer
-from demo_api.direct.model import Completion, OnText, check_fits, context_for
-from demo_api.direct.tt_metal_checkout import (
-    close_device,
-    import_checkout,
-    lock_device,
-    open_device,
-    reason,
-    setup_step,
-)
-from demo_api.direct.tt_metal_user import OneUser
-from demo_api.errors import BadRequest, DemoApiError, RunFailed, SetupError
-from demo_api.messages import Question, Request
+from .context import check_fits, context_for
+from .detokenizer import Detokenizer
+from .protocol import Completion, Failed, ModelError, OnText, Question, Refused
+from .tt_metal_checkout import Checkout, close_device, import_checkout, open_device, reason, setup_step
+from .tt_metal_user import OneUser
 
 logger = logging.getLogger(__name__)
 
@@ -37,17 +25,25 @@ _AFTER_FAILURE = "Send it again; if that fails too, restart the server, and rese
 
 
 class TtMetal:
-    """A model on one Tenstorrent chip, for one question at a time."""
+    """A model on one Tenstorrent chip, for one question at a time.
+
+    Args:
+        demo_home: the root of the checkout.
+        max_seq_len: ``DEMO_API_MAX_SEQ_LEN``.
+        top_k: what the device is given along with temperature 0.
+    """
 
     device: str | None = None
     slots = 1
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, *, demo_home: str, max_seq_len: int | None, top_k: int) -> None:
         self.name = ""
-        self.context = context_for(settings.max_seq_len, None)
-        self._settings = settings
+        self.context = context_for(max_seq_len, None)
+        self._demo_home = demo_home
+        self._max_seq_len = max_seq_len
+        self._top_k = top_k
         self._user: OneUser | None = None
-        self._opened = ExitStack()
+        self._opened: tuple[Checkout, Any] | None = None
 
     def load(self) -> None:
         """Imports the checkout, opens the device, loads the weights, and answers once.
@@ -55,12 +51,11 @@ class TtMetal:
         The first answer compiles the kernels (minutes, if none is cached), so no client waits for that.
         """
         try:
-            self._opened.enter_context(lock_device(self._settings))
-            checkout = import_checkout(self._settings)
+            checkout = import_checkout(self._demo_home)
             mesh = open_device(checkout)
-            self._opened.callback(close_device, checkout, mesh)
+            self._opened = checkout, mesh
             with setup_step("The model cannot be loaded", _TRY_THE_DEMO):
-                self._user = OneUser(checkout, mesh, self._settings.max_seq_len)
+                self._user = OneUser(checkout, mesh, self._max_seq_len, self._top_k)
                 self.name, self.device = self._user.name, self._user.device_name
                 self.context = self._user.context
             self._answer_once()
@@ -69,26 +64,26 @@ class TtMetal:
             raise
 
     def accept(self, question: Question) -> None:
-        """Raises BadRequest for a conversation and for a seed, too: the checkout takes neither."""
-        if question.request.seed is not None:
-            raise BadRequest(
+        """Raises Refused for a conversation and for a seed, too: the checkout takes neither."""
+        if question.seed is not None:
+            raise Refused(
                 "The field 'seed' is wrong: tt-metal takes no seed.",
-                next_step="Leave it out; at temperature 0, the same prompt always gets the same answer.",
+                "Leave it out; at temperature 0, the same prompt always gets the same answer.",
                 field="seed",
             )
-        if len(question.turns) > 1 or any(turn.role != "user" for turn in question.turns):
-            raise BadRequest(
+        if len(question.turns) > 1 or any(turn["role"] != "user" for turn in question.turns):
+            raise Refused(
                 "The field 'messages' is wrong: tt-metal takes one message, of the role 'user'.",
-                next_step="Send only the last message, and include what the model needs from the others.",
+                "Send only the last message, and include what the model needs from the others.",
                 field="messages",
             )
         user = self._loaded()
         tokens = len(_encode(user, question))
         check_fits(tokens, user.context)
         if tokens > user.longest_prompt:
-            raise BadRequest(
+            raise Refused(
                 f"The prompt is too long: it has {tokens} tokens, and this device reads {user.longest_prompt} at once.",
-                next_step="Send a shorter prompt.",
+                "Send a shorter prompt.",
                 field="prompt",
             )
 
@@ -96,22 +91,24 @@ class TtMetal:
         """Answers a question. After a failure the next one is answered: nothing is closed."""
         return _Answer(self._loaded(), question, on_text).completion()
 
-    def close(self) -> None:
-        """Frees the model and closes the device; once, however often it is called."""
+    def close(self) -> bool:
+        """Frees the model and closes the device; once, however often it is called. Returns whether it is closed."""
         self._user = None
         gc.collect()  # tensors on the device must be gone before it is
-        self._opened.close()
+        opened, self._opened = self._opened, None
+        return opened is None or close_device(*opened)
 
     def _loaded(self) -> OneUser:
         if self._user is None:
-            raise RunFailed("The model is not in memory.", code="internal_error", next_step="Restart the server.")
+            raise Failed("The model is not in memory.")
         return self._user
 
     def _answer_once(self) -> None:
         try:
-            self.complete(Question.of(Request.model_validate({"prompt": "Hello", "max_tokens": 2})), lambda *_: False)
-        except DemoApiError as error:
-            raise SetupError(f"The model was loaded but does not answer: {error}", next_step=_TRY_THE_DEMO) from error
+            question = Question("Hello", [{"role": "user", "content": "Hello"}], max_tokens=2)
+            self.complete(question, lambda *_: False)
+        except ModelError as error:
+            raise Failed(f"The model was loaded but does not answer: {error}", _TRY_THE_DEMO) from error
 
 
 class _Answer:
@@ -120,8 +117,8 @@ class _Answer:
     def __init__(self, user: OneUser, question: Question, on_text: OnText) -> None:
         self._user, self._question, self._on_text = user, question, on_text
         self._instruct = bool(question.turns)
-        self._sampling = {"temperature": question.request.temperature or 0.0, "top_p": question.request.top_p}
-        self._most = question.request.max_tokens
+        self._sampling = {"temperature": question.temperature, "top_p": question.top_p}
+        self._most = question.max_tokens
         self._tokens: list[int] = []
 
     def completion(self) -> Completion:
@@ -131,9 +128,7 @@ class _Answer:
         self._most = min(self._most, self._user.context - len(prompt))
         read = time.monotonic()
         with _running("read the prompt"):
-            token = self._user.prefill(
-                self._question.request.prompt, self._most, instruct=self._instruct, **self._sampling
-            )
+            token = self._user.prefill(self._question.prompt, self._most, instruct=self._instruct, **self._sampling)
             # A chat's response is stripped, so what stands before it does not matter.
             text = Detokenizer(self._user.steady_text_of, () if self._instruct else prompt[-_BEFORE:])
         first = time.monotonic()
@@ -174,7 +169,7 @@ class _Answer:
 def _encode(user: OneUser, question: Question) -> list[int]:
     """The prompt's tokens; of a conversation it has one turn only."""
     with _running("read the prompt"):
-        return user.encode(question.request.prompt, instruct=bool(question.turns))
+        return user.encode(question.prompt, instruct=bool(question.turns))
 
 
 _BEFORE = 5
@@ -187,5 +182,4 @@ def _running(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         logger.exception("the model could not %s", what)
-        sentence = f"The model could not {what}: {reason(error)}."
-        raise RunFailed(sentence, code="internal_error", next_step=_AFTER_FAILURE) from error
+        raise Failed(f"The model could not {what}: {reason(error)}.", _AFTER_FAILURE) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib
 import os
 import secrets
 import shutil
@@ -12,16 +13,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from demo_api.config import Settings
-from demo_api.cpu_demo.models.tt_transformers.tt.common import check_sampling
-from demo_api.cpu_demo.models.tt_transformers.tt.tokenizer import Tokenizer
-from demo_api.demo import home
-from demo_api.demo.command import TOP_K
-from demo_api.direct.model import Completion, OnText, check_fits, context_for
-from demo_api.errors import RunFailed, SetupError
-from demo_api.messages import Question
+from .context import check_fits, context_for
+from .protocol import Completion, Failed, OnText, Question
 
 READ_AT_ONCE = 256
 """Tokens that are read between two looks at whether a question is still wanted: about half a second's work."""
@@ -37,39 +30,48 @@ class LlamaCpp:
 
     With a cache for each slot, an answer does not depend on what else is answered at the time: greedy answers are the
     demo's to the byte.
+
+    Args:
+        file: the GGUF file.
+        name: the model's, as the demo calls it.
+        slots: how many questions are answered at the same time.
+        max_seq_len: ``DEMO_API_MAX_SEQ_LEN``.
+        longest: tokens of the longest sequence that the model was made for; None where that is not known.
+        top_k: of how many tokens one is sampled.
     """
 
     device: str | None = "CPU"
 
-    def __init__(self, settings: Settings) -> None:
-        self.slots = settings.slots
-        self.name = ""
-        self._settings = settings
+    def __init__(
+        self, *, file: str, name: str, slots: int, max_seq_len: int | None, longest: int | None, top_k: int
+    ) -> None:
+        self.slots = slots
+        self.name = name
+        self.context = context_for(max_seq_len, longest)
+        self._file = file
+        self._top_k = top_k
         self._server: Any = None
         self._folder: Path | None = None
         self._key = secrets.token_urlsafe(32)
-        self.context = context_for(settings.max_seq_len, None)
 
     def load(self) -> None:
-        """Loads the model. xllamacpp keeps the interpreter's lock meanwhile: nothing else is answered."""
-        path = home.gguf_file(self._settings)
-        self.name = home.model_name(home.model_variable(self._settings)[1])
+        """Loads the model. xllamacpp keeps the interpreter's lock meanwhile."""
         try:
-            import xllamacpp
+            xllamacpp = importlib.import_module("xllamacpp")
         except ImportError as error:
-            raise SetupError(
-                f"The CPU engine is missing: {error}.", next_step="Run `pip install 'demo-api[cpu]'`."
-            ) from None
+            raise Failed(f"The CPU engine is missing: {error}.", "Run `pip install 'demo-api[cpu]'`.") from None
+        # The CPU edition's: the folder that this process runs in has them.
+        self._check_sampling = importlib.import_module("models.tt_transformers.tt.sampling").check_sampling
+        self._tokenizer = importlib.import_module("models.tt_transformers.tt.tokenizer").Tokenizer
         self._folder = _private_folder()
-        self.context = context_for(self._settings.max_seq_len, home.context_length(str(path)))
         try:
-            self._server = xllamacpp.Server(self._params(xllamacpp, path, _address(self._folder)))
+            self._server = xllamacpp.Server(self._params(xllamacpp, _address(self._folder)))
             self._server.handle_metrics()  # a server that is freed before it has worked would never end
         except Exception as error:
             self.close()
-            raise SetupError(
-                f"{path} could not be loaded ({error}).",
-                next_step="Check that the file is complete, and that there is enough memory.",
+            raise Failed(
+                f"{self._file} could not be loaded ({error}).",
+                "Check that the file is complete, and that there is enough memory.",
             ) from None
 
     def accept(self, question: Question) -> None:
@@ -78,11 +80,10 @@ class LlamaCpp:
 
     def complete(self, question: Question, on_text: OnText) -> Completion:
         """Answers a question in a slot of its own."""
-        request = question.request
         reply = _Reply(on_text)
         asked = {
-            **_sampling(question),
-            "max_tokens": request.max_tokens,
+            **self._sampling(question),
+            "max_tokens": question.max_tokens,
             "cache_prompt": False,
             "stream": True,  # a call that does not stream cannot be cancelled
             "stream_options": {"include_usage": True},
@@ -92,37 +93,45 @@ class LlamaCpp:
         }
         try:
             if question.turns:
-                self._server.handle_chat_completions({"messages": _messages(question), **asked}, reply.receive)
+                self._server.handle_chat_completions({"messages": question.turns, **asked}, reply.receive)
             else:
-                self._server.handle_completions({"prompt": request.prompt, **asked}, reply.receive)
+                self._server.handle_completions({"prompt": question.prompt, **asked}, reply.receive)
         except ValueError as error:  # some errors come so, others as a chunk
             reply.error = reply.error or {"message": str(error)}
         return reply.completion(strip=bool(question.turns))
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """Frees the model."""
         self._server = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+        return True
 
     def _count_tokens(self, question: Question) -> int:
         """Of the prompt with its template. Neither can be had without a generation, but at the listener's socket."""
         if self._folder is None:
-            raise RunFailed("The model is not in memory.", code="internal_error", next_step="Restart the server.")
+            raise Failed("The model is not in memory.")
         try:
-            with closing(Tokenizer(_address(self._folder), self._key)) as tokenizer:
+            with closing(self._tokenizer(_address(self._folder), self._key)) as tokenizer:
                 if question.turns:
-                    _, tokens = tokenizer.encode_conversation(_messages(question))
+                    _, tokens = tokenizer.encode_conversation(question.turns)
                 else:
-                    _, tokens = tokenizer.encode_prompt(question.request.prompt, instruct=False)
+                    _, tokens = tokenizer.encode_prompt(question.prompt, instruct=False)
         except (OSError, http.client.HTTPException, AssertionError) as error:
             raise _failure(str(error)) from error
         return len(tokens)
 
-    def _params(self, xllamacpp: Any, path: Path, address: str) -> Any:
+    def _sampling(self, question: Question) -> dict[str, Any]:
+        sampling: dict[str, Any] = self._check_sampling(
+            {"temperature": question.temperature, "top_p": question.top_p, "top_k": self._top_k}
+        )
+        del sampling["seed"]  # the demo's fixed one; here who names none gets a random one
+        return sampling if question.seed is None else {**sampling, "seed": question.seed}
+
+    def _params(self, xllamacpp: Any, address: str) -> Any:
         params = xllamacpp.CommonParams()
-        params.model.path = str(path)
+        params.model.path = self._file
         params.n_parallel = self.slots
         params.n_ctx = self.slots * self.context
         params.kv_unified = False
@@ -183,7 +192,7 @@ class _Reply:
         """The completion that the chunks make.
 
         Raises:
-            RunFailed: llama.cpp refused the prompt.
+            Failed: llama.cpp refused the prompt.
         """
         if self._failure is not None:
             raise self._failure
@@ -209,21 +218,8 @@ def _seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else round(milliseconds / 1000, 3)
 
 
-def _failure(reason: object) -> RunFailed:
-    sentence = f"The engine refused the prompt: {reason}"
-    return RunFailed(sentence, code="internal_error", next_step="Send another prompt, or look at the server's log.")
-
-
-def _sampling(question: Question) -> dict[str, Any]:
-    request = question.request
-    temperature = request.temperature or 0.0
-    sampling: dict[str, Any] = check_sampling({"temperature": temperature, "top_p": request.top_p, "top_k": TOP_K})
-    del sampling["seed"]  # the demo's fixed one; here who names none gets a random one
-    return sampling if request.seed is None else {**sampling, "seed": request.seed}
-
-
-def _messages(question: Question) -> list[dict[str, str]]:
-    return [{"role": turn.role, "content": turn.content} for turn in question.turns]
+def _failure(reason: object) -> Failed:
+    return Failed(f"The engine refused the prompt: {reason}", "Send another prompt, or look at the model's output.")
 
 
 def _address(folder: Path) -> str:
@@ -240,9 +236,19 @@ def _private_folder() -> Path:
         parent = "/tmp"  # noqa: S108 (mkdtemp makes a folder of our own in it) # nosec B108
     for left in Path(parent).glob("demo-api-direct-*-*"):
         number = left.name.split("-")[3]
-        if number.isdecimal() and not psutil.pid_exists(int(number)):
+        if number.isdecimal() and not _is_alive(int(number)):
             shutil.rmtree(left, ignore_errors=True)  # of another user: it stays
     return Path(tempfile.mkdtemp(prefix=f"demo-api-direct-{os.getpid()}-", dir=parent))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def usable_cpus() -> int:
