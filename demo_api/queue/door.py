@@ -192,12 +192,21 @@ class Door:
         """
         folder = run.batch_id and RunFolder(self._settings.runs_dir / run.batch_id)
         if not folder or not folder.path.is_dir():
+            node = run.batch_id and self.ledger.queue.other_node(run.batch_id)
+            if node:
+                raise NoLog(
+                    f"The log of run {run.run_id} is on another host: the node {node} has it.",
+                    next_step=f"Ask a server of that node, or look at runs/{run.batch_id} in its state folder.",
+                )
             raise NoLog(f"There is no log of run {run.run_id}: it has not started yet, or the log was removed.")
         return folder.readable_log()
 
-    def ended_log(self, run: Run) -> str:
-        """As ``log`` for a run that has ended, and empty where nothing is kept."""
-        return ended_log(self._settings.runs_dir / run.batch_id) if run.batch_id else ""
+    def ended_log(self, run: Run) -> str | None:
+        """As ``log`` for a run that has ended, and empty where nothing is kept; None where another node has it."""
+        if not run.batch_id:
+            return ""
+        folder = self._settings.runs_dir / run.batch_id
+        return None if not folder.is_dir() and self.ledger.queue.other_node(run.batch_id) else ended_log(folder)
 
     def describe(self) -> EngineHealth:
         """The model, the queue and the devices, as ``/health`` shows them; the best device stands for all of them."""

@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from sqlalchemy import Connection, RowMapping, exists, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, exists, false, select, update
 
 from demo_api.errors import IdempotencyConflict, NoSuchRun, RunEnded
 from demo_api.messages import Batch, Event, Failure, Queue, Request, Result, Run
 from demo_api.queue import rows, transitions
 from demo_api.queue.capacity import Capacity, count
 from demo_api.queue.database import Database
+from demo_api.queue.node import Node
 from demo_api.queue.schema import batches, runs
 
 logger = logging.getLogger(__name__)
@@ -25,11 +26,16 @@ Choose = Callable[[Sequence[Run]], list[Run]]
 
 
 class RunQueue:
-    """All that changes a run. Every method is one transaction, and may be called from any thread of any process."""
+    """All that changes a run. Every method is one transaction, and may be called from any thread of any process.
+
+    Args:
+        node: whose devices are meant where a method takes a device's name.
+    """
 
     def __init__(
         self,
         database: Database,
+        node: Node,
         *,
         max_queue: int,
         max_batch: int,
@@ -37,6 +43,7 @@ class RunQueue:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
+        self._node = node
         self._capacity = Capacity(database, max_queue=max_queue, max_batch=max_batch)
         self._max_queue = max_queue
         self._max_batch = max_batch
@@ -150,21 +157,29 @@ class RunQueue:
 
     def batches(self, device: str, state: str) -> list[str]:
         """The device's batches in this state: ``open``, or ``lost`` (its server is gone; processes may be left)."""
-        wanted = select(batches.c.batch_id).where(batches.c.state == state, batches.c.device == device)
+        wanted = select(batches.c.batch_id).where(batches.c.state == state, self._is_on(device))
         with self._database.read() as connection:
             return list(connection.execute(wanted).scalars())
 
     def has_work(self, device: str) -> bool:
-        """Whether a run waits, or the device has a batch that is open or lost."""
+        """Whether a run waits, the device has a batch that is open or lost, or any node's lease is over."""
         waits = exists().where(runs.c.status == "queued")
-        left = exists().where(batches.c.state.in_(["open", "lost"]), batches.c.device == device)
+        left = exists().where(batches.c.state.in_(["open", "lost"]), self._is_on(device))
         with self._database.read() as connection:
-            return bool(connection.execute(select(waits | left)).scalar())
+            overdue = exists(batches.c.batch_id).where(self._is_overdue(connection))
+            return bool(connection.execute(select(waits | left | overdue)).scalar())
+
+    def other_node(self, batch_id: str) -> str | None:
+        """The name of the node that has run this batch, or runs it; None where it is this one, or is not known."""
+        wanted = select(batches.c.device).where(batches.c.batch_id == batch_id)
+        with self._database.read() as connection:
+            node, slash, _ = (connection.execute(wanted).scalar() or "").rpartition("/")
+        return node if slash and node != self._node.name else None
 
     def forget_lost(self, device: str) -> None:
         """Closes the device's lost batches: nothing of them is left on it."""
         if self.batches(device, "lost"):
-            lost = update(batches).where(batches.c.state == "lost", batches.c.device == device)
+            lost = update(batches).where(batches.c.state == "lost", self._is_on(device))
             with self._database.write() as connection:
                 connection.execute(lost.values(state="closed"))
 
@@ -172,7 +187,8 @@ class RunQueue:
         """Puts the runs of lost batches back into the queue; those with too many attempts end as ``child_lost``.
 
         Args:
-            gone: batches whose server is known to be gone. The others are lost when their lease is over.
+            gone: batches whose server is known to be gone. Those of all nodes are lost when their lease is over, unless
+                the database was away meanwhile: then nobody could renew it.
 
         Returns:
             the batches that were lost now.
@@ -270,7 +286,11 @@ class RunQueue:
         at, clock = self._wall_clock(), self._database.clock(connection)
         connection.execute(
             batches.insert().values(
-                batch_id=batch_id, device=device, started_clock=clock, lease_until=clock + self._lease, state="open"
+                batch_id=batch_id,
+                device=self._node.device(device),
+                started_clock=clock,
+                lease_until=clock + self._lease,
+                state="open",
             )
         )
         started = [
@@ -292,11 +312,21 @@ class RunQueue:
         return bool(connection.execute(mine.values(state=state, seconds=seconds)).rowcount)
 
     def _overdue(self, connection: Connection, gone: Collection[str]) -> list[str]:
-        over = batches.c.lease_until < self._database.clock(connection)
-        # A lease longer than any that is given was written before the host's clock began anew.
-        over |= batches.c.lease_until > self._database.clock(connection) + 10 * self._lease + 3600
-        late = select(batches.c.batch_id).where(batches.c.state == "open", over | batches.c.batch_id.in_(list(gone)))
+        known = (batches.c.state == "open") & batches.c.batch_id.in_(list(gone))
+        late = select(batches.c.batch_id).where(known | self._is_overdue(connection))
         return list(connection.execute(late).scalars())
+
+    def _is_overdue(self, connection: Connection) -> ColumnElement[bool]:
+        """Selects the batches that are open although their lease is over; none before all could have renewed theirs."""
+        now = self._database.clock(connection)
+        if not self._database.was_there(self._lease):
+            return false()
+        # A lease longer than any that is given was written before the host's clock began anew.
+        over = (batches.c.lease_until < now) | (batches.c.lease_until > now + 10 * self._lease + 3600)
+        return (batches.c.state == "open") & over
+
+    def _is_on(self, device: str) -> ColumnElement[bool]:
+        return batches.c.device.in_(self._node.names(device))
 
 
 def _same(earlier: list[Run], requests: Sequence[Request]) -> list[Run]:

@@ -18,9 +18,10 @@ from sqlalchemy import func, select, update
 from support.databases import OpenLedger, in_processes, in_threads, own_process
 from support.waiting import join, pause
 
+from demo_api.config import Settings
 from demo_api.errors import BadRequest, IdempotencyConflict, NoSuchRun, QueueFull, RunEnded
 from demo_api.messages import Answer, Batch, Event, Failure, Outcome, Request, Result, Run, Timing
-from demo_api.queue import Database, DeviceState, Ledger, RunQueue
+from demo_api.queue import Database, DeviceState, Ledger, Node, RunQueue
 from demo_api.queue.schema import batches as batch_table
 from demo_api.queue.schema import events as event_table
 from demo_api.queue.schema import runs as run_table
@@ -144,7 +145,7 @@ def test_only_those_who_wait_take_room(open_ledger: OpenLedger) -> None:
 
 def _submit_from_threads(url: str) -> list[str]:
     database = Database(url)
-    line = RunQueue(database, max_queue=100, max_batch=32, lease=20)
+    line = RunQueue(database, Node("node"), max_queue=100, max_batch=32, lease=20)
 
     def submit() -> str:
         try:
@@ -283,7 +284,7 @@ def test_a_key_of_which_nothing_was_accepted_can_be_used(open_ledger: OpenLedger
 
 def _submit_under_one_key(url: str) -> list[tuple[str, ...]]:
     database = Database(url)
-    line = RunQueue(database, max_queue=100, max_batch=32, lease=20)
+    line = RunQueue(database, Node("node"), max_queue=100, max_batch=32, lease=20)
     told = in_threads(5, lambda: tuple(ids(line.submit([ask("a"), ask("b")], {}, "key"))))
     database.close()
     return told
@@ -405,7 +406,7 @@ def test_a_run_says_who_runs_it_since_when_and_for_how_long_it_had_waited(open_l
 
 def _claim_all(url: str) -> list[list[str]]:
     database = Database(url)
-    line = RunQueue(database, max_queue=100, max_batch=4, lease=20)
+    line = RunQueue(database, Node("node"), max_queue=100, max_batch=4, lease=20)
     taken = []
     while (batch := line.claim("device", list)) is not None:
         taken.append(ids(batch.runs))
@@ -623,8 +624,8 @@ def test_a_batch_is_lost_once_though_many_find_it(open_ledger: OpenLedger) -> No
     assert kinds(ledger, run) == ["queued", "started", "queued"]
 
 
-def _die_after(url: str, step: str) -> None:
-    line = RunQueue(Database(url), max_queue=10, max_batch=32, lease=20)
+def _die_after(url: str, node: Node, step: str) -> None:
+    line = RunQueue(Database(url), node, max_queue=10, max_batch=32, lease=20)
 
     def die(_found: object = None) -> list[Run]:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -652,11 +653,15 @@ def _die_after(url: str, step: str) -> None:
     ],
 )
 def test_what_was_said_holds_though_the_server_is_killed(
-    url: str, open_ledger: OpenLedger, step: str, expected: list[tuple[str, int | None]]
+    url: str,
+    open_ledger: OpenLedger,
+    settings: Callable[..., Settings],
+    step: str,
+    expected: list[tuple[str, int | None]],
 ) -> None:
     ledger = open_ledger()
     ledger.queue.submit([ask()], {})
-    with own_process(_die_after, url, step) as server:
+    with own_process(_die_after, url, Node.of(settings().state_dir), step) as server:
         server.join(60)
         assert server.exitcode == -signal.SIGKILL
     kept = ledger.history.page()[::-1]
@@ -782,7 +787,7 @@ def test_events_are_numbered_from_one_and_can_be_had_from_any_number(open_ledger
 
 def _tell_often(url: str, batch_id: str, run_ids: list[str], who: int) -> None:
     database = Database(url)
-    line = RunQueue(database, max_queue=10, max_batch=32, lease=20)
+    line = RunQueue(database, Node("node"), max_queue=10, max_batch=32, lease=20)
     for count in range(10):
         event = Event("progress", None, {"who": who, "count": count})
         line.append_events(batch_id, {run_id: [event, event] for run_id in run_ids})
@@ -978,7 +983,7 @@ def test_a_wall_clock_that_jumps_leaves_durations_unknown_and_everything_in_its_
     open_ledger: OpenLedger, database: Database, jump: float
 ) -> None:
     ledger, wall = open_ledger(), [1_800_000_000.0]
-    line = RunQueue(database, max_queue=10, max_batch=1, lease=20, wall_clock=lambda: wall[0])
+    line = RunQueue(database, Node("node"), max_queue=10, max_batch=1, lease=20, wall_clock=lambda: wall[0])
     (first,) = line.submit([ask("a")], {})
     wall[0] += jump
     (second,) = line.submit([ask("b")], {})
