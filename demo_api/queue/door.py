@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
@@ -155,15 +156,23 @@ class Door:
     def follow(self, run_id: str, after: int) -> Generator[tuple[int, Event] | None]:
         """A run's events with their numbers, from the one after ``after``, as they come; None while none comes.
 
-        It ends after the terminal event, and when the server stops. A slow reader delays nobody else's events.
+        ``position`` is not kept: it is made for who follows, and has the number of the event before it. The stream ends
+        after the terminal event, and when the server stops. A slow reader delays nobody else's events.
         """
-        for progress in self._progress_of(run_id):
+        position: object = None
+        for progress in self._progress_of(run_id, follows=True):
             events = self.ledger.history.events(run_id, after) if progress.last_event > after else []
             yield from events
-            after = events[-1][0] if events else after
+            if events:
+                after, latest = events[-1]
+                position = latest.data.get("position")
             if progress.ended and after >= progress.last_event:
                 return
-            if not events:
+            # Events may be newer than the progress: the run has started then, and has no position.
+            if progress.position not in (None, position) and after == progress.last_event:
+                position = progress.position
+                yield after, Event("position", time.time(), {"position": position})
+            elif not events:
                 yield None
 
     def cancel(self, run_id: str) -> Run:
@@ -175,7 +184,6 @@ class Door:
         """
         run = self.ledger.queue.cancel(run_id)
         self._waiters.notify()
-        self.ledger.queue.announce_positions()
         return run
 
     def leave(self, run_id: str) -> None:
@@ -275,10 +283,10 @@ class Door:
     def _check_kept(self, run_id: str) -> None:
         """Raises LedgerUnavailable if the run has ended here and its result cannot be written down."""
 
-    def _progress_of(self, run_id: str) -> Iterator[RunProgress]:
+    def _progress_of(self, run_id: str, *, follows: bool = False) -> Iterator[RunProgress]:
         """How far the run is, again and again, until the server stops and the run has not started."""
         progress: RunProgress | None = None
-        with self._waiters.watch(run_id):
+        with self._waiters.watch(run_id, follows=follows):
             while True:
                 if progress is None:
                     self.ledger.history.get(run_id)  # or there is nothing to wait for

@@ -233,22 +233,6 @@ class RunQueue:
         self._report(ended)
         return rows.to_run(fresh)
 
-    def announce_positions(self) -> None:
-        """Writes an event for each waiting run whose position has changed."""
-        waiting = (
-            select(runs.c.number, runs.c.announced_position).where(runs.c.status == "queued").order_by(runs.c.number)
-        )
-        with self._database.read() as connection:
-            if not _moved(connection.execute(waiting).mappings().all()):
-                return
-        with self._database.write() as connection:
-            self._database.lock_queue(connection)
-            at = self._wall_clock()
-            for number, position in _moved(connection.execute(waiting).mappings().all()):
-                own = update(runs).where(runs.c.number == number, runs.c.status == "queued")
-                if connection.execute(own.values(announced_position=position)).rowcount:
-                    rows.add_events(connection, [(number, Event("queued", at, {"position": position}))])
-
     def describe(self) -> Queue:
         """How many runs wait and run, and how many may wait."""
         with self._database.read() as connection:
@@ -257,10 +241,9 @@ class RunQueue:
 
     def _submitted(self, connection: Connection, key: str) -> list[Run]:
         earlier = select(runs).where(runs.c.idempotency_key == key).order_by(runs.c.idempotency_place)
-        return [
-            rows.to_run(row, rows.position(connection, row["number"]) if row["status"] == "queued" else None)
-            for row in connection.execute(earlier).mappings()
-        ]
+        found = connection.execute(earlier).mappings().all()
+        waiting = rows.positions(connection, [row["number"] for row in found])
+        return [rows.to_run(row, waiting.get(row["number"])) for row in found]
 
     def _waiting_alike(self, connection: Connection) -> Sequence[RowMapping]:
         """The oldest waiting run, and those like it; none where nobody waits."""
@@ -338,9 +321,3 @@ def _same(earlier: list[Run], requests: Sequence[Request]) -> list[Run]:
 def _child_lost(row: RowMapping) -> Result:
     sentence = f"The run was tried {row['attempts']} times, and each time the server was lost that ran it."
     return Result(row["run_id"], failure=Failure("child_lost", sentence))
-
-
-def _moved(waiting: Sequence[RowMapping]) -> list[tuple[int, int]]:
-    """The numbers and positions of waiting runs that are not where they were last announced to be."""
-    positions = [(row["number"], position, row["announced_position"]) for position, row in enumerate(waiting, 1)]
-    return [(number, position) for number, position, announced in positions if position != announced]

@@ -38,7 +38,6 @@ def insert(
         "idempotency_place": None if key is None else index,
         "accepted_at": at,
         "accepted_clock": clock,
-        "announced_position": position,
     }
     number = connection.execute(runs.insert().values(values).returning(runs.c.number)).scalar_one()
     rows.add_events(connection, [(number, Event("queued", at, {"position": position}))])
@@ -60,7 +59,6 @@ def start(
             waited_seconds=rows.elapsed(row, at, clock),
             attempts=attempt,
             batch_id=batch_id,
-            announced_position=None,
         )
     )
     data = {"attempt": attempt, "batch_size": batch_size, "device": device}
@@ -74,7 +72,7 @@ def requeue(connection: Connection, row: RowMapping, at: float, *, attempts: int
     back = (
         update(runs)
         .where(runs.c.number == row["number"])
-        .values(status="queued", attempts=attempts, started_at=None, waited_seconds=None, announced_position=position)
+        .values(status="queued", attempts=attempts, started_at=None, waited_seconds=None)
     )
     connection.execute(back)
     rows.add_events(connection, [(row["number"], Event("queued", at, {"position": position, "again": True}))])
@@ -90,7 +88,6 @@ def end(connection: Connection, row: RowMapping, result: Result, at: float, cloc
             status=_status(result),
             finished_at=at,
             time_seconds=seconds,
-            announced_position=None,
             result=rows.from_result(result),
         )
     )

@@ -809,17 +809,20 @@ def test_events_that_many_write_at_once_are_numbered_without_a_gap(url: str, ope
         assert len([event for _, event in events if event.kind == "progress"]) == 80
 
 
-def test_who_waits_is_told_its_place_when_it_has_changed(open_ledger: OpenLedger) -> None:
+def test_the_positions_of_those_that_are_followed_are_known_and_cost_no_event(open_ledger: OpenLedger) -> None:
     ledger = open_ledger(max_batch=1)
     runs = ledger.queue.submit([ask(prompt) for prompt in "abcd"], {})
-    ledger.queue.announce_positions()
-    assert [kinds(ledger, run) for run in runs] == [["queued"]] * 4
+
+    def positions() -> list[int | None]:
+        progress_of = ledger.history.progress(ids(runs), ids(runs[1:]))
+        return [progress_of[run.run_id].position for run in runs]
+
+    assert positions() == [None, 2, 3, 4]
     claim(ledger)
     ledger.queue.cancel(runs[2].run_id)
-    for _ in range(2):  # the second time there is nothing new
-        ledger.queue.announce_positions()
-        told = [[event.data.get("position") for _, event in ledger.history.events(run.run_id)] for run in runs]
-        assert told == [[1, None], [2, 1], [3, None], [4, 2]]
+    assert positions() == [None, 1, None, 2]
+    assert [run.position for run in ledger.history.page()] == [2, None, 1, None]
+    assert [kinds(ledger, run) for run in runs] == [["queued", "started"], ["queued"], ["queued", "done"], ["queued"]]
 
 
 def test_how_far_runs_are_is_known_of_many_at_once(open_ledger: OpenLedger) -> None:
