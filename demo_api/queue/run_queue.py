@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 3
 """How often a run is given to a child before it ends as ``child_lost``."""
 
+_SEARCHED_RUNS = 1000
+"""The oldest waiting runs, among which those for one batch are looked for: however long the queue, it costs little."""
+
 Choose = Callable[[Sequence[Run]], list[Run]]
 """Which of these runs, oldest first and different in their prompts only, one child can take; the first always."""
 
@@ -251,7 +254,8 @@ class RunQueue:
         head = connection.execute(waiting.limit(1).with_for_update(skip_locked=True)).mappings().first()
         if head is None:
             return []
-        alike = waiting.where(runs.c.batch_key == head["batch_key"])
+        nearest = waiting.with_only_columns(runs.c.number).limit(_SEARCHED_RUNS)
+        alike = waiting.where(runs.c.number.in_(nearest), runs.c.batch_key == head["batch_key"])
         # On its last attempt a run is alone: if it is the one that brings its servers down, it takes none with it.
         if head["attempts"] == MAX_ATTEMPTS - 1:
             alike = alike.where(runs.c.number == head["number"])
