@@ -92,6 +92,8 @@ class Door:
             LedgerUnavailable: they could not be written down.
         """
         self._check_open()
+        if idempotency_key is None:
+            self.ledger.queue.check_room()
         settings = self._demo.accept(requests)
         self._check_devices()
         runs = self.ledger.queue.submit(requests, settings, idempotency_key)

@@ -15,6 +15,7 @@ from demo_api.queue.capacity import Capacity, count
 from demo_api.queue.database import Database
 from demo_api.queue.node import Node
 from demo_api.queue.schema import batches, runs
+from demo_api.queue.submissions import Submission, Submissions
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class RunQueue:
         self._database = database
         self._node = node
         self._capacity = Capacity(database, max_queue=max_queue, max_batch=max_batch)
+        self._submissions = Submissions(database, self._insert)
         self._max_queue = max_queue
         self._max_batch = max_batch
         self._lease = lease
@@ -70,19 +72,11 @@ class RunQueue:
         if idempotency_key is None:
             with self._database.read() as connection:  # a refusal need not wait for those who write
                 self._capacity.check(connection, len(requests))
-        with self._database.write() as connection:
-            self._database.lock_queue(connection)
-            if idempotency_key is not None:
-                earlier = self._submitted(connection, idempotency_key)
-                if earlier:
-                    return _same(earlier, requests)
-            self._capacity.check(connection, len(requests))
-            at, clock = self._wall_clock(), self._database.clock(connection)
-            waiting = count(connection, "queued")
-            return [
-                transitions.insert(connection, request, demo, at, clock, (idempotency_key, place), waiting + place + 1)
-                for place, request in enumerate(requests)
-            ]
+        return self._submissions.write(Submission(requests, demo, idempotency_key))
+
+    def check_room(self) -> None:
+        """Raises QueueFull if the queue was full a moment ago."""
+        self._capacity.check_latest()
 
     def claim(self, device: str, choose: Choose, batch_id: str | None = None) -> Batch | None:
         """Takes the oldest waiting run, and those like it that one child can take with it; None when nobody waits.
@@ -102,6 +96,7 @@ class RunQueue:
                 if readable:
                     claimed = [by_id[run.run_id] for run in choose(readable)]
                     batch = self._start(connection, device, claimed, batch_id or rows.new_id())
+        self._capacity.made_room()
         self._report(damaged)
         return batch
 
@@ -233,6 +228,7 @@ class RunQueue:
             elif row["status"] != "cancelled":
                 raise RunEnded(f"The run has already ended: {row['status']}.", run_id=run_id)
             fresh = connection.execute(wanted).mappings().one()
+        self._capacity.made_room()
         self._report(ended)
         return rows.to_run(fresh)
 
@@ -241,6 +237,18 @@ class RunQueue:
         with self._database.read() as connection:
             waiting, running = count(connection, "queued"), count(connection, "running")
         return {"waiting": waiting, "running": running, "limit": self._max_queue}
+
+    def _insert(self, connection: Connection, new: Submission) -> list[Run]:
+        if new.idempotency_key is not None:
+            earlier = self._submitted(connection, new.idempotency_key)
+            if earlier:
+                return _same(earlier, new.requests)
+        waiting = self._capacity.check(connection, len(new.requests))
+        at, clock = self._wall_clock(), self._database.clock(connection)
+        return [
+            transitions.insert(connection, request, new.demo, at, clock, (new.idempotency_key, place), position)
+            for place, (position, request) in enumerate(enumerate(new.requests, waiting + 1))
+        ]
 
     def _submitted(self, connection: Connection, key: str) -> list[Run]:
         earlier = select(runs).where(runs.c.idempotency_key == key).order_by(runs.c.idempotency_place)

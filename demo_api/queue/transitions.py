@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, update
 
 from demo_api.messages import Event, Request, Result, Run
 from demo_api.queue import rows
-from demo_api.queue.schema import runs
+from demo_api.queue.schema import events, runs
 
 
 def insert(
@@ -38,10 +38,11 @@ def insert(
         "idempotency_place": None if key is None else index,
         "accepted_at": at,
         "accepted_clock": clock,
+        "last_event": 1,
     }
-    number = connection.execute(runs.insert().values(values).returning(runs.c.number)).scalar_one()
-    rows.add_events(connection, [(number, Event("queued", at, {"position": position}))])
-    row = connection.execute(select(runs).where(runs.c.number == number)).mappings().one()
+    row = connection.execute(runs.insert().values(values).returning(*runs.c)).mappings().one()
+    first = {"run_number": row["number"], "number": 1, "kind": "queued", "at": at, "data": {"position": position}}
+    connection.execute(events.insert(), first)
     return rows.to_run(row, position)
 
 
