@@ -23,6 +23,9 @@ _WATCHING = 128
 
 _CHILD_IDLE_SECONDS = 300.0
 
+_MOST_WAITING = 1000
+"""Clients that may wait for runs in the queue."""
+
 CPU_DEMO_HOME = Path(__file__).parent / "cpu_demo"
 
 # LLAMA_DIR and HF_MODEL keep the names that tt-metal gives them, so that a shell set up for the demo is set up for us.
@@ -231,7 +234,7 @@ class Settings(BaseModel):
         (DeviceSetting("device"),),
         description='Devices of this host, each with the variables that select it: "a TT_VISIBLE_DEVICES=0; b ...".',
     )
-    max_queue: int = Field(32, ge=1, le=1000, description="Most runs that can wait; further ones get 503.")
+    max_queue: int = Field(32, ge=1, le=10_000, description="Most runs that can wait; further ones get 503.")
     max_batch: int = Field(32, ge=1, le=32, description="Most runs in a batch; 1 turns batching off.")
     run_timeout: float = Field(
         900, gt=0, allow_inf_nan=False, description="Seconds a run may take once started; then it gets 504."
@@ -328,8 +331,11 @@ class Settings(BaseModel):
 
     @property
     def max_waiting(self) -> int:
-        """How many clients may wait for runs at the same time: all whose runs wait or run, and those who watch."""
-        return self.max_queue + self.max_batch * len(self.devices) + _WATCHING
+        """How many clients may wait for runs at the same time: all whose runs wait or run, and those who watch.
+
+        Each occupies a thread, so of a longer queue not every client can wait: the others ask again for their run.
+        """
+        return min(self.max_queue, _MOST_WAITING) + self.max_batch * len(self.devices) + _WATCHING
 
     @property
     def warm_level(self) -> Literal["off", "imports", "model"]:

@@ -225,7 +225,7 @@ class Event:
     """One thing that happened in a run.
 
     Attributes:
-        kind: ``queued``, ``started``, ``phase``, ``progress``, ``text``, and at the end ``done``.
+        kind: ``queued``, ``position``, ``started``, ``phase``, ``progress``, ``text``, and at the end ``done``.
         at: Unix seconds, of a child's events on its clock; None where the child did not say.
         data: ``{"phase": name}``, ``{"iteration": n, "tokens_per_second_per_user": x}`` and so on. Of ``text`` a child
             gives ``{"user": i, "added": text}``, or where that is not known ``{"user": i, "tail": text}`` (the last

@@ -109,7 +109,6 @@ class BatchMonitor:
         self._thread.join()
 
     def _work(self) -> None:
-        self._try(self._queue.announce_positions)
         while not self._ended.wait(WRITE_SECONDS):
             self._try(self._write_events)
             self._try(self._check_wanted)

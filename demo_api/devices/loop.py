@@ -123,6 +123,7 @@ class DeviceLoop:
         if self._warm.child is not None and self._recovery.is_due():
             self._suspect(self._warm.end())  # no run may go to it before the reset
         if self._warm.child is not None:  # it has the lock, and what earlier servers left was ended before it started
+            self._ledger.queue.recover()
             with self.device.share() as share:
                 return self._claim(share)
         lock = self.device.try_lock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 
 from sqlalchemy import Connection, func, select
 
@@ -12,6 +13,8 @@ from demo_api.queue.database import Database
 from demo_api.queue.schema import batches, runs
 
 _REMEMBERED_BATCHES = 20
+_REFUSAL_SECONDS = 0.1
+"""For so long a full queue is taken for full without a look at it, unless this process makes room."""
 
 
 def count(connection: Connection, status: str) -> int:
@@ -27,14 +30,28 @@ class Capacity:
         self._database = database
         self._max_queue = max_queue
         self._max_batch = max_batch
+        self._full: tuple[float, QueueFull] | None = None  # until when, and what was said
 
-    def check(self, connection: Connection, wanted: int) -> None:
-        """Raises QueueFull unless so many more runs may wait."""
+    def check_latest(self) -> None:
+        """Raises QueueFull if it was raised a moment ago: of a crowd, most are refused without the database."""
+        until, error = self._full or (0.0, None)
+        if error is not None and time.monotonic() < until:
+            raise QueueFull(str(error), retry_after=error.fields["retry_after"])
+
+    def made_room(self) -> None:
+        """A run has left the queue."""
+        self._full = None
+
+    def check(self, connection: Connection, wanted: int) -> int:
+        """How many runs wait. Raises QueueFull unless so many more may."""
         waiting = count(connection, "queued")
         if waiting + wanted > self._max_queue:
-            raise QueueFull(
-                f"{waiting} runs are waiting, and {self._max_queue} may.", retry_after=self._retry_after(connection)
-            )
+            sentence = f"{waiting} runs are waiting, and {self._max_queue} may."
+            error = QueueFull(sentence, retry_after=self._retry_after(connection))
+            if waiting >= self._max_queue:  # for a single run too
+                self._full = time.monotonic() + _REFUSAL_SECONDS, error
+            raise error
+        return waiting
 
     def _retry_after(self, connection: Connection) -> int:
         """Whole seconds until the runs that wait now have been given to children.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -22,6 +23,9 @@ from demo_api.queue import schema, sqlite
 from demo_api.queue.sqlite import BUSY_SECONDS
 
 _CONNECTIONS = 8
+_AWAY_SECONDS = 3.0
+"""A server reads once a second: after longer, the database, or this process, was away."""
+
 _MIGRATING = 20261122  # the number of a lock of PostgreSQL's
 
 
@@ -55,6 +59,8 @@ class Database:
         self._path = Path(str(self._url.database))  # of SQLite's file
         self._file: tuple[int, int] | None = None  # which one is open
         self._refuses_writes = False
+        self._used_at = time.monotonic()
+        self._there_since = -math.inf  # of an outage before its start a process knows nothing
         try:
             self._open()
             self._file = sqlite.identity(self._path) if self._is_sqlite else None
@@ -78,6 +84,7 @@ class Database:
             if not self._is_sqlite:
                 connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
+        self._note_use()
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -104,6 +111,7 @@ class Database:
             self._refuses_writes = isinstance(error.__cause__, DBAPIError) and "locked" not in str(error)
             raise
         self._refuses_writes = False
+        self._note_use()
 
     def check_writable(self) -> None:
         """Raises what ``write`` does if the latest write failed, and still none succeeds: on a disk that became
@@ -112,6 +120,17 @@ class Database:
         if self._refuses_writes:
             with self.write() as connection:
                 connection.execute(update(schema.queue_lock).values(id=schema.queue_lock.c.id))
+
+    def was_there(self, seconds: float) -> bool:
+        """Whether this process could use the database again and again for so long: so could all the others."""
+        now = time.monotonic()
+        return now - self._used_at <= _AWAY_SECONDS and now - self._there_since >= seconds
+
+    def _note_use(self) -> None:
+        now = time.monotonic()
+        if now - self._used_at > _AWAY_SECONDS:
+            self._there_since = now
+        self._used_at = now
 
     @contextmanager
     def _one_writer(self) -> Iterator[None]:

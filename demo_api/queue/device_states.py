@@ -10,6 +10,7 @@ from sqlalchemy import Connection, select
 
 from demo_api.messages import DEVICE_STATES, Outcome
 from demo_api.queue.database import Database
+from demo_api.queue.node import Node
 from demo_api.queue.schema import devices
 
 logger = logging.getLogger(__name__)
@@ -31,15 +32,16 @@ class DeviceState:
 
 
 class DeviceStates:
-    """The states of the devices, by their names."""
+    """The states of a node's devices, by their names."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, node: Node) -> None:
         self._database = database
+        self._node = node
 
     def get(self, name: str) -> DeviceState:
         """The state of a device; free when nothing is known."""
         with self._database.read() as connection:
-            return _state(connection, name)
+            return self._state(connection, name)
 
     def set(self, name: str, state: str, reason: str | None = None) -> None:
         """Sets the state, unless it is this one already."""
@@ -47,10 +49,11 @@ class DeviceStates:
             return
         with self._database.write() as connection:
             self._database.lock_queue(connection)  # or two insert the same device
+            full_name = self._node.device(name)
             new = {"state": state, "reason": reason, "since": time.time()}
-            changed = connection.execute(devices.update().where(devices.c.name == name).values(new))
+            changed = connection.execute(devices.update().where(devices.c.name == full_name).values(new))
             if not changed.rowcount:
-                connection.execute(devices.insert().values(name=name, **new))
+                connection.execute(devices.insert().values(name=full_name, **new))
 
     def settle(self, name: str, outcome: Outcome) -> None:
         """Records what a batch has shown of the device: a run that succeeded proves that it is well."""
@@ -65,11 +68,13 @@ class DeviceStates:
         if self.get(name).state != "failed":
             self.set(name, "suspect", reason)
 
-
-def _state(connection: Connection, name: str) -> DeviceState:
-    row = connection.execute(select(devices).where(devices.c.name == name)).mappings().first()
-    if row is None:
-        return DeviceState()
-    if row["state"] not in DEVICE_STATES:
-        return DeviceState("suspect", f"The ledger has no known state of it, but {row['state']!r}.", row["since"])
-    return DeviceState(row["state"], row["reason"], row["since"])
+    def _state(self, connection: Connection, name: str) -> DeviceState:
+        known = select(devices).where(devices.c.name.in_(self._node.names(name)))
+        found = {row["name"]: row for row in connection.execute(known).mappings()}
+        row = found.get(self._node.device(name)) or found.get(name)
+        if row is None:
+            return DeviceState()
+        if row["state"] not in DEVICE_STATES:
+            reason = f"The ledger has no known state of it, but {row['state']!r}."
+            return DeviceState("suspect", reason, row["since"])
+        return DeviceState(row["state"], row["reason"], row["since"])

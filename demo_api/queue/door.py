@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
@@ -91,6 +92,8 @@ class Door:
             LedgerUnavailable: they could not be written down.
         """
         self._check_open()
+        if idempotency_key is None:
+            self.ledger.queue.check_room()
         settings = self._demo.accept(requests)
         self._check_devices()
         runs = self.ledger.queue.submit(requests, settings, idempotency_key)
@@ -155,15 +158,23 @@ class Door:
     def follow(self, run_id: str, after: int) -> Generator[tuple[int, Event] | None]:
         """A run's events with their numbers, from the one after ``after``, as they come; None while none comes.
 
-        It ends after the terminal event, and when the server stops. A slow reader delays nobody else's events.
+        ``position`` is not kept: it is made for who follows, and has the number of the event before it. The stream ends
+        after the terminal event, and when the server stops. A slow reader delays nobody else's events.
         """
-        for progress in self._progress_of(run_id):
+        position: object = None
+        for progress in self._progress_of(run_id, follows=True):
             events = self.ledger.history.events(run_id, after) if progress.last_event > after else []
             yield from events
-            after = events[-1][0] if events else after
+            if events:
+                after, latest = events[-1]
+                position = latest.data.get("position")
             if progress.ended and after >= progress.last_event:
                 return
-            if not events:
+            # Events may be newer than the progress: the run has started then, and has no position.
+            if progress.position not in (None, position) and after == progress.last_event:
+                position = progress.position
+                yield after, Event("position", time.time(), {"position": position})
+            elif not events:
                 yield None
 
     def cancel(self, run_id: str) -> Run:
@@ -175,7 +186,6 @@ class Door:
         """
         run = self.ledger.queue.cancel(run_id)
         self._waiters.notify()
-        self.ledger.queue.announce_positions()
         return run
 
     def leave(self, run_id: str) -> None:
@@ -192,12 +202,21 @@ class Door:
         """
         folder = run.batch_id and RunFolder(self._settings.runs_dir / run.batch_id)
         if not folder or not folder.path.is_dir():
+            node = run.batch_id and self.ledger.queue.other_node(run.batch_id)
+            if node:
+                raise NoLog(
+                    f"The log of run {run.run_id} is on another host: the node {node} has it.",
+                    next_step=f"Ask a server of that node, or look at runs/{run.batch_id} in its state folder.",
+                )
             raise NoLog(f"There is no log of run {run.run_id}: it has not started yet, or the log was removed.")
         return folder.readable_log()
 
-    def ended_log(self, run: Run) -> str:
-        """As ``log`` for a run that has ended, and empty where nothing is kept."""
-        return ended_log(self._settings.runs_dir / run.batch_id) if run.batch_id else ""
+    def ended_log(self, run: Run) -> str | None:
+        """As ``log`` for a run that has ended, and empty where nothing is kept; None where another node has it."""
+        if not run.batch_id:
+            return ""
+        folder = self._settings.runs_dir / run.batch_id
+        return None if not folder.is_dir() and self.ledger.queue.other_node(run.batch_id) else ended_log(folder)
 
     def describe(self) -> EngineHealth:
         """The model, the queue and the devices, as ``/health`` shows them; the best device stands for all of them."""
@@ -266,10 +285,10 @@ class Door:
     def _check_kept(self, run_id: str) -> None:
         """Raises LedgerUnavailable if the run has ended here and its result cannot be written down."""
 
-    def _progress_of(self, run_id: str) -> Iterator[RunProgress]:
+    def _progress_of(self, run_id: str, *, follows: bool = False) -> Iterator[RunProgress]:
         """How far the run is, again and again, until the server stops and the run has not started."""
         progress: RunProgress | None = None
-        with self._waiters.watch(run_id):
+        with self._waiters.watch(run_id, follows=follows):
             while True:
                 if progress is None:
                     self.ledger.history.get(run_id)  # or there is nothing to wait for

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import delete, select
@@ -23,10 +23,15 @@ _SEARCHED_RUNS = 200
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a run is: all that somebody who waits must know."""
+    """How far a run is: all that somebody who waits must know.
+
+    Attributes:
+        position: in the queue; None if it is not waiting, or nobody asked.
+    """
 
     status: str
     last_event: int
+    position: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -77,9 +82,9 @@ class History:
                     )
                 wanted.append(runs.c.number < number)
             newest = select(runs).where(*wanted).order_by(runs.c.number.desc()).limit(limit)
-            queue = select(runs.c.number).where(runs.c.status == "queued").order_by(runs.c.number)
-            positions = {number: position for position, number in enumerate(connection.execute(queue).scalars(), 1)}
-            return [rows.to_run(row, positions.get(row["number"])) for row in connection.execute(newest).mappings()]
+            found = connection.execute(newest).mappings().all()
+            waiting = rows.positions(connection, [row["number"] for row in found if row["status"] == "queued"])
+            return [rows.to_run(row, waiting.get(row["number"])) for row in found]
 
     def events(self, run_id: str, after: int = 0) -> list[tuple[int, Event]]:
         """A run's events with their numbers, from the one after ``after``."""
@@ -93,11 +98,18 @@ class History:
                 for row in readable
             ]
 
-    def progress(self, run_ids: Sequence[str]) -> dict[str, RunProgress]:
-        """How far these runs are; those that are not there are missing."""
-        wanted = select(runs.c.run_id, runs.c.status, runs.c.last_event).where(runs.c.run_id.in_(run_ids))
+    def progress(self, run_ids: Collection[str], followed: Collection[str] = ()) -> dict[str, RunProgress]:
+        """How far these runs are; those that are not there are missing.
+
+        Args:
+            followed: those of them whose positions are wanted.
+        """
+        columns = select(runs.c.number, runs.c.run_id, runs.c.status, runs.c.last_event)
         with self._database.read() as connection:
-            return {row.run_id: RunProgress(row.status, row.last_event) for row in connection.execute(wanted)}
+            found = connection.execute(columns.where(runs.c.run_id.in_(run_ids))).all()
+            waiting = [row.number for row in found if row.status == "queued" and row.run_id in followed]
+            positions = rows.positions(connection, waiting)
+            return {row.run_id: RunProgress(row.status, row.last_event, positions.get(row.number)) for row in found}
 
     def estimate(self, run: Run | None) -> Estimate | None:
         """How long a run usually takes from its start to its end; None if too few have succeeded.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -123,7 +123,17 @@ def add_events(connection: Connection, new: Iterable[tuple[int, Event]]) -> None
         connection.execute(events.insert(), rows)
 
 
+def positions(connection: Connection, numbers: Collection[int]) -> dict[int, int]:
+    """The positions in the queue of those of these runs that wait, by the runs' numbers; 1 is the next."""
+    if not numbers:
+        return {}
+    place = func.row_number().over(order_by=runs.c.number).label("position")
+    waiting = select(runs.c.number, place).where(runs.c.status == "queued").subquery()
+    wanted = select(waiting).where(waiting.c.number.in_(numbers))
+    return {row.number: row.position for row in connection.execute(wanted)}
+
+
 def position(connection: Connection, number: int) -> int:
-    """The position in the queue of the waiting run with this number; 1 is the next."""
+    """The position in the queue of the waiting run with this number."""
     ahead = select(func.count()).select_from(runs).where(runs.c.status == "queued", runs.c.number <= number)
     return int(connection.execute(ahead).scalar_one())

@@ -6,30 +6,40 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from sqlalchemy import Connection, RowMapping, exists, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, exists, false, select, update
 
 from demo_api.errors import IdempotencyConflict, NoSuchRun, RunEnded
 from demo_api.messages import Batch, Event, Failure, Queue, Request, Result, Run
 from demo_api.queue import rows, transitions
 from demo_api.queue.capacity import Capacity, count
 from demo_api.queue.database import Database
+from demo_api.queue.node import Node
 from demo_api.queue.schema import batches, runs
+from demo_api.queue.submissions import Submission, Submissions
 
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 """How often a run is given to a child before it ends as ``child_lost``."""
 
+_SEARCHED_RUNS = 1000
+"""The oldest waiting runs, among which those for one batch are looked for: however long the queue, it costs little."""
+
 Choose = Callable[[Sequence[Run]], list[Run]]
 """Which of these runs, oldest first and different in their prompts only, one child can take; the first always."""
 
 
 class RunQueue:
-    """All that changes a run. Every method is one transaction, and may be called from any thread of any process."""
+    """All that changes a run. Every method is one transaction, and may be called from any thread of any process.
+
+    Args:
+        node: whose devices are meant where a method takes a device's name.
+    """
 
     def __init__(
         self,
         database: Database,
+        node: Node,
         *,
         max_queue: int,
         max_batch: int,
@@ -37,7 +47,9 @@ class RunQueue:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
+        self._node = node
         self._capacity = Capacity(database, max_queue=max_queue, max_batch=max_batch)
+        self._submissions = Submissions(database, self._insert)
         self._max_queue = max_queue
         self._max_batch = max_batch
         self._lease = lease
@@ -60,19 +72,11 @@ class RunQueue:
         if idempotency_key is None:
             with self._database.read() as connection:  # a refusal need not wait for those who write
                 self._capacity.check(connection, len(requests))
-        with self._database.write() as connection:
-            self._database.lock_queue(connection)
-            if idempotency_key is not None:
-                earlier = self._submitted(connection, idempotency_key)
-                if earlier:
-                    return _same(earlier, requests)
-            self._capacity.check(connection, len(requests))
-            at, clock = self._wall_clock(), self._database.clock(connection)
-            waiting = count(connection, "queued")
-            return [
-                transitions.insert(connection, request, demo, at, clock, (idempotency_key, place), waiting + place + 1)
-                for place, request in enumerate(requests)
-            ]
+        return self._submissions.write(Submission(requests, demo, idempotency_key))
+
+    def check_room(self) -> None:
+        """Raises QueueFull if the queue was full a moment ago."""
+        self._capacity.check_latest()
 
     def claim(self, device: str, choose: Choose, batch_id: str | None = None) -> Batch | None:
         """Takes the oldest waiting run, and those like it that one child can take with it; None when nobody waits.
@@ -92,6 +96,7 @@ class RunQueue:
                 if readable:
                     claimed = [by_id[run.run_id] for run in choose(readable)]
                     batch = self._start(connection, device, claimed, batch_id or rows.new_id())
+        self._capacity.made_room()
         self._report(damaged)
         return batch
 
@@ -150,21 +155,29 @@ class RunQueue:
 
     def batches(self, device: str, state: str) -> list[str]:
         """The device's batches in this state: ``open``, or ``lost`` (its server is gone; processes may be left)."""
-        wanted = select(batches.c.batch_id).where(batches.c.state == state, batches.c.device == device)
+        wanted = select(batches.c.batch_id).where(batches.c.state == state, self._is_on(device))
         with self._database.read() as connection:
             return list(connection.execute(wanted).scalars())
 
     def has_work(self, device: str) -> bool:
-        """Whether a run waits, or the device has a batch that is open or lost."""
+        """Whether a run waits, the device has a batch that is open or lost, or any node's lease is over."""
         waits = exists().where(runs.c.status == "queued")
-        left = exists().where(batches.c.state.in_(["open", "lost"]), batches.c.device == device)
+        left = exists().where(batches.c.state.in_(["open", "lost"]), self._is_on(device))
         with self._database.read() as connection:
-            return bool(connection.execute(select(waits | left)).scalar())
+            overdue = exists(batches.c.batch_id).where(self._is_overdue(connection))
+            return bool(connection.execute(select(waits | left | overdue)).scalar())
+
+    def other_node(self, batch_id: str) -> str | None:
+        """The name of the node that has run this batch, or runs it; None where it is this one, or is not known."""
+        wanted = select(batches.c.device).where(batches.c.batch_id == batch_id)
+        with self._database.read() as connection:
+            node, slash, _ = (connection.execute(wanted).scalar() or "").rpartition("/")
+        return node if slash and node != self._node.name else None
 
     def forget_lost(self, device: str) -> None:
         """Closes the device's lost batches: nothing of them is left on it."""
         if self.batches(device, "lost"):
-            lost = update(batches).where(batches.c.state == "lost", batches.c.device == device)
+            lost = update(batches).where(batches.c.state == "lost", self._is_on(device))
             with self._database.write() as connection:
                 connection.execute(lost.values(state="closed"))
 
@@ -172,7 +185,8 @@ class RunQueue:
         """Puts the runs of lost batches back into the queue; those with too many attempts end as ``child_lost``.
 
         Args:
-            gone: batches whose server is known to be gone. The others are lost when their lease is over.
+            gone: batches whose server is known to be gone. Those of all nodes are lost when their lease is over, unless
+                the database was away meanwhile: then nobody could renew it.
 
         Returns:
             the batches that were lost now.
@@ -214,24 +228,9 @@ class RunQueue:
             elif row["status"] != "cancelled":
                 raise RunEnded(f"The run has already ended: {row['status']}.", run_id=run_id)
             fresh = connection.execute(wanted).mappings().one()
+        self._capacity.made_room()
         self._report(ended)
         return rows.to_run(fresh)
-
-    def announce_positions(self) -> None:
-        """Writes an event for each waiting run whose position has changed."""
-        waiting = (
-            select(runs.c.number, runs.c.announced_position).where(runs.c.status == "queued").order_by(runs.c.number)
-        )
-        with self._database.read() as connection:
-            if not _moved(connection.execute(waiting).mappings().all()):
-                return
-        with self._database.write() as connection:
-            self._database.lock_queue(connection)
-            at = self._wall_clock()
-            for number, position in _moved(connection.execute(waiting).mappings().all()):
-                own = update(runs).where(runs.c.number == number, runs.c.status == "queued")
-                if connection.execute(own.values(announced_position=position)).rowcount:
-                    rows.add_events(connection, [(number, Event("queued", at, {"position": position}))])
 
     def describe(self) -> Queue:
         """How many runs wait and run, and how many may wait."""
@@ -239,12 +238,23 @@ class RunQueue:
             waiting, running = count(connection, "queued"), count(connection, "running")
         return {"waiting": waiting, "running": running, "limit": self._max_queue}
 
+    def _insert(self, connection: Connection, new: Submission) -> list[Run]:
+        if new.idempotency_key is not None:
+            earlier = self._submitted(connection, new.idempotency_key)
+            if earlier:
+                return _same(earlier, new.requests)
+        waiting = self._capacity.check(connection, len(new.requests))
+        at, clock = self._wall_clock(), self._database.clock(connection)
+        return [
+            transitions.insert(connection, request, new.demo, at, clock, (new.idempotency_key, place), position)
+            for place, (position, request) in enumerate(enumerate(new.requests, waiting + 1))
+        ]
+
     def _submitted(self, connection: Connection, key: str) -> list[Run]:
         earlier = select(runs).where(runs.c.idempotency_key == key).order_by(runs.c.idempotency_place)
-        return [
-            rows.to_run(row, rows.position(connection, row["number"]) if row["status"] == "queued" else None)
-            for row in connection.execute(earlier).mappings()
-        ]
+        found = connection.execute(earlier).mappings().all()
+        waiting = rows.positions(connection, [row["number"] for row in found])
+        return [rows.to_run(row, waiting.get(row["number"])) for row in found]
 
     def _waiting_alike(self, connection: Connection) -> Sequence[RowMapping]:
         """The oldest waiting run, and those like it; none where nobody waits."""
@@ -252,7 +262,8 @@ class RunQueue:
         head = connection.execute(waiting.limit(1).with_for_update(skip_locked=True)).mappings().first()
         if head is None:
             return []
-        alike = waiting.where(runs.c.batch_key == head["batch_key"])
+        nearest = waiting.with_only_columns(runs.c.number).limit(_SEARCHED_RUNS)
+        alike = waiting.where(runs.c.number.in_(nearest), runs.c.batch_key == head["batch_key"])
         # On its last attempt a run is alone: if it is the one that brings its servers down, it takes none with it.
         if head["attempts"] == MAX_ATTEMPTS - 1:
             alike = alike.where(runs.c.number == head["number"])
@@ -270,7 +281,11 @@ class RunQueue:
         at, clock = self._wall_clock(), self._database.clock(connection)
         connection.execute(
             batches.insert().values(
-                batch_id=batch_id, device=device, started_clock=clock, lease_until=clock + self._lease, state="open"
+                batch_id=batch_id,
+                device=self._node.device(device),
+                started_clock=clock,
+                lease_until=clock + self._lease,
+                state="open",
             )
         )
         started = [
@@ -292,11 +307,21 @@ class RunQueue:
         return bool(connection.execute(mine.values(state=state, seconds=seconds)).rowcount)
 
     def _overdue(self, connection: Connection, gone: Collection[str]) -> list[str]:
-        over = batches.c.lease_until < self._database.clock(connection)
-        # A lease longer than any that is given was written before the host's clock began anew.
-        over |= batches.c.lease_until > self._database.clock(connection) + 10 * self._lease + 3600
-        late = select(batches.c.batch_id).where(batches.c.state == "open", over | batches.c.batch_id.in_(list(gone)))
+        known = (batches.c.state == "open") & batches.c.batch_id.in_(list(gone))
+        late = select(batches.c.batch_id).where(known | self._is_overdue(connection))
         return list(connection.execute(late).scalars())
+
+    def _is_overdue(self, connection: Connection) -> ColumnElement[bool]:
+        """Selects the batches that are open although their lease is over; none before all could have renewed theirs."""
+        now = self._database.clock(connection)
+        if not self._database.was_there(self._lease):
+            return false()
+        # A lease longer than any that is given was written before the host's clock began anew.
+        over = (batches.c.lease_until < now) | (batches.c.lease_until > now + 10 * self._lease + 3600)
+        return (batches.c.state == "open") & over
+
+    def _is_on(self, device: str) -> ColumnElement[bool]:
+        return batches.c.device.in_(self._node.names(device))
 
 
 def _same(earlier: list[Run], requests: Sequence[Request]) -> list[Run]:
@@ -308,9 +333,3 @@ def _same(earlier: list[Run], requests: Sequence[Request]) -> list[Run]:
 def _child_lost(row: RowMapping) -> Result:
     sentence = f"The run was tried {row['attempts']} times, and each time the server was lost that ran it."
     return Result(row["run_id"], failure=Failure("child_lost", sentence))
-
-
-def _moved(waiting: Sequence[RowMapping]) -> list[tuple[int, int]]:
-    """The numbers and positions of waiting runs that are not where they were last announced to be."""
-    positions = [(row["number"], position, row["announced_position"]) for position, row in enumerate(waiting, 1)]
-    return [(number, position) for number, position, announced in positions if position != announced]

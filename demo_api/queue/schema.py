@@ -44,7 +44,7 @@ runs = Table(
     Column("time_seconds", Float(53)),
     Column("attempts", Integer, nullable=False, default=0),
     Column("batch_id", Text),
-    Column("announced_position", Integer),
+    Column("announced_position", Integer),  # of earlier versions; nothing reads it
     Column("last_event", Integer, nullable=False, default=0),
     Column("result", JSON(none_as_null=True)),
     UniqueConstraint("idempotency_key", "idempotency_place", name="runs_idempotency"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, update
 
 from demo_api.messages import Event, Request, Result, Run
 from demo_api.queue import rows
-from demo_api.queue.schema import runs
+from demo_api.queue.schema import events, runs
 
 
 def insert(
@@ -38,11 +38,11 @@ def insert(
         "idempotency_place": None if key is None else index,
         "accepted_at": at,
         "accepted_clock": clock,
-        "announced_position": position,
+        "last_event": 1,
     }
-    number = connection.execute(runs.insert().values(values).returning(runs.c.number)).scalar_one()
-    rows.add_events(connection, [(number, Event("queued", at, {"position": position}))])
-    row = connection.execute(select(runs).where(runs.c.number == number)).mappings().one()
+    row = connection.execute(runs.insert().values(values).returning(*runs.c)).mappings().one()
+    first = {"run_number": row["number"], "number": 1, "kind": "queued", "at": at, "data": {"position": position}}
+    connection.execute(events.insert(), first)
     return rows.to_run(row, position)
 
 
@@ -60,7 +60,6 @@ def start(
             waited_seconds=rows.elapsed(row, at, clock),
             attempts=attempt,
             batch_id=batch_id,
-            announced_position=None,
         )
     )
     data = {"attempt": attempt, "batch_size": batch_size, "device": device}
@@ -74,7 +73,7 @@ def requeue(connection: Connection, row: RowMapping, at: float, *, attempts: int
     back = (
         update(runs)
         .where(runs.c.number == row["number"])
-        .values(status="queued", attempts=attempts, started_at=None, waited_seconds=None, announced_position=position)
+        .values(status="queued", attempts=attempts, started_at=None, waited_seconds=None)
     )
     connection.execute(back)
     rows.add_events(connection, [(row["number"], Event("queued", at, {"position": position, "again": True}))])
@@ -90,7 +89,6 @@ def end(connection: Connection, row: RowMapping, result: Result, at: float, cloc
             status=_status(result),
             finished_at=at,
             time_seconds=seconds,
-            announced_position=None,
             result=rows.from_result(result),
         )
     )

@@ -14,6 +14,9 @@ from demo_api.web.access import bearer
 from demo_api.web.connections import make_room
 from demo_api.web.keys import Keys
 
+_SHORT_BODY = 2**16
+"""Bytes. To see whether the request is refused takes longer than to keep so few."""
+
 
 def channel_class(app: Flask, *, max_body: int, most: int) -> type[HTTPChannel]:
     """The class of the connections to an application.
@@ -29,9 +32,11 @@ def channel_class(app: Flask, *, max_body: int, most: int) -> type[HTTPChannel]:
     routes = app.url_map.bind("localhost")
 
     def refuses(request: HTTPRequestParser) -> bool:
-        """Whether the application will refuse the request, whatever its body is."""
+        """Whether the application will refuse the request, whatever its body is; of a short body that is no matter."""
         if request.content_length > max_body:
             return True
+        if not request.chunked and not request.expect_continue and request.content_length <= _SHORT_BODY:
+            return False
         if keys.are_needed and keys.name(bearer(request.headers.get("AUTHORIZATION", ""))) is None:
             return True
         try:

@@ -28,10 +28,16 @@ class _Event(TypedDict):
 
 
 class QueuedEvent(_Event):
-    """Accepted; moved up in the queue; back in the queue (`again`)."""
+    """Accepted; back in the queue (`again`)."""
 
     position: NotRequired[int]
     again: NotRequired[Literal[True]]
+
+
+class PositionEvent(_Event):
+    """Moved up in the queue. It is not kept: it has the number of the event before it, and is never sent again."""
+
+    position: int
 
 
 class StartedEvent(_Event):
@@ -85,6 +91,7 @@ class FailedEvent(_DoneEvent, Failed):
 
 EVENTS = {
     "queued": QueuedEvent,
+    "position": PositionEvent,
     "started": StartedEvent,
     "phase": PhaseEvent,
     "progress": ProgressEvent,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 
@@ -24,11 +28,15 @@ NOTES = {
 """What to expect of each engine."""
 
 _WITH_A_KEY = "With a key this says more."
+_OLDEST_SECONDS = 0.1
+"""How old an answer of ``/health`` may be: however many look, the ledger is read so often at most."""
+
 _RETRY_SECONDS = 10
 
 
 def add_health(app: Flask, engine: Engine) -> None:
     """Adds the routes. They answer at once, whatever runs."""
+    everything, brief = Recent(lambda: _describe(engine)), Recent(lambda: _describe_briefly(engine))
 
     @app.get("/health")
     @Operation(
@@ -38,7 +46,7 @@ def add_health(app: Flask, engine: Engine) -> None:
         answers={JSON: Content(Health | BriefHealth, _example(engine.engine_name))},
     )
     def get_health() -> Response:
-        return jsonify(_describe(engine) if g.knows_all else _describe_briefly(engine))
+        return Response((everything if g.knows_all else brief).json(), mimetype="application/json")
 
     @app.get("/livez")
     @Operation(
@@ -66,6 +74,24 @@ def add_health(app: Flask, engine: Engine) -> None:
         if g.knows_all:
             raise error
         raise type(error)("The server would accept no request now.", next_step=_WITH_A_KEY, retry_after=retry_after)
+
+
+class Recent:
+    """JSON that is made anew when it is older than ``_OLDEST_SECONDS``, by one of those who ask for it then."""
+
+    def __init__(self, make: Callable[[], object]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._made_at = -math.inf
+        self._json = b""
+
+    def json(self) -> bytes:
+        """The text, within a request."""
+        with self._lock:
+            if time.monotonic() - self._made_at > _OLDEST_SECONDS:
+                self._json = jsonify(self._make()).get_data()
+                self._made_at = time.monotonic()
+            return self._json
 
 
 def problem(engine: Engine) -> DemoApiError | None:

@@ -13,6 +13,7 @@ from flask import Flask, Response, g, request
 
 from demo_api.config import Settings
 from demo_api.messages import Run
+from demo_api.web.dispatcher import leave_turn
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +25,10 @@ _OPTIONAL = (("client", "client"), ("run", "run_id"), ("key", "key"), ("prompt",
 
 
 def note_run(run_id: str, prompt: str | None = None) -> None:
-    """Notes the run that this request is about, for its line in the log."""
+    """Notes the run that this request is about, for its line in the log. From here on the request waits for it."""
     g.run_id = run_id
     g.prompt = prompt
+    leave_turn()
 
 
 def add_request_log(app: Flask, settings: Settings) -> None:

@@ -6,6 +6,7 @@ Waitress: one process, threads, no limit on how long an answer may take, and it 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,11 +22,15 @@ from demo_api.errors import SetupError
 from demo_api.web.access import check_exposure
 from demo_api.web.channel import channel_class
 from demo_api.web.connections import affordable
+from demo_api.web.dispatcher import Dispatcher
 
 _SPARE_THREADS = 8
 _SPARE_CONNECTIONS = 1000
 _SPARE_ENTRIES = 32
 """Waitress counts its own entries too, and connections that are about to be closed. Ours make room before that."""
+
+_ACCEPTED_AT_ONCE = 16
+"""Fewer than the spare entries: room is made for them between two rounds."""
 
 _MAX_BODY = 16 * 2**20
 """Of all that is read; DEMO_API_MAX_BODY may be as much."""
@@ -59,7 +64,7 @@ class HttpServer:
                 map=self._sockets,
                 host=settings.host,
                 port=settings.port,
-                threads=threads,
+                _dispatcher=Dispatcher(threads),
                 connection_limit=connections + _SPARE_ENTRIES,
                 channel_timeout=_IDLE_SECONDS,
                 cleanup_interval=_IDLE_SECONDS // 4,
@@ -79,6 +84,7 @@ class HttpServer:
             ) from None
         for listener in [each for each in self._sockets.values() if isinstance(each, BaseWSGIServer)]:
             listener.channel_class = channel_class(app, max_body=settings.max_body, most=connections)
+            listener.handle_accept = partial(_accept_all, listener, listener.handle_accept)
 
     @property
     def url(self) -> str:
@@ -103,3 +109,12 @@ class HttpServer:
     def _is_sending(self) -> bool:
         channels = [each for each in list(self._sockets.values()) if isinstance(each, HTTPChannel)]
         return any(channel.requests or channel.total_outbufs_len for channel in channels)
+
+
+def _accept_all(listener: BaseWSGIServer, accept_one: Callable[[], None]) -> None:
+    """Accepts all clients that have come. Waitress accepts one, and looks at all connections again before the next."""
+    for _ in range(_ACCEPTED_AT_ONCE):
+        before = len(listener._map)
+        accept_one()
+        if len(listener._map) == before:
+            return

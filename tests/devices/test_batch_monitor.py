@@ -314,18 +314,6 @@ def test_they_are_written_when_the_batch_broke_down_too(scene: Callable[..., Sce
     assert keepers() == []
 
 
-def test_who_waits_is_told_their_new_places_when_a_batch_begins(scene: Callable[..., Scene]) -> None:
-    here = scene("runs", "next", "last", max_batch=1)
-    waiting = [run.run_id for run in reversed(here.history.page(statuses=["queued"]))]
-
-    def places(run_id: str) -> list[object]:
-        return [event.data["position"] for _, event in here.history.events(run_id) if event.kind == "queued"]
-
-    assert [places(run_id) for run_id in waiting] == [[2], [3]]
-    with here.keeper():
-        until(lambda: [places(run_id) for run_id in waiting] == [[2, 1], [3, 2]])
-
-
 # Whether the batch is still wanted
 
 

@@ -24,7 +24,7 @@ from support.databases import OpenLedger, in_processes, in_threads, locked, make
 from demo_api.config import Settings
 from demo_api.errors import LedgerUnavailable, SetupError, StorageFull
 from demo_api.messages import Answer, Request, Result, Run
-from demo_api.queue import Database, Ledger, RunQueue, schema
+from demo_api.queue import Database, Ledger, Node, RunQueue, schema
 
 Make = Callable[..., Settings]
 
@@ -129,7 +129,7 @@ def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(
 
 def _open_and_submit(url: str) -> int:
     database = Database(url)
-    RunQueue(database, max_queue=100, max_batch=32, lease=20).submit([ask()], {})
+    RunQueue(database, Node("node"), max_queue=100, max_batch=32, lease=20).submit([ask()], {})
     database.close()
     return 1
 
@@ -180,8 +180,8 @@ def test_without_an_address_it_is_in_the_state_folder_whatever_that_is_called(
 ) -> None:
     folder = tmp_path / name / "below"
     with closing(Ledger(settings(state_dir=folder))):
-        assert sorted(each.name for each in folder.iterdir()) == ["ledger.db", "ledger.db-shm", "ledger.db-wal"]
-    assert [each.name for each in folder.iterdir()] == ["ledger.db"]
+        assert sorted(each.name for each in folder.iterdir()) == ["ledger.db", "ledger.db-shm", "ledger.db-wal", "node"]
+    assert sorted(each.name for each in folder.iterdir()) == ["ledger.db", "node"]
     assert [each.name for each in tmp_path.iterdir()] == [name]
 
 
@@ -240,7 +240,7 @@ def test_the_files_are_for_their_owner_only(path: Path) -> None:
     before = os.umask(0)
     try:
         with closing(opened(path)) as database:
-            RunQueue(database, max_queue=1, max_batch=1, lease=20).submit([ask()], {})
+            RunQueue(database, Node("node"), max_queue=1, max_batch=1, lease=20).submit([ask()], {})
             modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
     finally:
         os.umask(before)
@@ -350,7 +350,7 @@ DAMAGES: dict[str, Callable[[bytes, Path], bytes]] = {
 def filled(path: Path) -> bytes:
     """Makes a ledger, and says what is in its file."""
     with closing(opened(path)) as database:
-        line = RunQueue(database, max_queue=100, max_batch=4, lease=20)
+        line = RunQueue(database, Node("node"), max_queue=100, max_batch=4, lease=20)
         line.submit([ask("x" * 500)] * 20, {})
     return path.read_bytes()
 
@@ -373,7 +373,7 @@ def test_a_damaged_file_is_said_so_and_left_as_it_is(
 
 
 def _submit_and_die(url: str, prompt: str) -> None:
-    RunQueue(Database(url), max_queue=100, max_batch=1, lease=20).submit([ask(prompt)], {})
+    RunQueue(Database(url), Node("node"), max_queue=100, max_batch=1, lease=20).submit([ask(prompt)], {})
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -442,7 +442,7 @@ def fill(url: str, database: Database) -> Callable[[], Callable[[], None]]:
 def test_a_full_disk_is_told_and_nothing_is_lost_by_it(
     open_ledger: OpenLedger, database: Database, fill: Callable[[], Callable[[], None]]
 ) -> None:
-    line, history = RunQueue(database, max_queue=10, max_batch=1, lease=20), open_ledger().history
+    line, history = RunQueue(database, Node("node"), max_queue=10, max_batch=1, lease=20), open_ledger().history
     (run,) = line.submit([ask("a")], {})
     batch = line.claim("device", list)
     assert batch is not None
@@ -470,7 +470,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost_by_it(
 def _fork(url: str) -> None:
     signal.alarm(60)  # rather than waiting for ever for an answer that the other one has got
     database = Database(url)
-    line = RunQueue(database, max_queue=100, max_batch=1, lease=20)
+    line = RunQueue(database, Node("node"), max_queue=100, max_batch=1, lease=20)
     with database.read(), database.read():
         line.submit([ask("before")], {})  # so now there are three connections
     child = os.fork()

@@ -18,9 +18,10 @@ from sqlalchemy import func, select, update
 from support.databases import OpenLedger, in_processes, in_threads, own_process
 from support.waiting import join, pause
 
+from demo_api.config import Settings
 from demo_api.errors import BadRequest, IdempotencyConflict, NoSuchRun, QueueFull, RunEnded
 from demo_api.messages import Answer, Batch, Event, Failure, Outcome, Request, Result, Run, Timing
-from demo_api.queue import Database, DeviceState, Ledger, RunQueue
+from demo_api.queue import Database, DeviceState, Ledger, Node, RunQueue
 from demo_api.queue.schema import batches as batch_table
 from demo_api.queue.schema import events as event_table
 from demo_api.queue.schema import runs as run_table
@@ -144,7 +145,7 @@ def test_only_those_who_wait_take_room(open_ledger: OpenLedger) -> None:
 
 def _submit_from_threads(url: str) -> list[str]:
     database = Database(url)
-    line = RunQueue(database, max_queue=100, max_batch=32, lease=20)
+    line = RunQueue(database, Node("node"), max_queue=100, max_batch=32, lease=20)
 
     def submit() -> str:
         try:
@@ -283,7 +284,7 @@ def test_a_key_of_which_nothing_was_accepted_can_be_used(open_ledger: OpenLedger
 
 def _submit_under_one_key(url: str) -> list[tuple[str, ...]]:
     database = Database(url)
-    line = RunQueue(database, max_queue=100, max_batch=32, lease=20)
+    line = RunQueue(database, Node("node"), max_queue=100, max_batch=32, lease=20)
     told = in_threads(5, lambda: tuple(ids(line.submit([ask("a"), ask("b")], {}, "key"))))
     database.close()
     return told
@@ -405,7 +406,7 @@ def test_a_run_says_who_runs_it_since_when_and_for_how_long_it_had_waited(open_l
 
 def _claim_all(url: str) -> list[list[str]]:
     database = Database(url)
-    line = RunQueue(database, max_queue=100, max_batch=4, lease=20)
+    line = RunQueue(database, Node("node"), max_queue=100, max_batch=4, lease=20)
     taken = []
     while (batch := line.claim("device", list)) is not None:
         taken.append(ids(batch.runs))
@@ -623,8 +624,8 @@ def test_a_batch_is_lost_once_though_many_find_it(open_ledger: OpenLedger) -> No
     assert kinds(ledger, run) == ["queued", "started", "queued"]
 
 
-def _die_after(url: str, step: str) -> None:
-    line = RunQueue(Database(url), max_queue=10, max_batch=32, lease=20)
+def _die_after(url: str, node: Node, step: str) -> None:
+    line = RunQueue(Database(url), node, max_queue=10, max_batch=32, lease=20)
 
     def die(_found: object = None) -> list[Run]:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -652,11 +653,15 @@ def _die_after(url: str, step: str) -> None:
     ],
 )
 def test_what_was_said_holds_though_the_server_is_killed(
-    url: str, open_ledger: OpenLedger, step: str, expected: list[tuple[str, int | None]]
+    url: str,
+    open_ledger: OpenLedger,
+    settings: Callable[..., Settings],
+    step: str,
+    expected: list[tuple[str, int | None]],
 ) -> None:
     ledger = open_ledger()
     ledger.queue.submit([ask()], {})
-    with own_process(_die_after, url, step) as server:
+    with own_process(_die_after, url, Node.of(settings().state_dir), step) as server:
         server.join(60)
         assert server.exitcode == -signal.SIGKILL
     kept = ledger.history.page()[::-1]
@@ -782,7 +787,7 @@ def test_events_are_numbered_from_one_and_can_be_had_from_any_number(open_ledger
 
 def _tell_often(url: str, batch_id: str, run_ids: list[str], who: int) -> None:
     database = Database(url)
-    line = RunQueue(database, max_queue=10, max_batch=32, lease=20)
+    line = RunQueue(database, Node("node"), max_queue=10, max_batch=32, lease=20)
     for count in range(10):
         event = Event("progress", None, {"who": who, "count": count})
         line.append_events(batch_id, {run_id: [event, event] for run_id in run_ids})
@@ -804,17 +809,20 @@ def test_events_that_many_write_at_once_are_numbered_without_a_gap(url: str, ope
         assert len([event for _, event in events if event.kind == "progress"]) == 80
 
 
-def test_who_waits_is_told_its_place_when_it_has_changed(open_ledger: OpenLedger) -> None:
+def test_the_positions_of_those_that_are_followed_are_known_and_cost_no_event(open_ledger: OpenLedger) -> None:
     ledger = open_ledger(max_batch=1)
     runs = ledger.queue.submit([ask(prompt) for prompt in "abcd"], {})
-    ledger.queue.announce_positions()
-    assert [kinds(ledger, run) for run in runs] == [["queued"]] * 4
+
+    def positions() -> list[int | None]:
+        progress_of = ledger.history.progress(ids(runs), ids(runs[1:]))
+        return [progress_of[run.run_id].position for run in runs]
+
+    assert positions() == [None, 2, 3, 4]
     claim(ledger)
     ledger.queue.cancel(runs[2].run_id)
-    for _ in range(2):  # the second time there is nothing new
-        ledger.queue.announce_positions()
-        told = [[event.data.get("position") for _, event in ledger.history.events(run.run_id)] for run in runs]
-        assert told == [[1, None], [2, 1], [3, None], [4, 2]]
+    assert positions() == [None, 1, None, 2]
+    assert [run.position for run in ledger.history.page()] == [2, None, 1, None]
+    assert [kinds(ledger, run) for run in runs] == [["queued", "started"], ["queued"], ["queued", "done"], ["queued"]]
 
 
 def test_how_far_runs_are_is_known_of_many_at_once(open_ledger: OpenLedger) -> None:
@@ -978,7 +986,7 @@ def test_a_wall_clock_that_jumps_leaves_durations_unknown_and_everything_in_its_
     open_ledger: OpenLedger, database: Database, jump: float
 ) -> None:
     ledger, wall = open_ledger(), [1_800_000_000.0]
-    line = RunQueue(database, max_queue=10, max_batch=1, lease=20, wall_clock=lambda: wall[0])
+    line = RunQueue(database, Node("node"), max_queue=10, max_batch=1, lease=20, wall_clock=lambda: wall[0])
     (first,) = line.submit([ask("a")], {})
     wall[0] += jump
     (second,) = line.submit([ask("b")], {})

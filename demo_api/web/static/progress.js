@@ -80,6 +80,7 @@ export class Progress {
     const at = data.at ?? this.now();
     this.#clock = Math.min(this.#clock, Date.now() / 1000 - at);
     if (kind === "queued") this.#wait(data, at);
+    else if (kind === "position") this.position = data.position;
     else if (kind === "started") this.#start(data, at);
     else if (kind === "phase") this.phases.push({ name: data.phase, at });
     else if (kind === "progress") {

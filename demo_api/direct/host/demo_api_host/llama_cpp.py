@@ -56,6 +56,8 @@ class LlamaCpp:
 
     def load(self) -> None:
         """Loads the model. xllamacpp keeps the interpreter's lock meanwhile."""
+        # How busily its threads wait for each other, as in the CPU edition: read when the library is loaded.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         try:
             xllamacpp = importlib.import_module("xllamacpp")
         except ImportError as error:

@@ -1,0 +1,78 @@
+"""Servers on several state folders that share one database: two hosts, as far as the database can tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from support.real_server import RealServer, Site
+from support.waiting import until
+
+StartNode = Callable[[str], RealServer]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database that both nodes use."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'shared.db'}"
+    server: str = request.getfixturevalue("postgresql")
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}")
+    return f"{server}&options=-csearch_path%3D{name}"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+@pytest.fixture
+def start_node(site: Site, tmp_path: Path, shared_url: str) -> Iterator[StartNode]:
+    """Starts a server on a state folder of its own, whose children end after each batch."""
+    with ExitStack() as servers:
+
+        def start(name: str) -> RealServer:
+            state = tmp_path / name
+            settings = {"database_url": shared_url, "warm": "off", "max_batch": 1, "lease": 4, "stop_grace": 1}
+            return servers.enter_context(site.serving(state_dir=state, **settings))
+
+        yield start
+
+
+def test_two_nodes_with_devices_of_one_name_run_every_run_once(
+    site: Site, start_node: StartNode, model_dir: Path
+) -> None:
+    for name in ("DEMO_API_DEMO_HOME", "LLAMA_DIR"):  # the CPU edition, with its real model
+        del site.environ[name]
+    nodes = [start_node("one"), start_node("other")]
+    accepted = [nodes[number % 2].submit(f"What is {number}+{number}?", max_tokens=2) for number in range(6)]
+    runs = [nodes[0].ending(run_id) for run_id in accepted]
+    assert [(run["status"], run["attempts"]) for run in runs] == [("succeeded", 1)] * 6
+    for run_id in accepted:
+        logs = {log.status_code: log for log in (node.get(f"/runs/{run_id}/log") for node in nodes)}
+        assert set(logs) == {200, 404}
+        refusal = logs[404].json()
+        assert refusal["code"] == "no_log"
+        assert re.search(r"is on another host: the node \S+ has it", refusal["error"])
+        assert re.search(r"runs/\S+ in its state folder", refusal["next_step"])
+
+
+def test_the_run_of_a_node_that_is_gone_goes_on_at_another(site: Site, start_node: StartNode) -> None:
+    dead = start_node("one")
+    run_id = dead.submit("hang")
+    until((site.home / "done: hang").exists)
+    idle = start_node("other")
+    dead.kill()
+    run = idle.ending(run_id)
+    assert (run["status"], run["response"], run["attempts"]) == ("succeeded", "ok: hang", 2)
+    other = start_node("third")
+    shown = other.post("/chat", {"prompt": "Hello"}).json()
+    has_log = other.get(f"/runs/{shown['run_id']}/log").status_code == 200
+    assert (shown["output"] is not None) == has_log  # either of the two may have run it
