@@ -206,7 +206,7 @@ def test_an_answer_of_a_process_that_is_closed_is_refused(
         ask(model, "abc")
 
 
-def test_a_prompt_of_a_megabyte_gets_through(
+def test_a_prompt_of_ten_megabytes_gets_through(
     home: Callable[..., Settings], load: Callable[[Settings], HostedModel]
 ) -> None:
     request = Request.model_construct(prompt="x" * 10_000_000, max_tokens=4, temperature=0.0, top_p=0.9, seed=None)
