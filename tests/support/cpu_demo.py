@@ -90,7 +90,7 @@ class Demo:
     def run(self, prompts: object, *options: object, only: str = "performance-batch-1", **env: str | None) -> Run:
         started = time.perf_counter()
         child = self.spawn(prompts, *options, only=only, **env)
-        child.wait(timeout=60)
+        child.wait(timeout=200)
         return self.ended(child, prompts if isinstance(prompts, list) else [], time.perf_counter() - started)
 
     def run_one_by_one(self, prompts: list[str], *options: object) -> Run:
@@ -127,4 +127,4 @@ def pytest_in(folder: Path, *arguments: object, **env: str) -> subprocess.Comple
     """Plain pytest in a folder, with next to nothing in the environment."""
     environment = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command = [sys.executable, "-m", "pytest", *(str(argument) for argument in arguments)]
-    return subprocess.run(command, cwd=folder, env=environment | env, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=folder, env=environment | env, capture_output=True, text=True, timeout=200)

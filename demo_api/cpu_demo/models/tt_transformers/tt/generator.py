@@ -23,20 +23,28 @@ class Generator:
     def __init__(self, model, model_args, device):
         (self._model,) = model
         self.tokenizer = self._model.tokenizer
+        self._is_warm = False
 
     def warm_up(self, tokens):
-        """Reads the beginning of a prompt, so that the model's file is in memory; returns the seconds that took."""
+        """Reads the beginning of the first prompt, so that the model's file is in memory; returns the seconds it took.
+
+        As on the device, where programs are compiled once, that is nothing from the second batch on.
+        """
         started = perf_counter()
-        self._model.start([tokens[:WARMUP_TOKENS]], max_tokens=1, cache_prompt=False).wait()
+        if not self._is_warm:
+            self._model.start([tokens[:WARMUP_TOKENS]], max_tokens=1, cache_prompt=False).wait()
+            self._is_warm = True
         return perf_counter() - started
 
     def prefill(self, prompts, sampling, max_generated_tokens, stop_at_eos):
         """Reads all prompts and returns each one's first Token. ``decode`` has ``max_generated_tokens`` more."""
-        self._model.start(prompts, max_tokens=1, cache_prompt=False).wait()
-        # All prompts are read by now: this time nothing but their last tokens is, by all users at once.
+        several = len(prompts) > 1
+        if several:  # who is read first would decode before the others are read
+            self._model.start(prompts, max_tokens=1, cache_prompt=False).wait()
+        # Of several, all are read by now: this time nothing but their last tokens is, by all users at once.
         max_tokens = 1 + max(1, max_generated_tokens)
         self._generation = self._model.start(
-            prompts, max_tokens=max_tokens, cache_prompt=True, ignore_eos=not stop_at_eos, **sampling
+            prompts, max_tokens=max_tokens, cache_prompt=several, ignore_eos=not stop_at_eos, **sampling
         )
         return self.decode()
 
