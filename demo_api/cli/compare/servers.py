@@ -35,7 +35,7 @@ _SHOWN_LINES = 20
 class Servers:
     """The servers of ``sides``, each on a free port of 127.0.0.1 and with a folder of state of its own.
 
-    A device is held by one process at a time, and the direct engine never lets go of it. So only the CPU edition has
+    A device belongs to one process at a time, and a server may keep it between requests. So only the CPU edition has
     all servers at the same time; elsewhere the others are stopped before one is started.
 
     Args:
