@@ -37,6 +37,10 @@ bench: $(VENV)/installed-dev
 	PYTHONPATH=tests $(BIN)/python benchmarks/like_hardware.py
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/direct.py
+	$(BIN)/python benchmarks/long_line.py
+	$(BIN)/python benchmarks/routes.py
+	$(BIN)/python benchmarks/burst.py
+	$(BIN)/python benchmarks/at_rest.py
 
 # The pictures of the page in docs/images, taken of real servers by Debian's chromium.
 screenshots: $(VENV)/installed-dev
