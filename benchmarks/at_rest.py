@@ -1,6 +1,6 @@
 """What a server needs while nobody asks: memory, threads, wake-ups; and how long ``--version`` takes.
 
-    python benchmarks/at_rest.py [OTHER_CHECKOUT]
+python benchmarks/at_rest.py [OTHER_CHECKOUT]
 """
 
 from __future__ import annotations
