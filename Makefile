@@ -39,6 +39,10 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/direct.py
 	$(BIN)/python benchmarks/busy_machine.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/pipe.py
+	$(BIN)/python benchmarks/long_line.py
+	$(BIN)/python benchmarks/routes.py
+	$(BIN)/python benchmarks/burst.py
+	$(BIN)/python benchmarks/at_rest.py
 
 # The pictures of the page in docs/images, taken of real servers by Debian's chromium.
 screenshots: $(VENV)/installed-dev

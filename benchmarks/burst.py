@@ -62,6 +62,8 @@ def one_round(checkout: Path) -> dict[str, float]:
             times = json.loads(looker.communicate(timeout=30)[0])
             measured |= {f"{path} p50": _percentile(times, 50), f"{path} p99": _percentile(times, 99)}
         told = json.loads(crowd.stdout)
+        if not told["refused"] or told.get("without Retry-After"):
+            raise RuntimeError(f"not as it should be: {told}")
         return {**measured, "refused p50": told["p50"], "refused last": told["last"], "refused": told["refused"]}
 
 
@@ -131,12 +133,10 @@ def crowd(port: int) -> None:
     codes: Counter[str] = Counter()
     for number in range(CLIENTS):
         body = json.dumps({"prompt": f"client {number}", "max_tokens": 2}).encode()
-        head = (
-            f"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        )
+        head = f"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
         began[number] = time.perf_counter()
         connection = socket.create_connection(("127.0.0.1", port))
-        connection.sendall(head.encode() + b"Connection: close\r\n\r\n" + body)
+        connection.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
         connection.setblocking(False)
         selector.register(connection, selectors.EVENT_READ, number)
     deadline = time.monotonic() + DEADLINE_SECONDS

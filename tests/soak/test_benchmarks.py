@@ -17,6 +17,10 @@ ONE_ROUND = {
     "like_hardware.py": "1",
     "throughput.py": "1 1",
     "direct.py": "1",
+    "long_line.py": "",
+    "routes.py": "",
+    "burst.py": "",
+    "at_rest.py": "",
 }
 
 
@@ -33,4 +37,4 @@ def test_a_benchmark_runs(name: str) -> None:
     if "is not installed" in done.stderr:
         pytest.skip(done.stderr)
     assert done.returncode == 0, done.stderr
-    assert "median" in done.stdout
+    assert "median" in done.stdout or "a second" in done.stdout

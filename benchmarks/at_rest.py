@@ -1,0 +1,63 @@
+"""What a server needs while nobody asks: memory, threads, wake-ups; and how long ``--version`` takes.
+
+python benchmarks/at_rest.py [OTHER_CHECKOUT]
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from burst import HERE, serving
+
+SECONDS = 5.0
+TIMES = 5
+
+
+def main() -> None:
+    for checkout in [*map(Path, sys.argv[1:2]), HERE]:
+        with serving(checkout) as port:
+            server = psutil.Process(next(each.pid for each in psutil.net_connections() if _listens(each, port)))
+            time.sleep(SECONDS)
+            before = wake_ups(server.pid)
+            time.sleep(SECONDS)
+            wakes = (wake_ups(server.pid) - before) / SECONDS
+            mib = server.memory_info().rss / 2**20
+            threads = server.num_threads()
+            print(f"{checkout}: {mib:.0f} MiB, {threads} threads, {wakes:.0f} wake-ups a second", flush=True)
+        print(f"{checkout}: --version: median {version_seconds(checkout):.2f} s")
+
+
+def _listens(each: object, port: int) -> bool:
+    address = getattr(each, "laddr", None)
+    return bool(address) and address.port == port and getattr(each, "status", "") == psutil.CONN_LISTEN
+
+
+def wake_ups(pid: int) -> int:
+    """How often its threads have waited until now."""
+    found = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        found += int(status.read_text().split("\nvoluntary_ctxt_switches:")[1].split()[0])
+    return found
+
+
+def version_seconds(checkout: Path) -> float:
+    """The median of some."""
+    seconds = []
+    for _ in range(TIMES):
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "demo_api", "--version"]
+        subprocess.run(
+            command, cwd=checkout, env=os.environ | {"PYTHONPATH": str(checkout)}, check=True, stdout=subprocess.DEVNULL
+        )
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+if __name__ == "__main__":
+    main()
