@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -387,6 +388,7 @@ def test_a_state_folder_that_can_no_longer_be_used_is_one_clear_sentence(
 ) -> None:
     server = serve(child_settings("passes", database_url=f"sqlite:///{tmp_path / 'elsewhere.db'}"))
     state = server.settings.state_dir
+    shutil.rmtree(state)
     state.write_text("a file where a folder should be")
     answer = server.chat()
     assert (answer.status_code, answer.json()["code"]) == (503, "not_set_up")
@@ -408,10 +410,14 @@ def test_health_sees_the_device_of_another_process(
 ) -> None:
     settings = child_settings("passes")
     server = serve(settings)
-    assert server.get("/health").json()["device"]["state"] == "free"
+
+    def wait_for(state: str) -> None:
+        until(lambda: server.get("/health").json()["device"]["state"] == state)
+
+    wait_for("free")
     with _hold(settings):
-        assert server.get("/health").json()["device"]["state"] == "busy"
-    assert server.get("/health").json()["device"]["state"] == "free"
+        wait_for("busy")
+    wait_for("free")
 
 
 def test_what_a_killed_run_left_behind_is_ended_before_the_next_one(
