@@ -45,10 +45,13 @@ def leave_turn() -> None:
 
 
 class Dispatcher:
-    """Takes the place of waitress's own, which starts all threads at once and knows one queue.
+    """Takes the place of waitress's own, which keeps all threads for ever and knows one queue.
 
     Args:
         most_threads: how many there may be.
+
+    Raises:
+        RuntimeError: so many cannot be started.
     """
 
     def __init__(self, most_threads: int) -> None:
@@ -60,6 +63,9 @@ class Dispatcher:
         self._idle = 0  # threads that wait, and that were started and have taken nothing yet
         self._turns: dict[int, float] = {}  # since when which thread works
         self._stopped = False
+        with self._changed:
+            for _ in range(most_threads):  # once all, so that a limit of memory shows now; those not needed end soon
+                self._start_thread()
 
     def add_task(self, task: Task) -> None:
         """Queues a connection's first request."""
@@ -95,9 +101,16 @@ class Dispatcher:
             takeable = max(takeable, 1)  # somebody sees when a turn lasts for too long
         self._changed.notify(takeable)
         while self._idle < takeable and self._threads < self._most:
-            self._threads += 1
-            self._idle += 1
-            threading.Thread(target=self._work, name=f"waitress-{self._threads}", daemon=True).start()
+            try:
+                self._start_thread()
+            except RuntimeError as error:  # requests wait for those that are there
+                logger.warning("of at most %d threads for requests there are %d: %s", self._most, self._threads, error)
+                return
+
+    def _start_thread(self) -> None:
+        threading.Thread(target=self._work, name=f"waitress-{self._threads + 1}", daemon=True).start()
+        self._threads += 1
+        self._idle += 1
 
     def _work(self) -> None:
         _turn.dispatcher = self

@@ -154,7 +154,7 @@ def test_each_step_of_stopping(
 
 def test_what_is_printed_while_stopping_is_heard(spawn: Spawner) -> None:
     child = spawn(CLOSES)
-    listener = Listener(b"ready", lambda: child.stop("cancelled"))
+    listener = Listener(b"ready\n", lambda: child.stop("cancelled"))
     follow(child, listener)
     assert listener.heard["stdout"] == b"ready\nclosed\n"
 

@@ -115,8 +115,9 @@ def test_a_request_that_breaks_down_leaves_the_others_their_turns(threads: Dispa
     wait_for(last.ended, seconds=30)
 
 
-def test_threads_that_nobody_needs_end(monkeypatch: pytest.MonkeyPatch, threads: Dispatcher) -> None:
+def test_threads_that_nobody_needs_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher, "_SPARE_SECONDS", 0.1)
+    threads = Dispatcher(50)
     asked = Asked("GET", lambda: None)
     threads.add_task(asked)
     wait_for(asked.ended, seconds=30)
@@ -124,6 +125,7 @@ def test_threads_that_nobody_needs_end(monkeypatch: pytest.MonkeyPatch, threads:
     again = Asked("GET", lambda: None)
     threads.add_task(again)
     wait_for(again.ended, seconds=30)
+    threads.shutdown()
 
 
 def test_requests_that_wait_for_a_lock_do_not_keep_the_others_waiting_for_long(
@@ -138,8 +140,15 @@ def test_requests_that_wait_for_a_lock_do_not_keep_the_others_waiting_for_long(
 
 @pytest.mark.usefixtures("endless_turns")
 def test_what_nobody_has_taken_is_cancelled_at_the_end(threads: Dispatcher, let_go: threading.Event) -> None:
-    crowd = [Asked("POST", lambda: wait_for(let_go)) for _ in range(6)]
+    working: list[str] = []
+
+    def work() -> None:
+        working.append("one")
+        wait_for(let_go)
+
+    crowd = [Asked("POST", work) for _ in range(6)]
     for each in crowd:
         threads.add_task(each)
+    until(lambda: len(working) == 4)
     threads.shutdown(timeout=0.1)
     until(lambda: [each.cancelled for each in crowd] == [False] * 4 + [True] * 2, seconds=10)
