@@ -67,7 +67,7 @@ class Database:
         except BaseException:
             self.close()
             raise
-        weakref.finalize(self, self._engine.dispose).atexit = False  # at exit, other threads may still write
+        weakref.finalize(self, self._engine.dispose)  # closes what nobody uses at that moment
         # A connection must not be shared between processes; gunicorn may fork after the application was made.
         forget = weakref.WeakMethod(self._forget_connections)
         os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
