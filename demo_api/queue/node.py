@@ -53,7 +53,7 @@ class Node:
 
 
 def _read(path: Path) -> str | None:
-    if path.is_dir():
+    if path.is_symlink() or (path.exists() and not path.is_file()):  # to read a pipe would take for ever
         set_aside(path)
     try:
         name = path.read_text(encoding="ascii", errors="replace").strip()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,18 @@ def test_a_damaged_name_is_set_aside_and_made_anew(tmp_path: Path, damage: bytes
     name = Node.of(tmp_path).name
     assert Node.of(tmp_path).name == name
     assert [each.read_bytes() for each in tmp_path.glob("node.damaged-*")] == [damage]
+
+
+@pytest.mark.parametrize(
+    "put",
+    [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/etc/hostname")],
+    ids=["pipe", "folder", "link"],
+)
+def test_what_is_no_file_is_set_aside(tmp_path: Path, put: Callable[[Path], None]) -> None:
+    put(tmp_path / "node")
+    name = Node.of(tmp_path).name
+    assert (tmp_path / "node").read_text() == f"{name}\n"
+    assert len(list(tmp_path.glob("node.damaged-*"))) == 1
 
 
 def test_a_folder_that_cannot_be_used_is_said_so() -> None:
