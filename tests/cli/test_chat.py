@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from support.command_line import DEMO_API
 from support.echo_model import EchoModel
@@ -159,6 +160,11 @@ class Terminal:
                     raise AssertionError(f"{text!r} never came: {self.shown!r}") from None
         self.shown = self.shown.partition(text)[2]
 
+    def wait_until_it_waits(self) -> None:
+        """Waits until the chat sleeps: its last character is shown a moment before."""
+        process = psutil.Process(self.process.pid)
+        until(lambda: process.status() == psutil.STATUS_SLEEPING)
+
 
 @contextmanager
 def on_terminal(*words: str) -> Iterator[Terminal]:
@@ -202,7 +208,8 @@ def test_on_a_terminal_ctrl_c_stops_the_answer_and_not_the_program(direct: Start
         terminal.type("/new\r")
         terminal.wait_for("> ")
         terminal.type("never")
-        terminal.wait_for("never")  # readline does not hear a Ctrl-C that throws away what it is about to read
+        terminal.wait_for("never")
+        terminal.wait_until_it_waits()  # Python's readline hears a Ctrl-C only while it waits for a key
         terminal.type("\x03")  # Ctrl-C at the prompt clears the line
         terminal.wait_for("(stopped;")
         terminal.wait_for("> ")
