@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -74,6 +75,16 @@ class RunFolder:
     def junit(self) -> Path:
         """Pytest's JUnit report."""
         return self.path / "junit.xml"
+
+    @property
+    def lost(self) -> Path:
+        """Why the direct engine lost the process of its model, in a sentence; there only if it did."""
+        return self.path / "lost.txt"
+
+    def tell_lost(self, sentence: str) -> None:
+        """Writes that down, if the disk takes it."""
+        with suppress(OSError):
+            _write_private(self.lost, sentence)
 
     @property
     def changed_at(self) -> float:
@@ -251,7 +262,7 @@ def prune(folders: list[RunFolder], *, keep: int, days: float) -> None:
 
 def _write_private(path: Path, text: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(fd, "w", encoding="ascii") as file:
+    with open(fd, "w", encoding="utf-8", errors="replace") as file:
         file.write(text)
 
 

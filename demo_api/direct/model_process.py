@@ -196,6 +196,7 @@ class ModelProcess:
             waiting = list(self._replies.values())
             is_wanted = self._closing.is_set()
         if not is_wanted:  # first of all, so that nobody asks any more
+            self.folder.tell_lost(sentence)
             logger.error("%s Its output is in %s.", sentence, self.folder.path)
             self._on_end(sentence)
         for replies in waiting:

@@ -51,6 +51,7 @@ CPU_SUBJECTS = [
     "collection",
     "ci",
     "device_use",
+    "model_process",
     "disk",
     "port",
 ]
@@ -680,6 +681,18 @@ def test_a_program_that_has_a_device_file_open_is_named(setup_of: Callable[..., 
         program.kill()
     assert f"In use by {program.pid} (" in use.sentence
     assert (collected.level, f"{program.pid} (" in collected.sentence) == ("warning", True)
+
+
+def test_the_latest_of_several_lost_models_is_told(setup_of: Callable[..., Setup]) -> None:
+    setup = setup_of()
+    for number, sentence in enumerate(["It ended by SIGKILL: loading.", "It ended by SIGSEGV: \x1b[31mhalf."]):
+        folder = RunFolder.create(setup.settings.runs_dir, f"20260101-00000{number}-00000000")
+        folder.tell_lost(sentence)
+        os.utime(folder.path, (number, number))
+    finding = found(setup, "model_process")
+    assert finding.level == "warning"
+    assert finding.sentence.endswith("at 1970-01-01 00:00:01 UTC, the latest of 2 times. It ended by SIGSEGV: ?[31mhalf.")
+    assert str(folder.stderr) in finding.next_step
 
 
 SKIPS = {

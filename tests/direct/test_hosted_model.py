@@ -17,6 +17,8 @@ from support.serving import Server
 from support.sse import events
 from support.waiting import pause, until
 
+from demo_api.cli.doctor.machine_checks import model_process
+from demo_api.cli.doctor.probe import Setup
 from demo_api.config import Settings
 from demo_api.devices.lock import devices_of
 from demo_api.direct import make_model
@@ -280,6 +282,9 @@ def test_what_kills_the_model_fails_what_it_answered_and_nothing_else(
     assert health["losses"] == 1
     assert health["latest_loss"] == body["error"]
     assert is_ready(server)
+    finding = model_process(Setup(server.settings))
+    assert body["error"] in finding.sentence
+    assert str(server.settings.runs_dir) in finding.next_step
 
 
 def test_a_stream_whose_model_is_lost_ends_with_the_error(start: Callable[..., Server], told: Told) -> None:

@@ -35,6 +35,7 @@ CHECKS: dict[str, Check] = {
     "ci": demo_checks.ci,
     "device_files": machine_checks.device_files,
     "device_use": machine_checks.device_use,
+    "model_process": machine_checks.model_process,
     "hugepages": machine_checks.hugepages,
     "tt_smi": machine_checks.tt_smi,
     "disk": machine_checks.disk,

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import socket
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,11 @@ from demo_api.client import Client
 from demo_api.config import Settings
 from demo_api.demo import home
 from demo_api.demo import small_model as weights
+from demo_api.demo.run_folder import RunFolder
 from demo_api.devices.lock import devices_of
 from demo_api.devices.reset import holders
 from demo_api.errors import SetupError
+from demo_api.process.output import printable
 
 MIB, GIB = 2**20, 2**30
 _LIVEZ_SECONDS = 1.0
@@ -62,6 +65,21 @@ def in_use(setup: Setup) -> list[str]:
         if device.has_child() or device.has_server()
     ]
     return runs + ([] if setup.settings.is_cpu_demo else holders(setup.device_files))
+
+
+def model_process(setup: Setup) -> Finding:
+    """Whether a direct server lost the process of its model, and what that printed last. Old losses are pruned."""
+    folders = [RunFolder(file.parent) for file in setup.settings.runs_dir.glob("*/lost.txt")]
+    if not folders:
+        return ok("No direct server has lost its model.")
+    latest = max(folders, key=lambda folder: folder.changed_at)
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(latest.changed_at))
+    times = f", the latest of {len(folders)} times" if len(folders) > 1 else ""
+    reason = printable(latest.lost.read_text(encoding="utf-8", errors="replace"))
+    return warning(
+        f"A direct server lost its model at {when} UTC{times}. {reason}",
+        f"Read what the model's process printed: {latest.stderr} and {latest.stdout.name}.",
+    )
 
 
 def hugepages(setup: Setup) -> Finding:
