@@ -288,7 +288,7 @@ def test_each_user_of_a_batch_is_sampled_alike(
     """Where the device samples, the demo gives one value to the first user, and nothing to the others."""
     server = serve(child_settings("shows_environment", generation, warm=warm))
     body = {"prompts": ["one", "two", "three"], "temperature": 0.8, "top_p": 0.9}
-    (first, *_) = requests.post(f"{server.url}/runs", json=body, timeout=10).json()["runs"]
+    (first, *_) = requests.post(f"{server.url}/runs", json=body, timeout=60).json()["runs"]
     until(lambda: server.get(f"/runs/{first['run_id']}").json()["status"] not in ("queued", "running"))
     run = server.get(f"/runs/{first['run_id']}").json()
     assert run["status"] == "succeeded", run
@@ -314,7 +314,7 @@ def test_a_seed_reaches_each_user_of_a_demo_that_takes_one(
 ) -> None:
     server = serve(child_settings("shows_environment", "2026_02", warm=warm))
     body = {"prompts": ["one", "two", "three"], "seed": seed}
-    (first, *_) = requests.post(f"{server.url}/runs", json=body, timeout=10).json()["runs"]
+    (first, *_) = requests.post(f"{server.url}/runs", json=body, timeout=60).json()["runs"]
     until(lambda: server.get(f"/runs/{first['run_id']}").json()["status"] not in ("queued", "running"))
     seen = json.loads(server.get(f"/runs/{first['run_id']}").json()["response"])
     assert [user["seed"] for user in seen["samplers"]["device"]] == [seed] * 4
@@ -430,7 +430,7 @@ def test_what_a_killed_run_left_behind_is_ended_before_the_next_one(
     server = serve(settings)
     assert server.chat().status_code == 200
     assert server.leftovers() == []
-    orphan.wait(10)
+    orphan.wait(60)
 
 
 @pytest.mark.parametrize(

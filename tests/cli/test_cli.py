@@ -95,10 +95,10 @@ def test_ctrl_c_closes_the_device_first_and_answers_who_waits(
         runs, answers = server.chat_in_background()
         server.wait_for_log("decode")
         waits, refused = server.chat_in_background()
-        until(lambda: requests.get(f"{server.url}/health", timeout=10).json()["queue"]["waiting"] == 1)
+        until(lambda: requests.get(f"{server.url}/health", timeout=60).json()["queue"]["waiting"] == 1)
         server.process.send_signal(signal.SIGINT)
         join(runs, waits)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(60) == 0
     assert (answers[0].status_code, answers[0].json()["code"]) == (503, "shutting_down")
     assert (refused[0].status_code, refused[0].json()["code"]) == (503, "shutting_down")
     assert (Path(flags[1]) / "device_closed").exists()
@@ -160,7 +160,7 @@ def test_a_second_interrupt_does_not_break_off_the_clean_up(
     child.send_signal(signal.SIGINT)
     pause(0.5)
     child.send_signal(signal.SIGINT)
-    process.wait(30)
+    process.wait(60)
     assert (Path(flags[1]) / "device_closed").exists()
 
 

@@ -148,7 +148,7 @@ def test_events_arrive_one_by_one(
         sent: dict[str, Any] = {"method": "GET", "url": nginx.url + path.replace("RUN_ID", run_id)}
     else:
         sent = {"method": "POST", "url": nginx.url + path, "json": body}
-    with client.request(**sent, stream=True, timeout=20) as answer:
+    with client.request(**sent, stream=True, timeout=60) as answer:
         events = read_events(answer)
         assert any(event.get("event") == "started" or event["data"].startswith('{"id"') for event in events)
         assert not engine.let_go.is_set()

@@ -200,9 +200,9 @@ def test_a_loop_that_cannot_work_makes_the_server_unready_until_it_can(
 ) -> None:
     runner = Broken()
     server = serve(settings(), runner)
-    accepted = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10).json()
+    accepted = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=60).json()
     until(lambda: server.get("/readyz").status_code == 503)
-    refused = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10)
+    refused = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=60)
     assert (refused.status_code, refused.json()["code"]) == (503, "device_unavailable")
     health = server.get("/health").json()
     assert health["status"] == "unhealthy"
@@ -220,7 +220,7 @@ def test_a_ledger_that_was_removed_accepts_nothing_until_it_is_back(
     run_id = server.chat("Hello").json()["run_id"]
     state, elsewhere = server.settings.state_dir, tmp_path / "elsewhere"
     state.rename(elsewhere)
-    refused = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10)
+    refused = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=60)
     assert (refused.status_code, refused.json()["code"]) == (503, "ledger_unavailable")
     assert "was removed or replaced" in refused.json()["error"]
     assert server.get("/readyz").status_code == 503
@@ -241,7 +241,7 @@ def test_a_ledger_without_a_table_is_reported_as_damaged(
     server.chat("Hello")
     with database.write() as connection:
         connection.exec_driver_sql("DROP TABLE events")
-    refused = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10)
+    refused = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=60)
     assert refused.status_code == 503
     assert "The ledger is damaged" in refused.json()["error"]
     assert "restore" in refused.json()["next_step"]

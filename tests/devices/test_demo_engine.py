@@ -77,7 +77,7 @@ def test_what_waits_when_the_device_falls_free_goes_together(make: Make) -> None
     dispatcher, engine = make(paused=True)
     dispatcher.start()
     dispatcher.submit([ask("first")])
-    engine.entered.wait(10)
+    engine.entered.wait(60)
     cold = [dispatcher.submit([ask(f"cold {number}", temperature=0)])[0] for number in range(2)]
     hot = [dispatcher.submit([ask(f"hot {number}", temperature=1)])[0] for number in range(2)]
     last = dispatcher.submit([ask("cold 2", temperature=0)])
@@ -157,7 +157,7 @@ def test_close_keeps_those_who_wait_and_puts_the_one_that_runs_back(
     dispatcher, engine = make(paused=True, max_batch=1)
     dispatcher.start()
     runs = dispatcher.submit([ask("runs"), ask("waits")])
-    engine.entered.wait(10)
+    engine.entered.wait(60)
     dispatcher.close()
     for run in runs:
         with pytest.raises(ShuttingDown) as caught:
@@ -193,7 +193,7 @@ def test_close_gives_what_runs_its_time(make: Make) -> None:
     dispatcher, engine = make(paused=True, drain=60)
     dispatcher.start()
     run = dispatcher.submit([ask("runs")])[0]
-    engine.entered.wait(10)
+    engine.entered.wait(60)
     threading.Timer(0.3, engine.let_go.set).start()
     dispatcher.close()
     assert response(dispatcher.wait(run.run_id)) == "runs"
@@ -204,7 +204,7 @@ def test_close_does_not_wait_for_the_ledger_to_end_what_runs(make: Make) -> None
     dispatcher, engine = make(paused=True)
     dispatcher.start()
     dispatcher.submit([ask("runs")])
-    engine.entered.wait(10)
+    engine.entered.wait(60)
     path = dispatcher.ledger._database._url.database
     assert path is not None
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -219,7 +219,7 @@ def test_hurry_cuts_that_time_short(make: Make) -> None:
     dispatcher, engine = make(paused=True, drain=3600)
     dispatcher.start()
     dispatcher.submit([ask("runs")])
-    engine.entered.wait(10)
+    engine.entered.wait(60)
     threading.Timer(0.3, dispatcher.hurry).start()
     dispatcher.close()
     assert [reason for _, reason in engine.cancelled][:1] == ["shutting_down"]
@@ -239,7 +239,7 @@ def test_in_a_batch_one_is_cancelled_and_the_child_goes_on_until_all_are(make: M
     dispatcher, engine = make(paused=True)
     runs = dispatcher.submit([ask("a"), ask("b"), ask("c")])
     dispatcher.start()
-    engine.entered.wait(10)
+    engine.entered.wait(60)
     assert dispatcher.cancel(runs[0].run_id).status == "cancelled"
     threading.Event().wait(0.6)  # three looks of the keeper
     assert engine.cancelled == []
@@ -256,7 +256,7 @@ def test_a_cancelled_run_of_a_batch_keeps_its_end_and_the_others_their_answers(m
     dispatcher, engine = make(paused=True)
     runs = dispatcher.submit([ask("a"), ask("b")])
     dispatcher.start()
-    engine.entered.wait(10)
+    engine.entered.wait(60)
     dispatcher.cancel(runs[0].run_id)
     engine.let_go.set()
     assert [dispatcher.wait(run.run_id).status for run in runs] == ["cancelled", "succeeded"]
@@ -278,7 +278,7 @@ def test_two_devices_run_two_batches_at_once(make: Make) -> None:
     dispatcher, _ = make(*engines, devices="one; other", max_batch=1)
     dispatcher.start()
     runs = dispatcher.submit([ask("a"), ask("b")])
-    assert all(engine.entered.wait(10) for engine in engines)
+    assert all(engine.entered.wait(60) for engine in engines)
     assert [device["state"] for device in dispatcher.devices()] == ["busy", "busy"]
     for engine in engines:
         engine.let_go.set()
@@ -289,7 +289,7 @@ def test_two_servers_on_one_device_never_run_at_once(make: Make) -> None:
     (one, first), (other, second) = make(paused=True, max_batch=1), make(paused=True, max_batch=1)
     one.start()
     runs = one.submit([ask(str(number)) for number in range(4)])
-    first.entered.wait(10)
+    first.entered.wait(60)
     other.start()
     assert not second.entered.wait(1)
     first.let_go.set()
@@ -411,7 +411,7 @@ def test_results_of_a_batch_that_was_lost_count_for_nothing(make: Make) -> None:
     dispatcher, engine = make(paused=True)
     dispatcher.start()
     run = dispatcher.submit([ask("a")])[0]
-    engine.entered.wait(10)
+    engine.entered.wait(60)
     (batch,) = dispatcher.ledger.queue.batches("device", "open")
     dispatcher.ledger.queue.recover([batch])
     again = dispatcher.ledger.queue.claim("other", lambda runs: list(runs))
@@ -428,7 +428,7 @@ def test_a_loop_that_lost_its_batch_ends_the_child(make: Make) -> None:
     dispatcher, engine = make(paused=True, lease=1)
     dispatcher.start()
     dispatcher.submit([ask("a")])
-    engine.entered.wait(10)
+    engine.entered.wait(60)
     (batch,) = dispatcher.ledger.queue.batches("device", "open")
     dispatcher.ledger.queue.recover([batch])
     until(lambda: batch in dict(engine.cancelled))
@@ -438,7 +438,7 @@ def test_a_lease_is_kept_for_as_long_as_the_batch_runs(make: Make) -> None:
     dispatcher, engine = make(paused=True, lease=1)
     dispatcher.start()
     run = dispatcher.submit([ask("a")])[0]
-    engine.entered.wait(10)
+    engine.entered.wait(60)
     threading.Event().wait(2.5)
     assert dispatcher.ledger.queue.recover() == []
     engine.let_go.set()
@@ -468,7 +468,7 @@ def test_a_follower_gets_the_last_event_although_the_ledger_could_not_be_read_fo
             assert time.monotonic() < deadline, f"{kind} never came"
 
     read_to("phase")
-    with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as other:
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as other:
         other.execute("ALTER TABLE runs RENAME TO runs_elsewhere")
         until(lambda: "demo_api.queue.waiters" in {record.name for record in caplog.records}, seconds=20)
         other.execute("ALTER TABLE runs_elsewhere RENAME TO runs")
@@ -502,7 +502,7 @@ def test_a_result_that_cannot_be_kept_is_told_to_who_waits_and_kept_later(make: 
     dispatcher, engine = make(paused=True)
     dispatcher.start()
     run = dispatcher.submit([ask("a")])[0]
-    engine.entered.wait(10)
+    engine.entered.wait(60)
     path = dispatcher.ledger._database._url.database
     assert path is not None
     with sqlite3.connect(path) as sabotage:  # as a full disk does: every further event or end of a run is refused

@@ -120,7 +120,7 @@ def test_chat_is_answered_although_the_ledger_is_locked_for_five_seconds(site: S
             asking.start()
             asking.join(5)
             assert asking.is_alive()
-            assert server.get("/health", seconds=2).json()["status"] == "healthy"
+            assert server.get("/health").json()["status"] == "healthy"
         join(asking)
     assert answers[0].json()["response"] == "ok: Hello"
 

@@ -144,7 +144,7 @@ def test_a_device_stays_taken_while_the_reset_of_a_killed_server_goes_on_and_tha
     assert orphan.poll() is None  # it is not ours to end while nobody resets the device
     states.set("device", "resetting", "It is being reset.")
     recovery.end_lost_reset()
-    orphan.communicate(timeout=10)
+    orphan.communicate(timeout=60)
     assert not device.has_child()
 
 

@@ -120,7 +120,7 @@ def test_a_batch_goes_to_a_waiting_child(serve: Serve, child_settings: ChildSett
     server = serve(child_settings("passes", warm="imports"))
     wait_for_child(server.settings.state_dir)
     body = {"prompts": ["one", "two", "three"]}
-    runs = requests.post(f"{server.url}/runs", json=body, timeout=10).json()["runs"]
+    runs = requests.post(f"{server.url}/runs", json=body, timeout=60).json()["runs"]
     records = []
     for run in runs:
         until(lambda run=run: server.get(f"/runs/{run['run_id']}").json()["status"] == "succeeded")  # type: ignore[misc]
@@ -385,9 +385,9 @@ def test_after_a_while_without_a_request_the_child_is_let_go(serve: Serve, child
 def test_a_cancelled_run_does_not_wait_for_the_child_to_get_ready(serve: Serve, child_settings: ChildSettings) -> None:
     server = serve(child_settings("hangs_at_collection_if_warm", warm="imports", run_timeout=600))
     until(lambda: is_warm(server))
-    run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10).json()["run_id"]
+    run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=60).json()["run_id"]
     until(lambda: server.get(f"/runs/{run_id}").json()["status"] == "running")
-    requests.post(f"{server.url}/runs/{run_id}/cancel", timeout=10)
+    requests.post(f"{server.url}/runs/{run_id}/cancel", timeout=60)
     until(lambda: server.leftovers() == [])
     assert server.get(f"/runs/{run_id}").json()["status"] == "cancelled"
 
@@ -399,7 +399,7 @@ def test_a_run_in_a_held_child_can_be_cancelled(serve: Serve, child_settings: Ch
         waiting = pool.submit(server.chat)
         until(lambda: server.get("/health").json()["device"]["state"] == "busy")
         run_id = server.get("/runs").json()["runs"][0]["run_id"]
-        requests.post(f"{server.url}/runs/{run_id}/cancel", timeout=10)
+        requests.post(f"{server.url}/runs/{run_id}/cancel", timeout=60)
         assert waiting.result().json()["code"] == "cancelled"
     until(lambda: server.leftovers() == [])
 
@@ -424,14 +424,14 @@ def test_who_waits_for_a_run_to_end_is_not_kept_from_the_device_by_the_next_chil
     server = serve(child_settings("hangs", warm="imports"))
     wait_for_child(server.settings.state_dir)
     settings = server.settings
-    run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10).json()["run_id"]
+    run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=60).json()["run_id"]
     until(lambda: server.get("/health").json()["device"]["state"] == "busy")
     command = [sys.executable, "-m", "demo_api", "run", "Hello", "--state-dir", str(settings.state_dir)]
     flags = ["--demo-home", str(settings.demo_home), "--llama-dir", str(settings.llama_dir), "--run-timeout", "20"]
     with subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         pause(3)  # it waits by now
         shutil.copyfile(CHILDREN / "passes.py", settings.demo_home / SCRIPT)
-        requests.post(f"{server.url}/runs/{run_id}/cancel", timeout=10)
+        requests.post(f"{server.url}/runs/{run_id}/cancel", timeout=60)
         said, complained = process.communicate(timeout=100)
     assert (process.returncode, said) == (0, "ok: Hello\n"), complained
 
@@ -452,8 +452,8 @@ def test_a_server_that_ends_takes_its_child_with_it(tmp_path: Path, number: sign
     with site.serving(warm="imports") as server:
         child = wait_for_child(site.state)
         server.process.send_signal(number)
-        server.process.wait(20)
-        child.wait(20)
+        server.process.wait(60)
+        child.wait(60)
     assert site.processes() == []
     with site.serving(warm="imports") as server:
         assert server.chat("Hello").status_code == 200

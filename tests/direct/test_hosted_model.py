@@ -375,7 +375,7 @@ def serve_apart() -> Iterator[Callable[[Settings], Serving]]:
             model = f"--hf-model={settings.hf_model}"
             words = ["--engine=direct", *paths, model, *flags]
             server = stack.enter_context(serving(*words, environ=settings.inherited))
-            until(lambda: requests.get(f"{server.url}/readyz", timeout=10).status_code == 200)
+            until(lambda: requests.get(f"{server.url}/readyz", timeout=60).status_code == 200)
             return server
 
         yield start
@@ -388,7 +388,7 @@ def test_a_process_whose_server_is_killed_closes_its_device(
     server = serve_apart(settings)
     (process,) = psutil.Process(server.process.pid).children()
     server.process.kill()
-    process.wait(30)
+    process.wait(60)
     assert told.count("close_mesh_device") == 1
     assert is_free(settings)
     (folder,) = settings.runs_dir.iterdir()
@@ -403,10 +403,10 @@ def test_a_process_that_outlives_its_server_is_ended_by_the_next(
     (process,) = psutil.Process(server.process.pid).children()
     process.suspend()
     server.process.kill()
-    server.process.wait(30)
+    server.process.wait(60)
     assert process.is_running()
     serve_apart(settings)
-    process.wait(30)
+    process.wait(60)
 
 
 def test_both_killed_at_once_leave_the_device_to_the_next(
@@ -417,7 +417,7 @@ def test_both_killed_at_once_leave_the_device_to_the_next(
     (process,) = psutil.Process(server.process.pid).children()
     process.kill()
     server.process.kill()
-    server.process.wait(30)
+    server.process.wait(60)
     again = serve_apart(settings)
     assert requests.post(f"{again.url}/chat", json={"prompt": "abc"}, timeout=60).json()["response"] == "cba"
 
@@ -430,7 +430,7 @@ def test_a_suspended_server_goes_on_where_it_was(
     with ThreadPoolExecutor(1) as pool:
         body = {"prompt": "endless", "max_tokens": 1500}
         answer = pool.submit(requests.post, f"{server.url}/chat", json=body, timeout=60)
-        until(lambda: requests.get(f"{server.url}/health", timeout=10).json()["queue"]["running"] == 1)
+        until(lambda: requests.get(f"{server.url}/health", timeout=60).json()["queue"]["running"] == 1)
         ours.suspend()
         pause(0.5)  # the pipe fills
         ours.resume()

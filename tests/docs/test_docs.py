@@ -104,7 +104,7 @@ def test_the_fields_and_the_statuses_of_a_run_are_those_that_a_run_has(
 ) -> None:
     engine = EchoRunner(paused=True)
     server = serve(settings(), engine)
-    run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10).json()["run_id"]
+    run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=60).json()["run_id"]
     record = server.get(f"/runs/{run_id}").json()
     engine.let_go.set()
     rows = {row["field"]: row["what it is"] for row in table("runs.md", "field", "what it is")}

@@ -393,14 +393,14 @@ def test_a_run_says_who_runs_it_since_when_and_for_how_long_it_had_waited(open_l
     assert running == ledger.history.get(run.run_id)
     assert (running.status, running.batch_id, running.position) == ("running", batch.batch_id, None)
     assert running.waited_seconds is not None
-    assert 0.3 <= running.waited_seconds < 5
+    assert running.waited_seconds >= 0.3
     assert running.started_at == pytest.approx(running.accepted_at + running.waited_seconds, abs=1)
     pause(0.3)
     ledger.queue.finish(batch.batch_id, answers(batch), 0.3)
     ended = ledger.history.get(run.run_id)
     assert (ended.status, ended.ended) == ("succeeded", True)
     assert ended.time_seconds is not None
-    assert running.waited_seconds + 0.3 <= ended.time_seconds < 10
+    assert running.waited_seconds + 0.3 <= ended.time_seconds
     assert ended.finished_at == pytest.approx(ended.accepted_at + ended.time_seconds, abs=1)
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect, sync_playwright
 from support.programs import program
 
 # It asks nobody but the server: no updates, no accounts, no first-run pages.
@@ -15,6 +15,9 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+
+_PATIENCE_MS = 60_000  # on a busy machine a page may be slow
+expect.set_options(_PATIENCE_MS)
 
 # Who looks at the page later still sees which phases were shown as the one that runs.
 _WATCH = """
@@ -62,7 +65,7 @@ class Tab:
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         context.on("request", lambda request: self.asked.append(request.url))
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(_PATIENCE_MS)
 
     def open(self, fragment: str = "") -> Tab:
         """Goes to a view, and waits until the page knows its server."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event as EventClass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -133,14 +134,16 @@ def own_process(work: Callable[..., None], *arguments: object) -> Iterator[BaseP
 
 
 @contextmanager
-def locked(url: str, seconds: float) -> Iterator[None]:
-    """Another process that lets nobody else write until the block is over, but for so long at most."""
+def locked(url: str, seconds: float = 100) -> Iterator[EventClass]:
+    """Another process that lets nobody else write: until the event is set, the block is over, or so much time is."""
     has_lock, ends = PROCESSES.Event(), PROCESSES.Event()
     with own_process(_lock, url, seconds, has_lock, ends):
-        if not has_lock.wait(30):
+        if not has_lock.wait(60):
             raise TimeoutError("the other process has not got the lock")
-        yield
-        ends.set()
+        try:
+            yield ends
+        finally:
+            ends.set()
 
 
 def _lock(url: str, seconds: float, has_lock: threading.Event, ends: threading.Event) -> None:

@@ -43,10 +43,10 @@ class RealServer:
     def log(self) -> str:
         return self.printed.read_text(errors="replace")
 
-    def get(self, path: str, seconds: float = 30) -> requests.Response:
+    def get(self, path: str, seconds: float = 100) -> requests.Response:
         return requests.get(f"{self.url}{path}", timeout=seconds)
 
-    def post(self, path: str, body: object = None, seconds: float = 30) -> requests.Response:
+    def post(self, path: str, body: object = None, seconds: float = 100) -> requests.Response:
         return requests.post(f"{self.url}{path}", json=body, timeout=seconds)
 
     def chat(self, prompt: str, **fields: object) -> requests.Response:

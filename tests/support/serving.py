@@ -39,7 +39,7 @@ class Server:
         return requests.post(f"{self.url}/chat", json={"prompt": prompt, **fields}, timeout=100)
 
     def get(self, path: str) -> requests.Response:
-        return requests.get(f"{self.url}{path}", timeout=10)
+        return requests.get(f"{self.url}{path}", timeout=60)
 
     def batches(self) -> list[Path]:
         """The folders of its batches, without that of the child that waits for one."""

@@ -39,7 +39,7 @@ def bearer(key: str) -> dict[str, str]:
 def ask(server: Server, path: str = "/runs", method: str = "GET", **options: object) -> requests.Response:
     with requests.Session() as session:
         session.trust_env = False  # .netrc
-        return session.request(method, f"{server.url}{path}", timeout=10, **options)  # type: ignore[arg-type]
+        return session.request(method, f"{server.url}{path}", timeout=60, **options)  # type: ignore[arg-type]
 
 
 # Keys
@@ -342,9 +342,9 @@ def test_a_page_of_another_site_cannot_cancel_a_run(
     serve: Callable[..., Server], settings: Callable[..., Settings], headers: dict[str, str], status: int
 ) -> None:
     server = serve(settings(cors_origins="http://friend.example"), EchoRunner(paused=True))
-    run_id = requests.post(f"{server.url}/runs", json={"prompt": "hang"}, timeout=10).json()["run_id"]
+    run_id = requests.post(f"{server.url}/runs", json={"prompt": "hang"}, timeout=60).json()["run_id"]
     given = {name: server.url if value == "OWN" else value for name, value in headers.items()}
-    done = requests.post(f"{server.url}/runs/{run_id}/cancel", headers=given, timeout=10)
+    done = requests.post(f"{server.url}/runs/{run_id}/cancel", headers=given, timeout=60)
     assert done.status_code == status, done.text
     assert status == 200 or done.json()["code"] == "cross_site"
     assert (server.get(f"/runs/{run_id}").json()["status"] == "cancelled") == (status == 200)

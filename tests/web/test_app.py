@@ -50,7 +50,7 @@ BAD = {
 
 @pytest.mark.parametrize(("body", "kind", "status", "code"), BAD.values(), ids=BAD)
 def test_a_bad_request_is_told_what_to_do(server: Server, body: bytes, kind: str, status: int, code: str) -> None:
-    answer = requests.post(f"{server.url}/chat", data=body, headers={"Content-Type": kind}, timeout=10)
+    answer = requests.post(f"{server.url}/chat", data=body, headers={"Content-Type": kind}, timeout=60)
     assert answer.status_code == status
     error = answer.json()
     assert (error["success"], error["code"]) == (False, code)
@@ -112,7 +112,7 @@ UNREADABLE: dict[str, tuple[bytes, dict[str, str], int, str, str]] = {
 def test_what_is_not_read_is_said_in_one_sentence(
     server: Server, body: bytes, headers: dict[str, str], status: int, sentence: str, next_step: str
 ) -> None:
-    answer = requests.post(f"{server.url}/chat", data=body, headers=headers, timeout=10)
+    answer = requests.post(f"{server.url}/chat", data=body, headers=headers, timeout=60)
     error = answer.json()
     assert (answer.status_code, error["error"], error["next_step"]) == (status, sentence, next_step)
 
@@ -131,13 +131,13 @@ def test_a_wrong_method_names_the_right_one(server: Server) -> None:
 
 @pytest.mark.parametrize("given", ["abc-123", "A" * 64])
 def test_a_request_id_is_given_back(server: Server, given: str) -> None:
-    answer = requests.get(f"{server.url}/health", headers={"X-Request-Id": given}, timeout=10)
+    answer = requests.get(f"{server.url}/health", headers={"X-Request-Id": given}, timeout=60)
     assert answer.headers["X-Request-Id"] == given
 
 
 @pytest.mark.parametrize("given", ["a b", "A" * 65, "a\tb", "<script>", "\u00e9".encode().decode("latin-1")])
 def test_a_request_id_that_is_none_is_replaced(server: Server, given: str) -> None:
-    answer = requests.get(f"{server.url}/health", headers={"X-Request-Id": given.encode("latin-1")}, timeout=10)
+    answer = requests.get(f"{server.url}/health", headers={"X-Request-Id": given.encode("latin-1")}, timeout=60)
     assert answer.headers["X-Request-Id"] not in ("", given)
 
 

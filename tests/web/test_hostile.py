@@ -50,7 +50,7 @@ def locked(make: Callable[..., Server]) -> Server:
 def send(server: Server, *lines: bytes, body: bytes = b"") -> tuple[int, dict[str, str], bytes]:
     """Sends a request as it stands, and reads one answer."""
     host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(b"\r\n".join([*lines, b"Connection: close", b"", body]))
         with closing(http.client.HTTPResponse(connection)) as answer:
             answer.begin()
@@ -192,7 +192,7 @@ def test_no_way_of_writing_a_path_leads_past_the_key(locked: Server, path: str) 
 @pytest.mark.parametrize("method", [b"HEAD", b"TRACE", b"PUT", b"BREW", b"OPTIONS"])
 def test_no_method_leads_past_the_key(locked: Server, method: bytes) -> None:
     host, port = locked.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(method + b" /runs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(4096), b""))
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -243,7 +243,7 @@ def test_a_length_that_is_a_lie_is_refused(server: Server) -> None:
 
 def idle_client(server: Server, address: str = "127.0.0.1") -> socket.socket:
     host, port = server.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=20, source_address=(address, 0))
+    return socket.create_connection((host, int(port)), timeout=60, source_address=(address, 0))
 
 
 def is_open(client: socket.socket) -> bool:
@@ -265,7 +265,7 @@ def test_idle_connections_of_one_address_keep_nobody_out(
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(1))
         waiting = pool.submit(server.chat, "waits from the beginning")
-        engine.entered.wait(20)
+        engine.entered.wait(60)
         stranger = stack.enter_context(closing(idle_client(server, "127.0.0.2")))
         crowd = [stack.enter_context(closing(idle_client(server))) for _ in range(200)]
         assert server.get("/livez").status_code == 200
@@ -307,7 +307,7 @@ def test_the_body_of_a_request_that_will_be_refused_is_not_kept(
     is_chunked = "chunked" in length
     before = kept()  # other files without a name, such as those that a test's output goes to
     size = 2 * MEGABYTE if is_chunked else int(length.split()[1])
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(head.encode() + (b"%x\r\n" % size if is_chunked else b""))
         connection.sendall(b" " * (size - 1))
         if status == 400:
@@ -333,7 +333,7 @@ def test_a_body_without_end_is_refused_before_it_fills_the_memory(server: Server
     host, port = server.url.removeprefix("http://").split(":")
     chunk = b"%x\r\n%s\r\n" % (2**16, b" " * 2**16)
     sent = 0
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(b"\r\n".join([b"POST /chat HTTP/1.1", HOST, JSON, b"Transfer-Encoding: chunked", b"", b""]))
         try:
             while sent < 64 * 2**20:
@@ -352,8 +352,8 @@ def test_bodies_that_are_never_sent_take_no_thread_from_the_others(locked: Serve
     try:
         for connection in slow:
             connection.sendall(head)
-        assert requests.get(f"{locked.url}/livez", timeout=5).status_code == 200
-        assert requests.get(f"{locked.url}/runs", timeout=5).status_code == 401
+        assert requests.get(f"{locked.url}/livez", timeout=60).status_code == 200
+        assert requests.get(f"{locked.url}/runs", timeout=60).status_code == 401
     finally:
         for connection in slow:
             connection.close()
@@ -362,10 +362,10 @@ def test_bodies_that_are_never_sent_take_no_thread_from_the_others(locked: Serve
 def test_the_key_is_in_nothing_that_is_kept(locked: Server) -> None:
     headers = {"Authorization": f"Bearer {KEY}"}
     body = {"prompt": "Hello"}
-    answer = requests.post(f"{locked.url}/chat?key={KEY}", json=body, headers=headers, timeout=20)
+    answer = requests.post(f"{locked.url}/chat?key={KEY}", json=body, headers=headers, timeout=60)
     assert answer.status_code == 200
     for path in (f"/runs/{answer.json()['run_id']}", "/health", "/metrics", "/runs"):
-        assert KEY not in requests.get(f"{locked.url}{path}", headers=headers, timeout=20).text
+        assert KEY not in requests.get(f"{locked.url}{path}", headers=headers, timeout=60).text
     kept = [path for path in locked.settings.state_dir.rglob("*") if path.is_file()]
     assert any(path.name.startswith("ledger.db") for path in kept)
     assert not [path for path in kept if KEY.encode() in path.read_bytes()]

@@ -89,14 +89,14 @@ def test_what_happens_is_counted(server: Server, engine: EchoRunner) -> None:
         assert server.chat(prompt).status_code == status
     engine.let_go.clear()
     running, waiting = (
-        requests.post(f"{server.url}/runs", json={"prompt": prompt}, timeout=10).json()["run_id"] for prompt in "ab"
+        requests.post(f"{server.url}/runs", json={"prompt": prompt}, timeout=60).json()["run_id"] for prompt in "ab"
     )
     until(lambda: server.get(f"/runs/{running}").json()["status"] == "running")
     samples = scrape(server.url)
     assert value(samples, "demo_api_queue_waiting") == value(samples, "demo_api_queue_running") == 1
     assert value(samples, "demo_api_device_state", device="device", state="busy") == 1
     assert value(samples, "demo_api_device_state", device="device", state="free") == 0
-    assert requests.post(f"{server.url}/runs/{waiting}/cancel", timeout=10).status_code == 200
+    assert requests.post(f"{server.url}/runs/{waiting}/cancel", timeout=60).status_code == 200
     engine.let_go.set()
     until(lambda: server.get(f"/runs/{running}").json()["status"] == "succeeded")
     wanted = {"succeeded": 3, "demo_failed": 1, "not_set_up": 1, "storage_full": 1, "cancelled": 1}
@@ -113,7 +113,7 @@ def test_what_happens_is_counted(server: Server, engine: EchoRunner) -> None:
 
 def test_paths_and_methods_that_clients_invent_are_one_series(server: Server) -> None:
     for number in range(3):
-        requests.request(f"BREW{number}", f"{server.url}/pot-{number}", timeout=10)
+        requests.request(f"BREW{number}", f"{server.url}/pot-{number}", timeout=60)
         server.get(f"/runs/none-{number}")
     samples = scrape(server.url)
     assert value(samples, "demo_api_http_requests_total", method="other", route="none", status="404") == 3
@@ -148,7 +148,7 @@ def test_the_direct_engine_counts_in_memory(serve: Callable[..., Server], settin
 
 def test_a_program_that_asks_for_openmetrics_gets_it(server: Server) -> None:
     headers = {"Accept": "application/openmetrics-text; version=1.0.0"}
-    answer = requests.get(f"{server.url}/metrics", headers=headers, timeout=10)
+    answer = requests.get(f"{server.url}/metrics", headers=headers, timeout=60)
     assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
     assert "demo_api_runs" in {family.name for family in parse_openmetrics(answer.text)}
 

@@ -255,7 +255,7 @@ def test_what_was_never_run_may_be_repeated(serve: Callable[..., Server], settin
 
 @pytest.mark.parametrize("path", ["/v1/nothing", "/v1/chat/completions"])
 def test_every_error_below_v1_has_openais_shape(server_of_each_engine: Server, path: str) -> None:
-    error = requests.get(f"{server_of_each_engine.url}{path}", timeout=10).json()["error"]
+    error = requests.get(f"{server_of_each_engine.url}{path}", timeout=60).json()["error"]
     assert {"message", "type", "param", "code", "next_step", "request_id"} <= set(error)
 
 

@@ -208,7 +208,7 @@ def test_events_are_replayed_from_any_number(paused: PausedServer) -> None:
     for last in range(len(whole) + 2):
         assert list(events(url, **{"Last-Event-ID": str(last)})) == whole[last:]
         assert list(events(f"{url}?after={last}")) == whole[last:]
-    refused = requests.get(url, headers={"Last-Event-ID": "x"}, timeout=10)
+    refused = requests.get(url, headers={"Last-Event-ID": "x"}, timeout=60)
     assert (refused.status_code, refused.json()["code"]) == (400, "bad_request")
 
 
@@ -366,7 +366,7 @@ def test_the_run_goes_on_until_the_last_one_leaves_its_events(
     monkeypatch.setattr(
         "demo_api.web.event_stream.KEEP_ALIVE_SECONDS", 0.2
     )  # who is gone is noticed when something is sent
-    run_id = requests.post(f"{cancelling.url}/runs", json={"prompt": "a"}, timeout=10).json()["run_id"]
+    run_id = requests.post(f"{cancelling.url}/runs", json={"prompt": "a"}, timeout=60).json()["run_id"]
     url = f"{cancelling.url}/runs/{run_id}/events"
     first, second = (requests.get(url, stream=True, timeout=30) for _ in range(2))
     first.close()
@@ -403,7 +403,7 @@ def test_a_device_that_has_failed_is_told_everywhere(
     health = server.get("/health").json()
     assert health["status"] == "unhealthy"
     assert "`false`" in health["device"]["reason"]
-    for answer in (server.chat("a"), requests.post(f"{server.url}/runs", json={"prompt": "a"}, timeout=10)):
+    for answer in (server.chat("a"), requests.post(f"{server.url}/runs", json={"prompt": "a"}, timeout=60)):
         assert (answer.status_code, answer.json()["code"]) == (503, "device_failed")
         assert "demo-api device reset" in answer.json()["next_step"]
     ready = server.get("/readyz")
@@ -422,7 +422,7 @@ def test_the_log_grows_with_the_run_and_stays(
     serve: Callable[..., Server], child_settings: Callable[..., Settings]
 ) -> None:
     server = serve(child_settings("passes_slowly"))
-    run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10).json()["run_id"]
+    run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=60).json()["run_id"]
     kinds = []
     for _, kind, data in events(f"{server.url}/runs/{run_id}/events"):
         kinds.append(kind)
@@ -441,10 +441,10 @@ def test_a_run_that_runs_alone_is_cancelled_with_its_child(
     serve: Callable[..., Server], child_settings: Callable[..., Settings]
 ) -> None:
     server = serve(child_settings("closes_device_slowly", stop_grace=10))
-    run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=10).json()["run_id"]
+    run_id = requests.post(f"{server.url}/runs", json={"prompt": "Hello"}, timeout=60).json()["run_id"]
     for _, _, data in events(f"{server.url}/runs/{run_id}/events"):
         if data.get("phase") == "decode_compile":
-            assert requests.post(f"{server.url}/runs/{run_id}/cancel", timeout=10).json()["status"] == "cancelled"
+            assert requests.post(f"{server.url}/runs/{run_id}/cancel", timeout=60).json()["status"] == "cancelled"
     assert (server.settings.demo_home / "device_closed").exists() is False  # its run has ended, the child has not yet
     until(lambda: server.get("/health").json()["device"]["state"] != "busy")
     assert server.leftovers() == []
