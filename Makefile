@@ -42,6 +42,7 @@ bench: $(VENV)/installed-dev
 	PYTHONPATH=tests $(BIN)/python benchmarks/pipe.py
 	$(BIN)/python benchmarks/long_line.py
 	$(BIN)/python benchmarks/routes.py
+	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/burst.py
 	$(BIN)/python benchmarks/at_rest.py
 

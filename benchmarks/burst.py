@@ -52,7 +52,7 @@ def main() -> None:
 
 def one_round(checkout: Path) -> dict[str, float]:
     """The times of one burst, in milliseconds."""
-    with serving(checkout) as port:
+    with serving(checkout, f"--max-queue={MAX_QUEUE}") as port:
         wait_until_ready(port)
         lookers = {path: subprocess.Popen(_self("look", port, path), stdout=subprocess.PIPE) for path in PATHS}
         crowd = subprocess.run(_self("crowd", port), capture_output=True, check=True)
@@ -72,15 +72,15 @@ def _self(*arguments: object) -> list[str]:
 
 
 @contextmanager
-def serving(checkout: Path, max_queue: int = MAX_QUEUE) -> Iterator[int]:
-    """A server of this checkout; gives its port."""
+def serving(checkout: Path, *flags: str) -> Iterator[int]:
+    """A server of this checkout, with a new state folder unless a flag names one; gives its port."""
     with tempfile.TemporaryDirectory(prefix="burst-") as folder:
         log = Path(folder) / "log"
         environ = os.environ | {"PYTHONPATH": str(checkout), "DEMO_API_STATE_DIR": f"{folder}/state"}
-        command = [sys.executable, "-m", "demo_api", "serve", "--port", "0", "--max-queue", str(max_queue)]
+        command = [sys.executable, "-m", "demo_api", "serve", "--port", "0", "--drain", "0", "--stop-grace", "2"]
         with open(log, "wb") as output:
             server = subprocess.Popen(
-                [*command, "--drain", "0", "--stop-grace", "2"],
+                [*command, *flags],
                 cwd=checkout,
                 env=environ,
                 stdout=output,

@@ -54,7 +54,7 @@ def _shown(rates: dict[str, float]) -> str:
 
 def one_round(checkout: Path) -> dict[str, float]:
     """Answers a second, by route."""
-    with serving(checkout, max_queue=1000) as port:
+    with serving(checkout, "--max-queue=1000") as port:
         return {name: rate(port, *route) for name, route in ROUTES.items()}
 
 
