@@ -32,7 +32,8 @@ def pytest_configure() -> None:
     if worker and hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {usable[int(worker.removeprefix("gw")) % len(usable)]})
-    hypothesis.settings.register_profile("busy machine", deadline=None)
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("busy machine", deadline=None, suppress_health_check=slow)
     hypothesis.settings.load_profile("busy machine")
     if _has_memory_for_files():  # on a disk, every commit of every ledger would wait for it
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
