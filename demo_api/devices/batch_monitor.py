@@ -16,14 +16,17 @@ from demo_api.transcript.text_so_far import TextSoFar
 logger = logging.getLogger(__name__)
 
 WRITE_SECONDS = 0.2
-"""How often events are written into the ledger, at most."""
+"""How often events are written into the ledger; the first text of a run does not wait for that."""
 
 
 class EventBuffer:
     """The events of one batch on their way into the ledger. It is the runner's listener."""
 
     def __init__(self, batch: Batch) -> None:
+        self.has_first_text = threading.Event()
+        """Somebody may wait for the first token of a run, and it is here. Who writes it clears this."""
         self._lock = threading.Lock()
+        self._silent = {run.run_id for run in batch.runs}
         self._texts = {run.run_id: TextSoFar(run.request.prompt) for run in batch.runs}
         self._events: dict[str, list[Event]] = {}
 
@@ -40,6 +43,9 @@ class EventBuffer:
             logger.info("run %s: %s", run_id, event.data["phase"], extra={"run_id": run_id})
         with self._lock:
             _join(self._events.setdefault(run_id, []), event)
+            if event.kind == "text" and run_id in self._silent:
+                self._silent.remove(run_id)
+                self.has_first_text.set()
 
     def take(self) -> dict[str, list[Event]]:
         """What has come since the last time, by the runs' ids."""
@@ -98,21 +104,28 @@ class BatchMonitor:
         self._changed = changed
         self._reason: str | None = None  # why the batch was cancelled
         self._logged = ""
-        self._ended = threading.Event()
+        self._has_ended = False
         self._thread = threading.Thread(target=self._work, name=f"monitor-{batch.batch_id}")
 
     def __enter__(self) -> None:
         self._thread.start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._ended.set()
+        self._has_ended = True
+        self._events.has_first_text.set()
         self._thread.join()
 
     def _work(self) -> None:
-        while not self._ended.wait(WRITE_SECONDS):
+        while self._waits():
             self._try(self._write_events)
             self._try(self._check_wanted)
         self._try(self._write_events)
+
+    def _waits(self) -> bool:
+        """Waits until it is time to write. False: the batch has ended."""
+        self._events.has_first_text.wait(WRITE_SECONDS)
+        self._events.has_first_text.clear()
+        return not self._has_ended
 
     def _write_events(self) -> None:
         events = self._events.take()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -289,6 +290,20 @@ def test_many_events_cost_few_writes(scene: Callable[..., Scene]) -> None:
             pause(0.01)
     assert 2 <= len(here.told()) <= (time.monotonic() - begun) / WRITE_SECONDS + 1
     assert here.told()[-1] == progress(59)
+
+
+def test_the_first_text_of_each_run_is_written_at_once(
+    scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demo_api.devices.batch_monitor.WRITE_SECONDS", 600)
+    here = scene("one", "other")
+    with here.keeper():
+        for place, run_id in enumerate(here.ids):
+            here.recorder(run_id, Event("text", 1.5, {"user": 0, "added": "first"}))
+            until(partial(here.told, place))
+        here.recorder(here.ids[0], Event("text", 1.5, {"user": 0, "added": "second"}))
+        pause()
+        assert [event.data["added"] for event in here.told() if event.kind == "text"] == ["first"]
 
 
 def test_the_last_events_are_written_at_the_end(scene: Callable[..., Scene]) -> None:
