@@ -88,12 +88,13 @@ def _when_loaded(direct: DirectEngine, url: str, stop: Callable[[], None] | None
     def watch() -> None:
         try:
             direct.wait_until_loaded()
-            if not direct.closed:
-                _say_ready(url)
         except DemoApiError as error:
-            if stop is not None:
+            if stop is not None and not direct.closed:
                 failed.append(error)
                 stop()
+        else:
+            if not direct.closed:
+                _say_ready(url)
 
     click.echo(f"Listening on {url}; the model is being loaded")
     threading.Thread(target=watch, name="loaded").start()

@@ -59,7 +59,7 @@ class ModelLoading:
         """Waits until the model is in memory for the first time.
 
         Raises:
-            DemoApiError: the first load failed.
+            DemoApiError: the first load failed, or ``close`` came before it.
         """
         self._first_load_ended.wait()
         if self._first_failure is not None:
@@ -98,7 +98,7 @@ class ModelLoading:
             self._changed.wait_for(lambda: not self._is_let_go or self._closing.is_set())
         try:
             if self._closing.is_set():
-                raise ShuttingDown("The server is stopping and accepts no more requests.")
+                raise _stopping()
             self.check()
         except DemoApiError:
             self.end_use()
@@ -131,6 +131,9 @@ class ModelLoading:
         self._model.stop()
         if self._has_started:
             self._thread.join()
+        if not self._first_load_ended.is_set():  # it was not even begun
+            self._first_failure = _stopping()
+            self._first_load_ended.set()
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -194,3 +197,7 @@ class ModelLoading:
         pause: float = min(_PAUSE_SECONDS * (2**self._failures - 1), _LONGEST_PAUSE_SECONDS)
         self._failures = min(self._failures + 1, _MOST_DOUBLINGS)
         return pause
+
+
+def _stopping() -> ShuttingDown:
+    return ShuttingDown("The server is stopping and accepts no more requests.")

@@ -24,6 +24,7 @@ from support.waiting import until
 
 from demo_api.config import Settings
 from demo_api.direct import DirectEngine
+from demo_api.errors import ShuttingDown
 from demo_api.messages import Answer, Request, Result, Run, Timing
 from demo_api.web.request_log import log_answer
 
@@ -401,6 +402,16 @@ def test_what_a_killed_server_left_in_the_temporary_folder_is_removed_by_the_nex
                 server.process.kill()
                 server.process.wait(60)
         assert len(set(names)) == 2
+
+
+def test_who_waits_for_a_model_that_is_never_loaded_is_told_that_the_engine_was_closed(
+    settings: Callable[..., Settings],
+) -> None:
+    engine = DirectEngine(EchoModel(), settings(engine="direct"))
+    engine.close()
+    engine.start()  # too late
+    with pytest.raises(ShuttingDown):
+        engine.wait_until_loaded()
 
 
 def test_a_process_that_served_ends_without_being_told_to_close(tmp_path: Path) -> None:

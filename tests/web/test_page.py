@@ -424,7 +424,8 @@ def test_a_direct_server_answers_several_prompts_at_the_same_time(
     tab.field("One prompt per line").check()
     tab.ask("one\ntwo\nthree\nfour\nfive")
     chips = tab.page.locator(".several .chip")
-    expect(chips).to_have_text(["running", "running", "queued", "queued", "queued"])
+    expect(chips.filter(has_text="running")).to_have_count(2)  # whichever came first
+    expect(chips.filter(has_text="queued")).to_have_count(3)
     model.let_go.set()
     expect(chips).to_have_text(["succeeded"] * 5)
     assert model.most_at_once == 2
