@@ -691,7 +691,9 @@ def test_the_latest_of_several_lost_models_is_told(setup_of: Callable[..., Setup
         os.utime(folder.path, (number, number))
     finding = found(setup, "model_process")
     assert finding.level == "warning"
-    assert finding.sentence.endswith("at 1970-01-01 00:00:01 UTC, the latest of 2 times. It ended by SIGSEGV: ?[31mhalf.")
+    assert finding.sentence.endswith(
+        "at 1970-01-01 00:00:01 UTC, the latest of 2 times. It ended by SIGSEGV: ?[31mhalf."
+    )
     assert str(folder.stderr) in finding.next_step
 
 
