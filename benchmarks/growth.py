@@ -59,7 +59,7 @@ def fill(kept: int, folder: str) -> None:
     ids = []
     for first in range(0, kept, BATCH):
         requests = [Request(prompt=f"What is {number}+{number}?") for number in range(first, first + BATCH)]
-        ids += [run.run_id for run in ledger.queue.submit(requests, {"model": "a"})]
+        ids += [run.run_id for run in ledger.queue.submit(requests)]
         batch = ledger.queue.claim("device", list)
         if batch is None or len(batch.runs) != BATCH:
             raise RuntimeError("not all were taken")

@@ -55,7 +55,7 @@ def measure(waiting: int, folder: str, url: str) -> float:
     ledger = Ledger(settings.model_copy(update={"max_queue": 20_000, "max_batch": 1}))
     requests = [Request(prompt="Hello", max_tokens=1 + number % 2048, seed=number) for number in range(waiting)]
     for first in range(0, waiting, 1000):
-        ledger.queue.submit(requests[first : first + 1000], {"model": "a"})
+        ledger.queue.submit(requests[first : first + 1000])
     # A checkout of before November 27 told every waiting run its position after a claim.
     announce = getattr(ledger.queue, "announce_positions", lambda: None)
     began, claimed = time.perf_counter(), 0

@@ -22,7 +22,6 @@ from overhead import MAX_TOKENS, in_shell, raw_command, start_server
 
 from demo_api.config import Settings
 from demo_api.demo.capabilities import Capabilities
-from demo_api.demo.home import selection
 from demo_api.devices.demo_engine import DemoEngine
 from demo_api.devices.lock import devices_of
 from demo_api.messages import Batch, Request, Run
@@ -123,7 +122,7 @@ def without_ledger(settings: Settings, request: Request) -> float:
     runner, device = DemoRunner(settings), devices_of(settings)[0]
     with device.wait_for_lock(seconds=60, given_up=threading.Event()) as lock:
         begin = time.perf_counter()
-        batch = Batch(new_id(), [Run(new_id(), request, selection(settings))])
+        batch = Batch(new_id(), [Run(new_id(), request)])
         (result,) = runner.generate(batch, lambda run_id, event: None, lock).results
         seconds = time.perf_counter() - begin
     assert result.answer, result

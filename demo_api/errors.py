@@ -311,6 +311,7 @@ class RunFailed(DemoApiError):
 _RUN_STATUS_CODES = {
     "timed_out": 504,
     "cancelled": 409,
+    BadRequest.code: BadRequest.status_code,
     SetupError.code: SetupError.status_code,
     StorageFull.code: StorageFull.status_code,
 }

@@ -133,7 +133,6 @@ class Run:
     Attributes:
         run_id: unique, and sorts by time.
         request: what the client asked for.
-        demo: the demo settings that it was accepted for, as ``BatchRunner.demo`` gave them.
         status: one of ``STATUSES``.
         position: its position in the queue, 1 for the next; None if it is not waiting.
         accepted_at: Unix seconds; so are ``started_at`` (of the latest attempt) and ``finished_at``.
@@ -147,7 +146,6 @@ class Run:
 
     run_id: str
     request: Request
-    demo: Mapping[str, str | None] = field(default_factory=dict)
     status: str = "queued"
     position: int | None = None
     accepted_at: float = 0.0
@@ -168,7 +166,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Batch:
-    """Runs that go to one child together: 1 to 32, with the same sampling, max_tokens and demo settings.
+    """Runs that go to one child together: 1 to 32, with the same sampling and max_tokens.
 
     Attributes:
         batch_id: unique, also among the attempts of one run: it names the folder, marks the processes, and fences.

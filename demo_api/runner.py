@@ -10,6 +10,7 @@ from typing import Protocol
 
 from demo_api.config import DeviceSetting, Settings
 from demo_api.demo import command, home, model_shape
+from demo_api.demo.capabilities import check_requests
 from demo_api.demo.command import LaunchSpec
 from demo_api.demo.home import ResolvedDemo
 from demo_api.demo.model_shape import KeptModel, ModelShape
@@ -58,14 +59,16 @@ class DemoRunner:
         self._warm: WarmChild | None = None  # where the child is one that can be told something
         self._batch_id: str | None = None
         self._cancelled: tuple[str, str] | None = None
+        self._demo: ResolvedDemo | None = None  # what the runs were chosen by that are to be run now
         self._slowest_startup: float | None = None  # seconds, of the children that have run a batch
 
     def choose(self, runs: Sequence[Run], warm: WarmChild | None = None) -> list[Run]:
         """Those that one child can take, or the one that waits; the first always."""
         try:
-            context_length = self._resolve(runs[0]).context_length
+            self._demo = home.resolve(self._settings)
         except SetupError:  # ``generate`` raises it where it can be a run's failure
-            context_length = None
+            self._demo = None
+        context_length = self._demo.context_length if self._demo else None
         return model_shape.choose(runs, context_length, warm.kept if warm else None)
 
     def start_warm(self, batch_id: str, lock: Lock, batch: Batch | None = None) -> WarmChild:
@@ -81,7 +84,7 @@ class DemoRunner:
         settings, keeps_model = self._settings, self._settings.warm_level == "model"
         folder = self._waiting_folder(batch_id, batch_id)
         try:
-            demo = self._resolve(batch.runs[0]) if batch else home.resolve(settings)
+            demo = self._resolve() if batch else home.resolve(settings)
             spec = command.launch_spec(demo, self._device.environment, folder, {}, keeps_model=keeps_model)
             process = self._spawn(spec, folder, lock, waits=True)
             ready, ahead = self._ready_within(), batch is None
@@ -92,9 +95,9 @@ class DemoRunner:
         lock.hand_to_child()
         return child
 
-    def suits(self, warm: WarmChild, batch: Batch) -> bool:
-        """Whether the child that waits was started as one would be started now for this batch."""
-        return warm.demo == self._resolve(batch.runs[0])
+    def suits(self, warm: WarmChild) -> bool:
+        """Whether the child that waits was started as one would be started now."""
+        return warm.demo == self._resolve()
 
     def prepare_next(self, warm: WarmChild, batch_id: str) -> None:
         """Lets a child that stays get ready for the batch of this id.
@@ -120,6 +123,7 @@ class DemoRunner:
 
         Raises:
             SetupError: the demo home or the model is gone.
+            BadRequest: this demo cannot do what another host's, or an earlier one, could.
             OSError: the batch's folder or the child could not be made.
         """
         with self._lock:
@@ -134,6 +138,7 @@ class DemoRunner:
         finally:
             with self._lock:
                 self._batch_id = self._warm = None
+            self._demo = None
 
     def cancel(self, batch_id: str, reason: str) -> None:
         """Ends the batch, or keeps it from being started, with ``reason`` as its failure's code; returns at once."""
@@ -157,9 +162,9 @@ class DemoRunner:
             if self._child is not None:
                 self._child.hurry()
 
-    def _resolve(self, run: Run) -> ResolvedDemo:
-        """The demo that this run was accepted for, perhaps by another server."""
-        return home.resolve(home.with_selection(self._settings, run.demo))
+    def _resolve(self) -> ResolvedDemo:
+        """The demo of this host, for the whole of a batch as it was when the batch was chosen."""
+        return self._demo or home.resolve(self._settings)
 
     def _waiting_folder(self, batch_id: str, child_id: str) -> RunFolder:
         folder = RunFolder.create(self._settings.runs_dir, batch_id)
@@ -169,7 +174,8 @@ class DemoRunner:
         return folder
 
     def _run_cold(self, batch: Batch, listener: Listener, lock: Lock) -> Outcome:
-        demo, request = self._resolve(batch.runs[0]), batch.runs[0].request
+        demo, request = self._resolve(), batch.runs[0].request
+        check_requests(demo, [request])
         shape = model_shape.shape_of([run.request for run in batch.runs], demo.context_length)
         folder = RunFolder.create(self._settings.runs_dir, batch.batch_id)
         progress = BatchProgress(batch, shape.batch_size, listener)
@@ -195,6 +201,7 @@ class DemoRunner:
         limit = threading.Timer(starts_in, progress.stop_unless_started, (warm.child,))
         stays = False
         try:
+            check_requests(demo, [request])
             folder.replace_prompts(progress.prompts)
             options = command.options(shape, request, folder)
             if warm.ahead:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from threading import Event as Signal
 from threading import Timer
@@ -27,6 +28,7 @@ from demo_api.devices.lock import DeviceLock, devices_of
 from demo_api.devices.warm import end_waiting_child
 from demo_api.errors import SetupError
 from demo_api.messages import Batch, Event, Request, Run
+from demo_api.queue import Ledger
 from demo_api.runner import DemoRunner
 
 ANSWERS = {
@@ -458,6 +460,42 @@ def test_the_models_context_length_bounds_the_sequence(
     assert "--max_seq_len=2000" in told["argv"]
     refused = server.chat("Hello", max_tokens=2000)
     assert (refused.status_code, refused.json()["field"]) == (400, "max_tokens")
+
+
+def test_a_batch_is_run_by_the_demo_that_it_was_chosen_by(
+    child_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = child_settings("shows_environment")
+    model = tmp_path / "Llama-3.2-1B-Instruct/config.json"
+    model.write_text('{"max_position_embeddings": 1800}')
+    runner, run = DemoRunner(settings), Run("run", Request(prompt="Hello"))
+    seen = []
+    with _hold(settings) as hold:
+        runner.choose([run])
+        model.write_text('{"max_position_embeddings": 1700}')
+        for batch_id in ("20260101-000000-0000beef", "20260101-000000-0001beef"):
+            (result,) = runner.generate(Batch(batch_id, [run]), lambda *event: None, hold).results
+            assert result.answer
+            seen += [word for word in json.loads(result.answer.response)["argv"] if "max_seq_len" in word]
+    assert seen == ["--max_seq_len=1800", "--max_seq_len=1700"]  # the second was not chosen
+
+
+@both_ways
+def test_a_run_that_another_host_accepted_and_this_one_s_demo_cannot_do_fails_and_says_why(
+    serve: Callable[..., Server], child_settings: Callable[..., Settings], warm: str
+) -> None:
+    settings = child_settings("passes", warm=warm)
+    server = serve(settings)
+    if warm == "imports":
+        until(lambda: server.get("/health").json()["device"]["warm"] == "imports")
+    with closing(Ledger(settings)) as another_host:
+        (run,) = another_host.queue.submit([Request(prompt="Hello", seed=1)])
+    until(lambda: server.get(f"/runs/{run.run_id}").json()["status"] == "failed")
+    failed = server.get(f"/runs/{run.run_id}").json()
+    assert (failed["code"], failed["attempts"]) == ("bad_request", 1)
+    assert "takes no seed" in failed["error"]
+    assert server.chat("Hello").json()["response"] == "ok: Hello"
+    until(lambda: server.get("/health").json()["device"]["state"] == "free")
 
 
 def test_a_batch_is_filled_up_and_every_run_keeps_its_own_answer(child_settings: Callable[..., Settings]) -> None:

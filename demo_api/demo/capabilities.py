@@ -24,18 +24,14 @@ class Capabilities:
         """Raises SetupError when the script, the interpreter or the model is missing, or the state cannot be kept."""
         self._resolve()
 
-    def accept(self, requests: Sequence[Request]) -> dict[str, str | None]:
-        """The settings that the requests must be run with.
+    def accept(self, requests: Sequence[Request]) -> None:
+        """Raises what keeps a run of these requests from being accepted.
 
         Raises:
-            BadRequest: a seed that the demo cannot take, or what cannot fit into the model.
+            BadRequest: as ``check_requests``.
             SetupError: as ``check``.
         """
-        demo = self._resolve()
-        for request in requests:
-            _check_seed(demo, request)
-            _check_length(demo, request)
-        return home.selection(self._settings)
+        check_requests(self._resolve(), requests)
 
     def describe(self) -> ModelHealth:
         """The model as it is set. It is never loaded here: every run loads it anew."""
@@ -53,6 +49,13 @@ class Capabilities:
         demo = home.resolve(self._settings)
         check_state_folder(self._settings.state_dir)
         return demo
+
+
+def check_requests(demo: ResolvedDemo, requests: Sequence[Request]) -> None:
+    """Raises BadRequest for a seed that the demo cannot take, or for what cannot fit into the model."""
+    for request in requests:
+        _check_seed(demo, request)
+        _check_length(demo, request)
 
 
 def _check_seed(demo: ResolvedDemo, request: Request) -> None:

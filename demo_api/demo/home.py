@@ -16,9 +16,6 @@ from demo_api.demo import small_model as weights
 from demo_api.errors import SetupError
 from demo_api.messages import ModelPlace
 
-SELECTING = ("demo_home", "python", "llama_dir", "hf_model", "model_dir")
-"""The settings that select the demo, its interpreter and its model."""
-
 SCRIPT = Path("models/tt_transformers/demo/simple_text_demo.py")
 MODEL_CONFIG = Path("models/tt_transformers/tt/model_config.py")
 
@@ -89,18 +86,6 @@ def resolve(settings: Settings) -> ResolvedDemo:
         model_files=_files(Path(model)),
         inherited=settings.inherited,
     )
-
-
-def selection(settings: Settings) -> dict[str, str | None]:
-    """What a run is accepted for, ready for JSON: it is run with these settings, also by another server."""
-    return {name: value and str(value) for name, value in settings.model_dump(include=set(SELECTING)).items()}
-
-
-def with_selection(settings: Settings, selected: Mapping[str, str | None]) -> Settings:
-    """The settings with those of ``selection`` that a run was accepted for."""
-    accepted = {name: value for name, value in selected.items() if name in SELECTING}
-    paths = {name: Path(value) for name, value in accepted.items() if value and name != "hf_model"}
-    return settings.model_copy(update={**accepted, **paths})
 
 
 def script(settings: Settings) -> Path:

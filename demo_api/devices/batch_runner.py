@@ -20,8 +20,8 @@ class BatchRunner(Protocol):
     def start_warm(self, batch_id: str, lock: DeviceLock, batch: Batch | None = None) -> WarmChild:
         """Starts a child that will wait for the batch of this id."""
 
-    def suits(self, warm: WarmChild, batch: Batch) -> bool:
-        """Whether the child that waits was started as one would be started now for this batch."""
+    def suits(self, warm: WarmChild) -> bool:
+        """Whether the child that waits was started as one would be started now."""
 
     def prepare_next(self, warm: WarmChild, batch_id: str) -> None:
         """Lets a child that stays get ready for the batch of this id."""

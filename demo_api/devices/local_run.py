@@ -39,8 +39,9 @@ class LocalRun:
             BadRequest: the demo cannot do one of them.
             SetupError: the script, the interpreter, the model or the state folder is missing.
         """
-        selection, now = self._demo.accept(requests), time.time()
-        return [Run(new_id(), request, selection, accepted_at=now, waited_seconds=0.0) for request in requests]
+        self._demo.accept(requests)
+        now = time.time()
+        return [Run(new_id(), request, accepted_at=now, waited_seconds=0.0) for request in requests]
 
     def run(self, runs: Sequence[Run], on_event: Listener, *, refuse_failed: bool = False) -> Iterator[Run]:
         """Runs them, and yields each when its child has ended, with ``result`` and ``time_seconds``.

@@ -285,7 +285,7 @@ class DeviceLoop:
         if self._warm.child is None:
             self._warm.start_to_stay(lock, batch)
         warm = self._warm.child
-        if warm is not None and not (self._runner.suits(warm, batch) and self._warm.take()):
+        if warm is not None and not (self._runner.suits(warm) and self._warm.take()):
             return Outcome([], again=True)
         return self._runner.generate(batch, events, lock, warm)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -39,8 +39,8 @@ class Demo(Protocol):
     def check(self) -> None:
         """Raises SetupError, with the next step, when no run could succeed on this machine as it is now."""
 
-    def accept(self, requests: Sequence[Request]) -> Mapping[str, str | None]:
-        """The settings that select the demo, its interpreter and its model, for whichever server runs the requests.
+    def accept(self, requests: Sequence[Request]) -> None:
+        """Raises what keeps a run of these requests from being accepted.
 
         Raises:
             BadRequest: the demo is known to be unable to answer one of the requests.
@@ -94,9 +94,9 @@ class Door:
         self._check_open()
         if idempotency_key is None:
             self.ledger.queue.check_room()
-        settings = self._demo.accept(requests)
+        self._demo.accept(requests)
         self._check_devices()
-        runs = self.ledger.queue.submit(requests, settings, idempotency_key)
+        runs = self.ledger.queue.submit(requests, idempotency_key)
         self._waiters.notify()
         return runs
 

@@ -122,7 +122,7 @@ class History:
         latest = succeeded.order_by(runs.c.number.desc()).limit(_SEARCHED_RUNS).subquery()
         known = select(latest.c.seconds).where(latest.c.seconds.is_not(None))
         if run is not None:
-            known = known.where(latest.c.batch_key == rows.batch_key(run.request, run.demo))
+            known = known.where(latest.c.batch_key == rows.batch_key(run.request))
         with self._database.read() as connection:
             found = connection.execute(known.order_by(latest.c.number.desc()).limit(MOST_RUNS)).scalars()
             return estimate(list(found))

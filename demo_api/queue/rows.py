@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -31,9 +31,9 @@ def named(run_id: str) -> ColumnElement[bool]:
     return false() if "\0" in run_id else runs.c.run_id == run_id
 
 
-def batch_key(request: Request, demo: Mapping[str, str | None]) -> str:
+def batch_key(request: Request) -> str:
     """Equal for requests that differ in their prompts only, so that one child can take them together."""
-    return json.dumps([request.model_dump(exclude={"prompt"}), dict(demo)], sort_keys=True)
+    return json.dumps(request.model_dump(exclude={"prompt"}), sort_keys=True)
 
 
 def to_run(row: RowMapping, position: int | None = None) -> Run:
@@ -45,7 +45,6 @@ def to_run(row: RowMapping, position: int | None = None) -> Run:
     return Run(
         run_id=row["run_id"],
         request=request,
-        demo=row["demo"] or {},
         status="failed" if damage else row["status"],
         position=None if damage else position,
         accepted_at=row["accepted_at"],
@@ -71,8 +70,6 @@ def _readable(row: RowMapping) -> tuple[Request, Result | None, str | None]:
     fields = row["request"] if isinstance(row["request"], dict) else {}
     try:
         request = Request(**fields)
-        if not isinstance(row["demo"], dict):
-            raise ValueError("demo is no object")
         ended = row["status"] in _WITH_RESULT or row["result"] is not None
         result = _RESULT.validate_python(row["result"]) if ended else None
     except ValueError as error:

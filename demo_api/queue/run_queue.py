@@ -57,9 +57,7 @@ class RunQueue:
         self.on_end: Callable[[Run], None] = lambda run: None
         """Called with every run that ends here, once that is on the disk."""
 
-    def submit(
-        self, requests: Sequence[Request], demo: Mapping[str, str | None], idempotency_key: str | None = None
-    ) -> list[Run]:
+    def submit(self, requests: Sequence[Request], idempotency_key: str | None = None) -> list[Run]:
         """Accepts all of the requests, or none.
 
         Returns:
@@ -72,7 +70,7 @@ class RunQueue:
         if idempotency_key is None:
             with self._database.read() as connection:  # a refusal need not wait for those who write
                 self._capacity.check(connection, len(requests))
-        return self._submissions.write(Submission(requests, demo, idempotency_key))
+        return self._submissions.write(Submission(requests, idempotency_key))
 
     def check_room(self) -> None:
         """Raises QueueFull if the queue was full a moment ago."""
@@ -246,7 +244,7 @@ class RunQueue:
         waiting = self._capacity.check(connection, len(new.requests))
         at, clock = self._wall_clock(), self._database.clock(connection)
         return [
-            transitions.insert(connection, request, new.demo, at, clock, (new.idempotency_key, place), position)
+            transitions.insert(connection, request, at, clock, (new.idempotency_key, place), position)
             for place, (position, request) in enumerate(enumerate(new.requests, waiting + 1))
         ]
 

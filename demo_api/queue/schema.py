@@ -32,7 +32,7 @@ runs = Table(
     Column("run_id", Text, nullable=False, unique=True),
     Column("status", Text, nullable=False),
     Column("request", JSON, nullable=False),
-    Column("demo", JSON, nullable=False),
+    Column("demo", JSON, nullable=False, default=dict),  # of earlier versions: paths; nothing reads it
     Column("batch_key", Text, nullable=False),  # equal for runs that one child can take together
     Column("idempotency_key", Text),
     Column("idempotency_place", Integer),

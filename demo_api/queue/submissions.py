@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -21,7 +21,6 @@ class Submission:
     """Requests that are accepted together or not at all, and what became of them."""
 
     requests: Sequence[Request]
-    demo: Mapping[str, str | None]
     idempotency_key: str | None
     runs: list[Run] | None = None
     error: DemoApiError | None = None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from sqlalchemy import Connection, RowMapping, update
 
 from demo_api.messages import Event, Request, Result, Run
@@ -14,7 +12,6 @@ from demo_api.queue.schema import events, runs
 def insert(
     connection: Connection,
     request: Request,
-    demo: Mapping[str, str | None],
     at: float,
     clock: float,
     idempotency: tuple[str | None, int],
@@ -32,8 +29,7 @@ def insert(
         "run_id": rows.new_id(),
         "status": "queued",
         "request": request.model_dump(),
-        "demo": dict(demo),
-        "batch_key": rows.batch_key(request, demo),
+        "batch_key": rows.batch_key(request),
         "idempotency_key": key,
         "idempotency_place": None if key is None else index,
         "accepted_at": at,

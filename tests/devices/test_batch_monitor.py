@@ -184,7 +184,7 @@ class Scene:
         self.settings = settings
         self.ledger = Ledger(settings)
         self.line, self.history = self.ledger.queue, self.ledger.history
-        self.line.submit([Request.model_validate({"prompt": prompt}) for prompt in prompts], {})
+        self.line.submit([Request.model_validate({"prompt": prompt}) for prompt in prompts])
         claimed = self.line.claim("device", list)
         assert claimed is not None
         self.batch = claimed

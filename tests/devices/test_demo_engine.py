@@ -91,7 +91,7 @@ def test_the_loops_body_runs_without_a_thread(loop: tuple[DeviceLoop, EchoRunner
     body, engine, ledger = loop
     assert not body.has_work()
     assert body.turn() is False
-    run = ledger.queue.submit([ask("a")], {})[0]
+    run = ledger.queue.submit([ask("a")])[0]
     assert body.has_work()
     assert body.turn() is True
     assert response(ledger.history.get(run.run_id)) == "a"
@@ -183,7 +183,7 @@ def test_a_batch_that_is_claimed_while_the_server_requeues_is_requeued_too(setti
     chosen = settings()
     ledger, engine = Ledger(chosen), Overtaken()
     body = DeviceLoop(ledger, devices_of(chosen)[0], engine, chosen, changed=lambda: None)
-    run = ledger.queue.submit([ask("a")], {})[0]
+    run = ledger.queue.submit([ask("a")])[0]
     assert body.turn()
     kept = ledger.history.get(run.run_id)
     assert (kept.status, kept.attempts) == ("queued", 0)
@@ -377,7 +377,7 @@ def test_a_killed_child_found_on_the_device_makes_it_suspect(make: Make, setting
 
 def test_a_batch_of_a_server_that_is_gone_is_run_again_at_once(loop: tuple[DeviceLoop, EchoRunner, Ledger]) -> None:
     body, engine, ledger = loop
-    run = ledger.queue.submit([ask("a")], {})[0]
+    run = ledger.queue.submit([ask("a")])[0]
     ledger.queue.claim("device", lambda runs: list(runs))
     assert body.turn()
     ended = ledger.history.get(run.run_id)
@@ -387,18 +387,18 @@ def test_a_batch_of_a_server_that_is_gone_is_run_again_at_once(loop: tuple[Devic
 
 def test_a_run_is_alone_on_its_last_attempt(loop: tuple[DeviceLoop, EchoRunner, Ledger]) -> None:
     body, engine, ledger = loop
-    ledger.queue.submit([ask("a"), ask("b")], {})
+    ledger.queue.submit([ask("a"), ask("b")])
     for _ in range(2):  # two servers that went down with both
         ledger.queue.claim("device", list)
         ledger.queue.recover(ledger.queue.batches("device", "open"))
-    ledger.queue.submit([ask("c"), ask("d")], {})
+    ledger.queue.submit([ask("c"), ask("d")])
     until(lambda: not body.turn())
     assert engine.seen == [["a"], ["b"], ["c", "d"]]
 
 
 def test_a_batch_of_a_server_that_lives_is_left_alone(loop: tuple[DeviceLoop, EchoRunner, Ledger]) -> None:
     body, engine, ledger = loop
-    ledger.queue.submit([ask("a")], {})
+    ledger.queue.submit([ask("a")])
     with body.device.try_lock() as holding:  # type: ignore[union-attr]
         ledger.queue.claim("device", lambda runs: list(runs))
         holding.hand_to_child()  # and the child is gone
@@ -568,7 +568,7 @@ def test_a_batch_that_is_told_to_a_waiting_child_at_this_moment_is_not_lost(sett
     with open(chosen.state_dir / "device.lock", "w") as child:
         fcntl.flock(child, fcntl.LOCK_EX)
         theirs.note_waiting("their child")
-        ledger.queue.submit([ask("Hello")], {})
+        ledger.queue.submit([ask("Hello")])
         assert not DeviceLoop(ledger, watched, engine, chosen, changed=lambda: None).turn()
     assert ledger.queue.batches("device", "lost") == []
     assert len(ledger.queue.batches("device", "open")) == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,10 +12,14 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from support.databases import insert, make_first_tables
+from support.demo_homes import make_home
 from support.real_server import RealServer, Site
 from support.waiting import until
 
-StartNode = Callable[[str], RealServer]
+StartNode = Callable[..., RealServer]
+
+OLDER_RUN_ID = "20261126-130810-e624a858"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -38,10 +44,10 @@ def start_node(site: Site, tmp_path: Path, shared_url: str) -> Iterator[StartNod
     """Starts a server on a state folder of its own, whose children end after each batch."""
     with ExitStack() as servers:
 
-        def start(name: str) -> RealServer:
+        def start(name: str, **settings: object) -> RealServer:
             state = tmp_path / name
-            settings = {"database_url": shared_url, "warm": "off", "max_batch": 1, "lease": 4, "stop_grace": 1}
-            return servers.enter_context(site.serving(state_dir=state, **settings))
+            common = {"database_url": shared_url, "warm": "off", "max_batch": 1, "lease": 4, "stop_grace": 1}
+            return servers.enter_context(site.serving(state_dir=state, **common, **settings))
 
         yield start
 
@@ -62,6 +68,40 @@ def test_two_nodes_with_devices_of_one_name_run_every_run_once(
         assert refusal["code"] == "no_log"
         assert re.search(r"is on another host: the node \S+ has it", refusal["error"])
         assert re.search(r"runs/\S+ in its state folder", refusal["next_step"])
+
+
+def test_a_run_is_run_with_the_demo_and_the_model_of_the_node_that_claims_it(
+    site: Site, start_node: StartNode, tmp_path: Path
+) -> None:
+    accepts = start_node("one")
+    busy = accepts.submit("hang")
+    until((site.home / "done: hang").exists)
+    other_home, other_model = make_home(tmp_path / "other home", "obeys_its_prompt"), tmp_path / "other model"
+    other_model.mkdir()
+    site.environ["LLAMA_DIR"] = str(other_model)
+    start_node("other", demo_home=other_home)
+    run = accepts.ending(accepts.submit("Hello"))
+    assert (run["response"], run["model"], run["attempts"]) == ("ok: Hello", "other model", 1)
+    assert json.loads((other_home / "answered").read_text()) == ["Hello"]
+    assert accepts.run(busy)["status"] == "running"
+    assert not (site.home / "answered").exists()
+
+
+def test_a_run_that_waits_in_an_older_database_is_run_here_whatever_paths_it_has(
+    start_node: StartNode, shared_url: str
+) -> None:
+    make_first_tables(shared_url)
+    gone = dict.fromkeys(("demo_home", "python", "llama_dir", "model_dir"), "/gone") | {"hf_model": None}
+    request = {"prompt": "Hello", "max_tokens": 128, "temperature": None, "top_p": 0.9, "seed": None}
+    at = time.time()
+    row = {"run_id": OLDER_RUN_ID, "status": "queued", "attempts": 0, "last_event": 1}
+    row |= {"request": json.dumps(request), "demo": json.dumps(gone), "alike": json.dumps([request, gone])}
+    row |= {"accepted_at": at, "accepted_clock": 0.0}
+    event = {"run_number": 1, "number": 1, "kind": "queued", "at": at, "data": json.dumps({"position": 1})}
+    insert(shared_url, "runs", row)
+    insert(shared_url, "events", event)
+    run = start_node("newer").ending(OLDER_RUN_ID)
+    assert (run["status"], run["response"], run["model"]) == ("succeeded", "ok: Hello", "model")
 
 
 def test_the_run_of_a_node_that_is_gone_goes_on_at_another(site: Site, start_node: StartNode) -> None:

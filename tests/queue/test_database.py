@@ -100,7 +100,7 @@ def test_a_number_is_never_given_twice(open_ledger: OpenLedger, database: Databa
     newest = select(func.max(schema.runs.c.number))
     numbers = []
     for _ in range(3):
-        ledger.queue.submit([ask(), ask()], {})
+        ledger.queue.submit([ask(), ask()])
         with database.write() as connection:
             numbers.append(connection.execute(newest).scalar_one())
             connection.execute(delete(schema.runs))
@@ -112,7 +112,7 @@ def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(
     open_ledger: OpenLedger, database: Database, version: str
 ) -> None:
     ledger = open_ledger()
-    ledger.queue.submit([ask()], {})
+    ledger.queue.submit([ask()])
     with database.write() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
         connection.execute(text("ALTER TABLE devices ADD COLUMN colour TEXT"))
@@ -129,7 +129,7 @@ def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(
 
 def _open_and_submit(url: str) -> int:
     database = Database(url)
-    RunQueue(database, Node("node"), max_queue=100, max_batch=32, lease=20).submit([ask()], {})
+    RunQueue(database, Node("node"), max_queue=100, max_batch=32, lease=20).submit([ask()])
     database.close()
     return 1
 
@@ -161,7 +161,7 @@ def test_a_server_that_is_killed_while_it_makes_the_tables_leaves_none(url: str,
         server.join(60)
         assert server.exitcode == -signal.SIGKILL
     ledger = open_ledger()
-    ledger.queue.submit([ask()], {})
+    ledger.queue.submit([ask()])
     assert prompts(ledger) == ["Hello"]
 
 
@@ -171,7 +171,7 @@ def test_a_server_that_is_killed_while_it_makes_the_tables_leaves_none(url: str,
 @pytest.mark.parametrize("driver", ["postgresql", "postgresql+psycopg"])
 def test_postgresql_is_a_url_away(postgresql: str, settings: Make, driver: str) -> None:
     with closing(Ledger(settings(database_url=postgresql.replace("postgresql", driver, 1)))) as ledger:
-        assert ledger.queue.submit([ask()], {})[0].run_id in [run.run_id for run in ledger.history.page()]
+        assert ledger.queue.submit([ask()])[0].run_id in [run.run_id for run in ledger.history.page()]
 
 
 @pytest.mark.parametrize("name", ["state", "a b", "50%20", "what?", "a#b", "ü:@"])
@@ -240,7 +240,7 @@ def test_the_files_are_for_their_owner_only(path: Path) -> None:
     before = os.umask(0)
     try:
         with closing(opened(path)) as database:
-            RunQueue(database, Node("node"), max_queue=1, max_batch=1, lease=20).submit([ask()], {})
+            RunQueue(database, Node("node"), max_queue=1, max_batch=1, lease=20).submit([ask()])
             modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
     finally:
         os.umask(before)
@@ -254,14 +254,14 @@ def test_a_lock_of_another_process_is_waited_out_and_keeps_nobody_from_reading(
     url: str, open_ledger: OpenLedger
 ) -> None:
     ledger = open_ledger()
-    run = ledger.queue.submit([ask("a")], {})[0]
+    run = ledger.queue.submit([ask("a")])[0]
     seconds = 5 if url.startswith("sqlite") else 2
     with locked(url) as release:
         assert ledger.history.get(run.run_id).status == "queued"
         assert len(ledger.history.events(run.run_id)) == 1
         assert ledger.queue.describe()["waiting"] == 1
         threading.Timer(seconds, release.set).start()
-        told = in_threads(3, lambda: ledger.queue.submit([ask("b")], {})[0].request.prompt)
+        told = in_threads(3, lambda: ledger.queue.submit([ask("b")])[0].request.prompt)
         assert release.is_set()
     assert told == ["b"] * 3
     assert prompts(ledger) == ["b", "b", "b", "a"]
@@ -272,9 +272,9 @@ def test_who_waits_for_a_lock_for_too_long_is_told_and_can_try_again(
 ) -> None:
     monkeypatch.setattr("demo_api.queue.database.BUSY_SECONDS", 0.5)
     ledger = open_ledger()
-    ledger.queue.submit([ask("a")], {})
+    ledger.queue.submit([ask("a")])
     writes: list[Callable[[], object]] = [
-        lambda: ledger.queue.submit([ask("b")], {}),
+        lambda: ledger.queue.submit([ask("b")]),
         lambda: ledger.queue.claim("device", list),
     ]
     with locked(url):
@@ -294,7 +294,7 @@ def test_many_who_wait_for_a_lock_do_not_wait_for_each_other_too(
     monkeypatch.setattr("demo_api.queue.database.BUSY_SECONDS", 0.5)
     ledger = open_ledger()
     with locked(url):
-        told = in_threads(6, lambda: ledger.queue.submit([ask()], {}))
+        told = in_threads(6, lambda: ledger.queue.submit([ask()]))
     assert [type(each) for each in told] == [LedgerUnavailable] * 6
     assert prompts(ledger) == []
 
@@ -346,7 +346,7 @@ def filled(path: Path) -> bytes:
     """Makes a ledger, and says what is in its file."""
     with closing(opened(path)) as database:
         line = RunQueue(database, Node("node"), max_queue=100, max_batch=4, lease=20)
-        line.submit([ask("x" * 500)] * 20, {})
+        line.submit([ask("x" * 500)] * 20)
     return path.read_bytes()
 
 
@@ -368,7 +368,7 @@ def test_a_damaged_file_is_said_so_and_left_as_it_is(
 
 
 def _submit_and_die(url: str, prompt: str) -> None:
-    RunQueue(Database(url), Node("node"), max_queue=100, max_batch=1, lease=20).submit([ask(prompt)], {})
+    RunQueue(Database(url), Node("node"), max_queue=100, max_batch=1, lease=20).submit([ask(prompt)])
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -438,14 +438,14 @@ def test_a_full_disk_is_told_and_nothing_is_lost_by_it(
     open_ledger: OpenLedger, database: Database, fill: Callable[[], Callable[[], None]]
 ) -> None:
     line, history = RunQueue(database, Node("node"), max_queue=10, max_batch=1, lease=20), open_ledger().history
-    (run,) = line.submit([ask("a")], {})
+    (run,) = line.submit([ask("a")])
     batch = line.claim("device", list)
     assert batch is not None
     make_room = fill()
     long = [ask("x" * 30_000)]
     for _ in range(3):
         with pytest.raises(StorageFull) as caught:
-            line.submit(long, {})
+            line.submit(long)
         assert caught.value.status_code == 507
     result = Result(run.run_id, answer=Answer("y" * 30_000, 3))
     with pytest.raises(StorageFull):
@@ -455,7 +455,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost_by_it(
     make_room()
     assert line.finish(batch.batch_id, [result], 1)
     assert history.get(run.run_id).result == result
-    line.submit(long, {})
+    line.submit(long)
     assert [each.status for each in history.page()] == ["queued", "succeeded"]
 
 
@@ -467,16 +467,16 @@ def _fork(url: str) -> None:
     database = Database(url)
     line = RunQueue(database, Node("node"), max_queue=100, max_batch=1, lease=20)
     with database.read(), database.read():
-        line.submit([ask("before")], {})  # so now there are three connections
+        line.submit([ask("before")])  # so now there are three connections
     child = os.fork()
     for _ in range(20):
-        line.submit([ask("parent" if child else "child")], {})
+        line.submit([ask("parent" if child else "child")])
         line.describe()
     if not child:
         database.close()
         os._exit(0)
     _, status = os.waitpid(child, 0)
-    line.submit([ask("after")], {})
+    line.submit([ask("after")])
     database.close()
     os._exit(os.waitstatus_to_exitcode(status))
 
@@ -500,9 +500,9 @@ def _end_connections(postgresql: str) -> None:
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_a_database_server_that_was_started_again_is_found_again(open_ledger: OpenLedger, postgresql: str) -> None:
     ledger = open_ledger()
-    ledger.queue.submit([ask("a")], {})
+    ledger.queue.submit([ask("a")])
     _end_connections(postgresql)
-    ledger.queue.submit([ask("b")], {})
+    ledger.queue.submit([ask("b")])
 
     def end(found: Sequence[Run]) -> list[Run]:
         _end_connections(postgresql)

@@ -18,7 +18,7 @@ from demo_api.queue.schema import devices as device_table
 
 
 def submit(ledger: Ledger, prompt: str = "Hello") -> str:
-    return ledger.queue.submit([Request.model_validate({"prompt": prompt})], {})[0].run_id
+    return ledger.queue.submit([Request.model_validate({"prompt": prompt})])[0].run_id
 
 
 def claim(ledger: Ledger) -> Batch:

@@ -85,12 +85,11 @@ def everything(database: Database) -> list[list[Any]]:
 def test_a_run_is_kept_as_it_was_asked_for_and_answered(open_ledger: OpenLedger, prompt: str) -> None:
     ledger, other = open_ledger(), open_ledger()
     request = ask(prompt, max_tokens=7, temperature=0.1, top_p=1 / 3, seed=2**32 - 2)
-    demo = {"llama_dir": "/models/ü", "hf_model": None}
     before = time.time()
-    accepted = ledger.queue.submit([request], demo)[0]
+    accepted = ledger.queue.submit([request])[0]
     kept = other.history.get(accepted.run_id)
     assert kept == accepted
-    assert (kept.request, kept.demo, kept.status, kept.position) == (request, demo, "queued", 1)
+    assert (kept.request, kept.status, kept.position) == (request, "queued", 1)
     assert before - 1 <= kept.accepted_at <= time.time() + 1
     batch = claim(other)
     result = Result(
@@ -111,7 +110,7 @@ def test_a_run_is_kept_as_it_was_asked_for_and_answered(open_ledger: OpenLedger,
 @pytest.mark.parametrize("count", [1, 2, 32])
 def test_runs_that_are_submitted_together_stand_in_the_line_in_their_order(open_ledger: OpenLedger, count: int) -> None:
     ledger = open_ledger()
-    runs = ledger.queue.submit([ask(str(number)) for number in range(count)], {})
+    runs = ledger.queue.submit([ask(str(number)) for number in range(count)])
     assert [run.position for run in runs] == list(range(1, count + 1))
     assert len(set(ids(runs))) == count
     assert state_of(ledger, runs) == [("queued", place, 0) for place in range(1, count + 1)]
@@ -119,21 +118,21 @@ def test_runs_that_are_submitted_together_stand_in_the_line_in_their_order(open_
 
 def test_a_submission_for_which_there_is_no_room_leaves_nothing(open_ledger: OpenLedger) -> None:
     ledger = open_ledger(max_queue=3)
-    ledger.queue.submit([ask("a"), ask("b")], {})
+    ledger.queue.submit([ask("a"), ask("b")])
     with pytest.raises(QueueFull, match="2 runs are waiting, and 3 may"):
-        ledger.queue.submit([ask("c"), ask("d")], {})
+        ledger.queue.submit([ask("c"), ask("d")])
     assert prompts(ledger.history.page()) == ["b", "a"]
-    ledger.queue.submit([ask("c")], {})
+    ledger.queue.submit([ask("c")])
     assert ledger.queue.describe() == {"waiting": 3, "running": 0, "limit": 3}
 
 
 def test_only_those_who_wait_take_room(open_ledger: OpenLedger) -> None:
     ledger = open_ledger(max_queue=2, max_batch=1)
-    first, _ = ledger.queue.submit([ask("a"), ask("b")], {})
+    first, _ = ledger.queue.submit([ask("a"), ask("b")])
     batch = claim(ledger)
-    ledger.queue.submit([ask("c")], {})
+    ledger.queue.submit([ask("c")])
     with pytest.raises(QueueFull):
-        ledger.queue.submit([ask("d")], {})
+        ledger.queue.submit([ask("d")])
     assert ledger.queue.describe() == {"waiting": 2, "running": 1, "limit": 2}
     ledger.queue.finish(batch.batch_id, answers(batch), 1)
     assert ledger.queue.describe() == {"waiting": 2, "running": 0, "limit": 2}
@@ -149,7 +148,7 @@ def _submit_from_threads(url: str) -> list[str]:
 
     def submit() -> str:
         try:
-            return line.submit([ask()], {})[0].run_id
+            return line.submit([ask()])[0].run_id
         except QueueFull as error:
             return f"refused: {error.fields['retry_after']}"
 
@@ -174,7 +173,7 @@ def test_of_160_submissions_at_once_exactly_as_many_are_accepted_as_may_wait(url
 def retry_after(ledger: Ledger) -> int:
     """What a full line tells who comes."""
     with pytest.raises(QueueFull) as caught:
-        ledger.queue.submit([ask()], {})
+        ledger.queue.submit([ask()])
     seconds = caught.value.fields["retry_after"]
     assert isinstance(seconds, int)
     return seconds
@@ -208,14 +207,14 @@ def test_who_is_refused_is_told_when_the_line_will_have_gone(
 ) -> None:
     ledger = open_ledger(max_queue=len(waiting), max_batch=2)
     for seconds in measured:
-        ledger.queue.submit([ask()], {})
+        ledger.queue.submit([ask()])
         batch = claim(ledger)
         ledger.queue.finish(batch.batch_id, answers(batch), seconds)
     if runs_for is not None:
-        ledger.queue.submit([ask()], {})
+        ledger.queue.submit([ask()])
         running = claim(ledger).batch_id
         _move(database, batch_table, batch_table.c.batch_id == running, started_clock=-runs_for)
-    ledger.queue.submit([ask(max_tokens=ord(kind)) for kind in waiting], {})
+    ledger.queue.submit([ask(max_tokens=ord(kind)) for kind in waiting])
     assert retry_after(ledger) == expected
 
 
@@ -224,18 +223,18 @@ def test_nobody_is_told_to_come_back_in_days_when_the_hosts_clock_began_anew(
 ) -> None:
     ledger = open_ledger(max_queue=1, max_batch=1)
     for _ in range(20):
-        ledger.queue.submit([ask()], {})
+        ledger.queue.submit([ask()])
         batch = claim(ledger)
         ledger.queue.finish(batch.batch_id, answers(batch), 5000)
-    ledger.queue.submit([ask()], {})
+    ledger.queue.submit([ask()])
     claim(ledger)
     _move(database, batch_table, batch_table.c.batch_id != "", started_clock=A_FORTNIGHT)
-    ledger.queue.submit([ask()], {})
+    ledger.queue.submit([ask()])
     assert retry_after(ledger) <= 5000
     for _ in range(20):
         batch = claim(ledger)
         ledger.queue.finish(batch.batch_id, answers(batch), 3)
-        ledger.queue.submit([ask()], {})
+        ledger.queue.submit([ask()])
     assert retry_after(ledger) <= 3
 
 
@@ -245,11 +244,11 @@ def test_nobody_is_told_to_come_back_in_days_when_the_hosts_clock_began_anew(
 def test_who_asks_again_under_the_same_key_gets_the_first_runs(open_ledger: OpenLedger) -> None:
     ledger, other = open_ledger(max_queue=2), open_ledger(max_queue=2)
     requests = [ask("a"), ask("b")]
-    first = ledger.queue.submit(requests, {}, "key")
-    assert ids(other.queue.submit(requests, {}, "key")) == ids(first)  # although the line is full
+    first = ledger.queue.submit(requests, "key")
+    assert ids(other.queue.submit(requests, "key")) == ids(first)  # although the line is full
     batch = claim(ledger)
     ledger.queue.finish(batch.batch_id, answers(batch), 1)
-    again = other.queue.submit(requests, {}, "key")
+    again = other.queue.submit(requests, "key")
     assert [(run.run_id, run.status) for run in again] == [(run.run_id, "succeeded") for run in first]
     assert len(ledger.history.page()) == 2
 
@@ -264,28 +263,28 @@ def test_who_asks_again_under_the_same_key_gets_the_first_runs(open_ledger: Open
 )
 def test_a_key_cannot_be_used_for_something_else(open_ledger: OpenLedger, others: list[str]) -> None:
     ledger = open_ledger()
-    ledger.queue.submit([ask("a")], {}, "key")
+    ledger.queue.submit([ask("a")], "key")
     with pytest.raises(IdempotencyConflict):
-        ledger.queue.submit([ask(prompt) for prompt in others], {}, "key")
+        ledger.queue.submit([ask(prompt) for prompt in others], "key")
     with pytest.raises(IdempotencyConflict):
-        ledger.queue.submit([ask("a", max_tokens=5)], {}, "key")
+        ledger.queue.submit([ask("a", max_tokens=5)], "key")
     assert prompts(ledger.history.page()) == ["a"]
-    ledger.queue.submit([ask("b")], {}, "KEY")
-    ledger.queue.submit([ask("b")], {})
+    ledger.queue.submit([ask("b")], "KEY")
+    ledger.queue.submit([ask("b")])
     assert prompts(ledger.history.page()) == ["b", "b", "a"]
 
 
 def test_a_key_of_which_nothing_was_accepted_can_be_used(open_ledger: OpenLedger) -> None:
     ledger = open_ledger(max_queue=1)
     with pytest.raises(QueueFull):
-        ledger.queue.submit([ask("a"), ask("b")], {}, "key")
-    assert prompts(ledger.queue.submit([ask("c")], {}, "key")) == ["c"]
+        ledger.queue.submit([ask("a"), ask("b")], "key")
+    assert prompts(ledger.queue.submit([ask("c")], "key")) == ["c"]
 
 
 def _submit_under_one_key(url: str) -> list[tuple[str, ...]]:
     database = Database(url)
     line = RunQueue(database, Node("node"), max_queue=100, max_batch=32, lease=20)
-    told = in_threads(5, lambda: tuple(ids(line.submit([ask("a"), ask("b")], {}, "key"))))
+    told = in_threads(5, lambda: tuple(ids(line.submit([ask("a"), ask("b")], "key"))))
     database.close()
     return told
 
@@ -303,7 +302,7 @@ def test_one_key_used_by_many_at_once_is_accepted_once(url: str, open_ledger: Op
 def test_runs_are_taken_in_the_order_of_their_arrival(open_ledger: OpenLedger) -> None:
     ledger = open_ledger(max_batch=1)
     for number in range(5):
-        ledger.queue.submit([ask(str(number), max_tokens=number + 1)], {})
+        ledger.queue.submit([ask(str(number), max_tokens=number + 1)])
     assert [prompts(claim(ledger).runs) for _ in range(5)] == [["0"], ["1"], ["2"], ["3"], ["4"]]
     assert ledger.queue.claim("device", list) is None
 
@@ -321,7 +320,7 @@ def test_those_that_are_alike_go_together_behind_the_oldest(
     open_ledger: OpenLedger, waiting: str, max_batch: int, expected: list[str]
 ) -> None:
     ledger = open_ledger(max_batch=max_batch)
-    ledger.queue.submit([ask(str(place), max_tokens=ord(kind)) for place, kind in enumerate(waiting)], {})
+    ledger.queue.submit([ask(str(place), max_tokens=ord(kind)) for place, kind in enumerate(waiting)])
     taken = ["".join(prompts(claim(ledger).runs)) for _ in expected]
     assert taken == expected
     assert ledger.queue.claim("device", list) is None
@@ -330,7 +329,7 @@ def test_those_that_are_alike_go_together_behind_the_oldest(
 def test_no_more_than_32_go_together(open_ledger: OpenLedger) -> None:
     ledger = open_ledger(max_queue=40)
     for first in (0, 20):
-        ledger.queue.submit([ask(str(number)) for number in range(first, first + 20)], {})
+        ledger.queue.submit([ask(str(number)) for number in range(first, first + 20)])
     assert prompts(claim(ledger).runs) == [str(number) for number in range(32)]
     assert prompts(claim(ledger).runs) == [str(number) for number in range(32, 40)]
 
@@ -346,17 +345,14 @@ def test_what_differs_in_more_than_its_prompt_goes_alone(open_ledger: OpenLedger
         {"seed": 0},
     ]
     for fields in sampling:
-        ledger.queue.submit([ask(f"{fields}", **fields)], {"model": "m"})
-    demos: list[dict[str, str | None]] = [{}, {"model": "n"}, {"model": None}, {"model": "m", "home": "h"}]
-    for demo in demos:
-        ledger.queue.submit([ask(f"{demo}")], demo)
-    alone = [[f"{each}"] for each in (*sampling, *demos)]
+        ledger.queue.submit([ask(f"{fields}", **fields)])
+    alone = [[f"{each}"] for each in sampling]
     assert [prompts(claim(ledger).runs) for _ in alone] == alone
 
 
 def test_what_the_engine_leaves_stays_in_front(open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
-    runs = ledger.queue.submit([ask(prompt) for prompt in "abcd"], {})
+    runs = ledger.queue.submit([ask(prompt) for prompt in "abcd"])
     offered = []
 
     def every_other(found: Sequence[Run]) -> list[Run]:
@@ -373,7 +369,7 @@ def test_what_the_engine_leaves_stays_in_front(open_ledger: OpenLedger) -> None:
 
 def test_nothing_is_taken_when_the_engine_cannot_choose(open_ledger: OpenLedger, database: Database) -> None:
     ledger = open_ledger()
-    ledger.queue.submit([ask()], {})
+    ledger.queue.submit([ask()])
     before = everything(database)
 
     def break_(found: Sequence[Run]) -> list[Run]:
@@ -386,7 +382,7 @@ def test_nothing_is_taken_when_the_engine_cannot_choose(open_ledger: OpenLedger,
 
 def test_a_run_says_who_runs_it_since_when_and_for_how_long_it_had_waited(open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
-    run = ledger.queue.submit([ask()], {})[0]
+    run = ledger.queue.submit([ask()])[0]
     pause(0.3)
     batch = claim(ledger)
     (running,) = batch.runs
@@ -416,7 +412,7 @@ def _claim_all(url: str) -> list[list[str]]:
 
 def test_no_run_is_given_to_two_who_claim_at_once(url: str, open_ledger: OpenLedger) -> None:
     ledger = open_ledger(max_queue=80)
-    runs = ledger.queue.submit([ask(max_tokens=number % 3 + 1) for number in range(80)], {})
+    runs = ledger.queue.submit([ask(max_tokens=number % 3 + 1) for number in range(80)])
     taken = [batch for process in in_processes(4, _claim_all, url) for batch in process]
     assert sorted(run_id for batch in taken for run_id in batch) == sorted(ids(runs))
     assert all(1 <= len(batch) <= 4 for batch in taken)
@@ -427,7 +423,7 @@ def test_two_who_claim_at_once_take_what_stands_in_front_and_what_stands_behind_
     url: str, open_ledger: OpenLedger
 ) -> None:
     one, other = open_ledger(max_batch=2), open_ledger(max_batch=2)
-    one.queue.submit([ask(prompt) for prompt in "abcd"], {})
+    one.queue.submit([ask(prompt) for prompt in "abcd"])
     taken: list[list[str]] = []
     second = threading.Thread(target=lambda: taken.append(prompts(claim(other).runs)))
 
@@ -455,7 +451,7 @@ def test_a_result_says_what_becomes_of_a_run(open_ledger: OpenLedger) -> None:
         "timed_out": "timed_out",
         "cancelled": "cancelled",
     }
-    runs = ledger.queue.submit([ask(str(code)) for code in becomes], {})
+    runs = ledger.queue.submit([ask(str(code)) for code in becomes])
     results = [
         Result(run.run_id, failure=Failure(code, "So it ended.")) if code else Result(run.run_id, Answer("yes", 3))
         for run, code in zip(runs, becomes, strict=True)
@@ -482,7 +478,7 @@ USES: dict[str, Callable[[Ledger, Batch], object]] = {
 @pytest.mark.parametrize("then", ["waits", "runs elsewhere", "has ended elsewhere"])
 def test_who_lost_a_batch_can_do_nothing_with_it(open_ledger: OpenLedger, database: Database, then: str) -> None:
     ledger, other = open_ledger(), open_ledger()
-    ledger.queue.submit([ask("a"), ask("b")], {})
+    ledger.queue.submit([ask("a"), ask("b")])
     batch = claim(ledger)
     assert other.queue.recover([batch.batch_id]) == [batch.batch_id]
     if then != "waits":
@@ -499,7 +495,7 @@ def test_who_lost_a_batch_can_do_nothing_with_it(open_ledger: OpenLedger, databa
 @pytest.mark.parametrize("ending", ["finish", "give_back"])
 def test_a_batch_can_be_ended_once(open_ledger: OpenLedger, database: Database, ending: str) -> None:
     ledger = open_ledger()
-    ledger.queue.submit([ask()], {})
+    ledger.queue.submit([ask()])
     batch = claim(ledger)
     assert USES[ending](ledger, batch) is True
     before = everything(database)
@@ -510,7 +506,7 @@ def test_a_batch_can_be_ended_once(open_ledger: OpenLedger, database: Database, 
 
 def test_runs_that_are_given_back_stand_where_they_stood_and_were_not_tried(open_ledger: OpenLedger) -> None:
     ledger = open_ledger(max_batch=2)
-    runs = ledger.queue.submit([ask(prompt) for prompt in "abcd"], {})
+    runs = ledger.queue.submit([ask(prompt) for prompt in "abcd"])
     first, second = claim(ledger), claim(ledger)
     assert ledger.queue.requeue(second.batch_id)
     assert ledger.queue.requeue(first.batch_id)
@@ -528,7 +524,7 @@ def test_runs_that_are_given_back_stand_where_they_stood_and_were_not_tried(open
 
 def test_giving_back_may_go_on_for_ever(open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
-    (run,) = ledger.queue.submit([ask()], {})
+    (run,) = ledger.queue.submit([ask()])
     for _ in range(5):
         assert ledger.queue.requeue(claim(ledger).batch_id)
     assert state_of(ledger, [run]) == [("queued", 1, 0)]
@@ -539,7 +535,7 @@ def test_giving_back_may_go_on_for_ever(open_ledger: OpenLedger) -> None:
 
 def test_a_lost_run_goes_back_to_its_place_twice_and_fails_the_third_time(open_ledger: OpenLedger) -> None:
     ledger = open_ledger(max_batch=1)
-    run, later = ledger.queue.submit([ask("a"), ask("b")], {})
+    run, later = ledger.queue.submit([ask("a"), ask("b")])
     for attempt in (1, 2):
         batch = claim(ledger)
         assert ledger.queue.recover([batch.batch_id]) == [batch.batch_id]
@@ -557,30 +553,30 @@ def test_a_lost_run_goes_back_to_its_place_twice_and_fails_the_third_time(open_l
 
 def test_on_its_last_attempt_a_run_is_alone(open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
-    ledger.queue.submit([ask("a"), ask("b")], {})
+    ledger.queue.submit([ask("a"), ask("b")])
     for _ in range(2):
         batch = claim(ledger)
         assert prompts(batch.runs) == ["a", "b"]
         ledger.queue.recover([batch.batch_id])
-    ledger.queue.submit([ask("c"), ask("d")], {})
+    ledger.queue.submit([ask("c"), ask("d")])
     assert [prompts(claim(ledger).runs) for _ in "123"] == [["a"], ["b"], ["c", "d"]]
 
 
 def test_who_stands_in_front_takes_none_along_that_is_on_its_last_attempt(open_ledger: OpenLedger) -> None:
     ledger = open_ledger(max_batch=1)
-    ledger.queue.submit([ask("a"), ask("b")], {})
+    ledger.queue.submit([ask("a"), ask("b")])
     first = claim(ledger)
     for _ in range(2):
         ledger.queue.recover([claim(ledger).batch_id])
     ledger.queue.requeue(first.batch_id)
     other = open_ledger()
-    other.queue.submit([ask("c")], {})
+    other.queue.submit([ask("c")])
     assert [prompts(claim(other).runs) for _ in "12"] == [["a", "c"], ["b"]]
 
 
 def test_a_batch_is_lost_when_nobody_has_beaten_for_it_in_time(open_ledger: OpenLedger, database: Database) -> None:
     ledger, other = open_ledger(lease=20, max_batch=1), open_ledger(lease=20)
-    ledger.queue.submit([ask("a"), ask("b")], {})
+    ledger.queue.submit([ask("a"), ask("b")])
     dead, living = claim(ledger), claim(ledger)
     assert other.queue.recover() == []
     _move(database, batch_table, batch_table.c.batch_id != "", lease_until=-19.0)
@@ -595,7 +591,7 @@ def test_a_batch_is_lost_when_nobody_has_beaten_for_it_in_time(open_ledger: Open
 
 def test_a_lease_from_before_the_hosts_clock_began_anew_is_over(open_ledger: OpenLedger, database: Database) -> None:
     ledger = open_ledger()
-    (run,) = ledger.queue.submit([ask()], {})
+    (run,) = ledger.queue.submit([ask()])
     batch = claim(ledger)
     _move(database, batch_table, batch_table.c.batch_id == batch.batch_id, lease_until=A_FORTNIGHT)
     assert ledger.queue.recover() == [batch.batch_id]
@@ -604,7 +600,7 @@ def test_a_lease_from_before_the_hosts_clock_began_anew_is_over(open_ledger: Ope
 
 def test_lost_batches_are_known_by_their_device_until_what_they_left_is_ended(open_ledger: OpenLedger) -> None:
     ledger = open_ledger(max_batch=1)
-    ledger.queue.submit([ask(prompt) for prompt in "abcd"], {})
+    ledger.queue.submit([ask(prompt) for prompt in "abcd"])
     lost, lost_too, kept, elsewhere = claim(ledger), claim(ledger), claim(ledger), claim(ledger, "other")
     ledger.queue.recover([lost.batch_id, lost_too.batch_id, elsewhere.batch_id])
     assert sorted(ledger.queue.batches("device", "lost")) == sorted([lost.batch_id, lost_too.batch_id])
@@ -617,7 +613,7 @@ def test_lost_batches_are_known_by_their_device_until_what_they_left_is_ended(op
 
 def test_a_batch_is_lost_once_though_many_find_it(open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
-    (run,) = ledger.queue.submit([ask()], {})
+    (run,) = ledger.queue.submit([ask()])
     batch = claim(ledger)
     found = in_threads(4, lambda: ledger.queue.recover([batch.batch_id]))
     assert sorted(found) == [[], [], [], [batch.batch_id]]
@@ -632,7 +628,7 @@ def _die_after(url: str, node: Node, step: str) -> None:
         return []
 
     if step == "submit":
-        line.submit([ask("submitted"), ask("together")], {})
+        line.submit([ask("submitted"), ask("together")])
     elif step == "choose":
         line.claim("device", die)
     elif step == "claim":
@@ -660,7 +656,7 @@ def test_what_was_said_holds_though_the_server_is_killed(
     expected: list[tuple[str, int | None]],
 ) -> None:
     ledger = open_ledger()
-    ledger.queue.submit([ask()], {})
+    ledger.queue.submit([ask()])
     with own_process(_die_after, url, Node.of(settings().state_dir), step) as server:
         server.join(60)
         assert server.exitcode == -signal.SIGKILL
@@ -676,7 +672,7 @@ def test_what_was_said_holds_though_the_server_is_killed(
 
 def test_a_waiting_run_is_cancelled_and_never_claimed(open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
-    first, second = ledger.queue.submit([ask("a"), ask("b")], {})
+    first, second = ledger.queue.submit([ask("a"), ask("b")])
     cancelled = ledger.queue.cancel(first.run_id)
     assert cancelled == ledger.history.get(first.run_id)
     assert (cancelled.status, cancelled.position, cancelled.attempts) == ("cancelled", None, 0)
@@ -690,7 +686,7 @@ def test_a_running_run_is_cancelled_at_once_and_the_others_of_its_batch_end_as_t
     open_ledger: OpenLedger,
 ) -> None:
     ledger = open_ledger()
-    first, second = ledger.queue.submit([ask("a"), ask("b")], {})
+    first, second = ledger.queue.submit([ask("a"), ask("b")])
     batch = claim(ledger)
     assert ledger.queue.cancel(first.run_id).status == "cancelled"
     assert ledger.queue.wanted(batch.batch_id) == {second.run_id}
@@ -701,7 +697,7 @@ def test_a_running_run_is_cancelled_at_once_and_the_others_of_its_batch_end_as_t
 
 def test_a_batch_is_unwanted_when_all_of_its_runs_are_cancelled(open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
-    runs = ledger.queue.submit([ask("a"), ask("b")], {})
+    runs = ledger.queue.submit([ask("a"), ask("b")])
     batch = claim(ledger)
     for run in runs:
         assert run.run_id in ledger.queue.wanted(batch.batch_id)
@@ -713,7 +709,7 @@ def test_a_batch_is_unwanted_when_all_of_its_runs_are_cancelled(open_ledger: Ope
 
 def test_a_cancelled_run_of_a_lost_batch_stays_cancelled(open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
-    first, second = ledger.queue.submit([ask("a"), ask("b")], {})
+    first, second = ledger.queue.submit([ask("a"), ask("b")])
     batch = claim(ledger)
     ledger.queue.cancel(first.run_id)
     ledger.queue.recover([batch.batch_id])
@@ -724,7 +720,7 @@ def test_cancelling_again_changes_nothing_and_what_has_ended_otherwise_cannot_be
     open_ledger: OpenLedger, database: Database
 ) -> None:
     ledger = open_ledger(max_batch=1)
-    first, second = ledger.queue.submit([ask("a"), ask("b")], {})
+    first, second = ledger.queue.submit([ask("a"), ask("b")])
     cancelled = ledger.queue.cancel(first.run_id)
     batch = claim(ledger)
     ledger.queue.finish(batch.batch_id, answers(batch), 1)
@@ -742,7 +738,7 @@ def test_a_run_that_is_cancelled_while_its_batch_ends_has_one_end(open_ledger: O
     ledger = open_ledger()
 
     def race() -> None:
-        (run,) = ledger.queue.submit([ask()], {})
+        (run,) = ledger.queue.submit([ask()])
         batch = claim(ledger)
         steps: list[Callable[[], object]] = [
             lambda: ledger.queue.finish(batch.batch_id, answers(batch), 1),
@@ -765,7 +761,7 @@ def test_a_run_that_is_cancelled_while_its_batch_ends_has_one_end(open_ledger: O
 
 def test_events_are_numbered_from_one_and_can_be_had_from_any_number(open_ledger: OpenLedger) -> None:
     ledger, other = open_ledger(), open_ledger()
-    run, silent = ledger.queue.submit([ask("a"), ask("b")], {})
+    run, silent = ledger.queue.submit([ask("a"), ask("b")])
     batch = claim(ledger)
     told = [
         Event("phase", 1.5, {"phase": "load"}),
@@ -800,7 +796,7 @@ def _tell_from_threads(url: str, batch_id: str, run_ids: list[str]) -> list[Exce
 
 def test_events_that_many_write_at_once_are_numbered_without_a_gap(url: str, open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
-    runs = ledger.queue.submit([ask("a"), ask("b")], {})
+    runs = ledger.queue.submit([ask("a"), ask("b")])
     batch = claim(ledger)
     assert in_processes(2, _tell_from_threads, url, batch.batch_id, ids(runs)) == [[], []]
     for run in runs:
@@ -811,7 +807,7 @@ def test_events_that_many_write_at_once_are_numbered_without_a_gap(url: str, ope
 
 def test_the_positions_of_those_that_are_followed_are_known_and_cost_no_event(open_ledger: OpenLedger) -> None:
     ledger = open_ledger(max_batch=1)
-    runs = ledger.queue.submit([ask(prompt) for prompt in "abcd"], {})
+    runs = ledger.queue.submit([ask(prompt) for prompt in "abcd"])
 
     def positions() -> list[int | None]:
         progress_of = ledger.history.progress(ids(runs), ids(runs[1:]))
@@ -827,7 +823,7 @@ def test_the_positions_of_those_that_are_followed_are_known_and_cost_no_event(op
 
 def test_how_far_runs_are_is_known_of_many_at_once(open_ledger: OpenLedger) -> None:
     ledger = open_ledger(max_batch=1)
-    running, waiting = ledger.queue.submit([ask("a"), ask("b")], {})
+    running, waiting = ledger.queue.submit([ask("a"), ask("b")])
     claim(ledger)
     progress_of = ledger.history.progress([running.run_id, waiting.run_id, "none"])
     assert {run_id: (each.status, each.last_event) for run_id, each in progress_of.items()} == {
@@ -843,18 +839,18 @@ def test_how_far_runs_are_is_known_of_many_at_once(open_ledger: OpenLedger) -> N
 def test_pages_are_of_the_newest_first_and_each_goes_on_where_the_last_one_ended(open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
     for number in range(7):
-        ledger.queue.submit([ask(str(number))], {})
+        ledger.queue.submit([ask(str(number))])
     pages, before = [], None
     while page := ledger.history.page(before=before, limit=3):
         pages.append(prompts(page))
         before = page[-1].run_id
-        ledger.queue.submit([ask("newer")], {})  # moves no page
+        ledger.queue.submit([ask("newer")])  # moves no page
     assert pages == [["6", "5", "4"], ["3", "2", "1"], ["0"]]
 
 
 def test_a_page_holds_the_statuses_that_are_asked_for(open_ledger: OpenLedger) -> None:
     ledger = open_ledger(max_batch=1)
-    first, _, _, fourth = ledger.queue.submit([ask(prompt) for prompt in "abcd"], {})
+    first, _, _, fourth = ledger.queue.submit([ask(prompt) for prompt in "abcd"])
     batch = claim(ledger)
     ledger.queue.finish(batch.batch_id, answers(batch), 1)
     claim(ledger)
@@ -873,8 +869,8 @@ def test_a_page_holds_the_statuses_that_are_asked_for(open_ledger: OpenLedger) -
 
 def test_an_estimate_is_of_the_latest_like_runs_that_succeeded(open_ledger: OpenLedger, database: Database) -> None:
     ledger = open_ledger(max_queue=100)
-    like = ledger.queue.submit([ask(str(number)) for number in range(11)], {})
-    others = [ledger.queue.submit([ask("else", max_tokens=9)], {})[0], ledger.queue.submit([ask()], {"hf": "x"})[0]]
+    like = ledger.queue.submit([ask(str(number)) for number in range(11)])
+    others = ledger.queue.submit([ask("else", max_tokens=9), ask("else", seed=9)])
     assert ledger.history.estimate(like[0]) is None
     for status, ended in (("failed", [like[0]]), ("succeeded", like[1:] + others)):
         for place, run in enumerate(ended, 1):
@@ -904,7 +900,7 @@ def test_what_is_not_there_is_said_so(open_ledger: OpenLedger) -> None:
 
 def ended_ago(ledger: Ledger, database: Database, prompt: str, seconds: float) -> Run:
     """A run that ended so many seconds ago."""
-    (run,) = ledger.queue.submit([ask(prompt)], {})
+    (run,) = ledger.queue.submit([ask(prompt)])
     batch = claim(ledger)
     ledger.queue.finish(batch.batch_id, answers(batch), 1)
     _move(database, run_table, run_table.c.run_id == run.run_id, finished_at=-seconds)
@@ -933,7 +929,7 @@ def test_what_has_not_or_just_ended_is_not_forgotten(open_ledger: OpenLedger, da
     ledger = open_ledger(keep_runs=1, keep_days=0.0001, max_batch=1)
     for prompt in "abc":
         ended_ago(ledger, database, prompt, 50)
-    ledger.queue.submit([ask("d"), ask("e")], {})
+    ledger.queue.submit([ask("d"), ask("e")])
     claim(ledger)
     _move(database, run_table, run_table.c.run_id != "", accepted_at=-400 * A_DAY)
     ledger.history.prune()
@@ -942,7 +938,7 @@ def test_what_has_not_or_just_ended_is_not_forgotten(open_ledger: OpenLedger, da
 
 def test_with_a_run_its_events_its_batch_and_its_key_are_forgotten(open_ledger: OpenLedger, database: Database) -> None:
     ledger = open_ledger(keep_days=1)
-    (run,) = ledger.queue.submit([ask("a")], {}, "key")
+    (run,) = ledger.queue.submit([ask("a")], "key")
     batch = claim(ledger)
     ledger.queue.finish(batch.batch_id, answers(batch), 1)
     kept = ended_ago(ledger, database, "kept", 0)
@@ -955,7 +951,7 @@ def test_with_a_run_its_events_its_batch_and_its_key_are_forgotten(open_ledger: 
     assert [row.run_id for row in runs] == [kept.run_id]
     assert [row.batch_id for row in batches] == [runs[0].batch_id]
     assert len(events) == len(ledger.history.events(kept.run_id)) == 3
-    assert prompts(ledger.queue.submit([ask("b")], {}, "key")) == ["b"]
+    assert prompts(ledger.queue.submit([ask("b")], "key")) == ["b"]
     assert kinds(ledger, ledger.history.page()[0]) == ["queued"]
 
 
@@ -987,9 +983,9 @@ def test_a_wall_clock_that_jumps_leaves_durations_unknown_and_everything_in_its_
 ) -> None:
     ledger, wall = open_ledger(), [1_800_000_000.0]
     line = RunQueue(database, Node("node"), max_queue=10, max_batch=1, lease=20, wall_clock=lambda: wall[0])
-    (first,) = line.submit([ask("a")], {})
+    (first,) = line.submit([ask("a")])
     wall[0] += jump
-    (second,) = line.submit([ask("b")], {})
+    (second,) = line.submit([ask("b")])
     batch = claim(line)
     assert prompts(batch.runs) == ["a"]
     assert batch.runs[0].waited_seconds is None
@@ -1019,7 +1015,7 @@ def test_a_duration_is_told_where_both_clocks_agree(open_ledger: OpenLedger, dat
         "a host that began anew": (100, -A_FORTNIGHT, None),
         "all from the future": (-A_FORTNIGHT, -A_FORTNIGHT, None),
     }
-    runs = ledger.queue.submit([ask(what) for what in passed], {})
+    runs = ledger.queue.submit([ask(what) for what in passed])
     for run, (by_wall, by_clock, _) in zip(runs, passed.values(), strict=True):
         _move(database, run_table, run_table.c.run_id == run.run_id, accepted_at=-by_wall, accepted_clock=-by_clock)
     batch = claim(ledger)
@@ -1091,7 +1087,7 @@ def test_what_one_transaction_reads_is_of_one_moment(open_ledger: OpenLedger, da
     counted = select(func.count()).select_from(run_table)
     with database.read() as connection:
         before = connection.execute(counted).scalar_one()
-        ledger.queue.submit([ask()], {})
+        ledger.queue.submit([ask()])
         assert connection.execute(counted).scalar_one() == before
     with database.read() as connection:
         assert connection.execute(counted).scalar_one() == before + 1
@@ -1101,7 +1097,7 @@ def test_what_a_transaction_has_written_is_there_when_it_has_ended_and_not_when_
     open_ledger: OpenLedger, database: Database, tmp_path: Path
 ) -> None:
     ledger = open_ledger()
-    (run,) = ledger.queue.submit([ask()], {})
+    (run,) = ledger.queue.submit([ask()])
 
     def fail() -> None:
         with database.write() as connection:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from multiprocessing.process import BaseProcess
@@ -26,7 +26,7 @@ import psycopg
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 from support.waiting import at_once, until
 
@@ -91,6 +91,14 @@ def make_first_tables(url: str) -> None:
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
+
+
+def insert(url: str, table: str, row: Mapping[str, object]) -> None:
+    """Adds a row by SQL, as an earlier version did."""
+    engine = create_engine(_driven(url), poolclass=NullPool)
+    values = ", ".join(f":{name}" for name in row)
+    with engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({values})"), dict(row))
 
 
 def _driven(url: str) -> str:

@@ -33,9 +33,8 @@ class EchoRunner:
     def check(self) -> None:
         pass
 
-    def accept(self, requests: Sequence[Request]) -> dict[str, str | None]:
+    def accept(self, requests: Sequence[Request]) -> None:
         self.check()
-        return {}
 
     def describe(self) -> ModelHealth:
         return {"model": "echo", "model_loaded": True}
@@ -52,7 +51,7 @@ class EchoRunner:
     def end_users(self, batch_id: str, users: Sequence[int]) -> None:
         pass
 
-    def suits(self, warm: WarmChild, batch: Batch) -> bool:
+    def suits(self, warm: WarmChild) -> bool:
         return False
 
     def generate(self, batch: Batch, listener: Listener, lock: DeviceLock, warm: WarmChild | None = None) -> Outcome:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
-from support.databases import make_first_tables
+from support.databases import insert, make_first_tables
 from support.echo_runner import EchoRunner
 from support.serving import Server
 from support.sse import events
@@ -67,14 +66,9 @@ def make_older_ledger(path: Path, status: str, *, damaged: str | None = None) ->
     path.parent.mkdir(parents=True)
     url = f"sqlite:///{path}"
     make_first_tables(url)
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        values = ", ".join(f":{name}" for name in run)
-        connection.execute(text(f"INSERT INTO runs ({', '.join(run)}) VALUES ({values})"), run)
-        connection.execute(
-            text("INSERT INTO events (run_number, number, kind, at, data) VALUES (1, :number, :kind, :at, :data)"), told
-        )
-    engine.dispose()
+    insert(url, "runs", run)
+    for event in told:
+        insert(url, "events", {"run_number": 1, **event})
 
 
 @pytest.mark.parametrize("status", ENDS)
