@@ -44,6 +44,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/routes.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/burst.py
+	$(BIN)/python benchmarks/looking.py
 	$(BIN)/python benchmarks/at_rest.py
 
 # The pictures of the page in docs/images, taken of real servers by Debian's chromium.

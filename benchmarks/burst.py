@@ -54,17 +54,24 @@ def one_round(checkout: Path) -> dict[str, float]:
     """The times of one burst, in milliseconds."""
     with serving(checkout, f"--max-queue={MAX_QUEUE}") as port:
         wait_until_ready(port)
-        lookers = {path: subprocess.Popen(_self("look", port, path), stdout=subprocess.PIPE) for path in PATHS}
-        crowd = subprocess.run(_self("crowd", port), capture_output=True, check=True)
-        measured: dict[str, float] = {}
-        for path, looker in lookers.items():
-            looker.terminate()
-            times = json.loads(looker.communicate(timeout=30)[0])
-            measured |= {f"{path} p50": _percentile(times, 50), f"{path} p99": _percentile(times, 99)}
+        with looked_at(port) as measured:
+            crowd = subprocess.run(_self("crowd", port), capture_output=True, check=True)
         told = json.loads(crowd.stdout)
         if not told["refused"] or told.get("without Retry-After"):
             raise RuntimeError(f"not as it should be: {told}")
         return {**measured, "refused p50": told["p50"], "refused last": told["last"], "refused": told["refused"]}
+
+
+@contextmanager
+def looked_at(port: int) -> Iterator[dict[str, float]]:
+    """Looks at the server all the time; when the block is over, it has the times in milliseconds."""
+    lookers = {path: subprocess.Popen(_self("look", port, path), stdout=subprocess.PIPE) for path in PATHS}
+    measured: dict[str, float] = {}
+    yield measured
+    for path, looker in lookers.items():
+        looker.terminate()
+        times = json.loads(looker.communicate(timeout=30)[0])
+        measured |= {f"{path} p50": _percentile(times, 50), f"{path} p99": _percentile(times, 99)}
 
 
 def _self(*arguments: object) -> list[str]:
@@ -72,8 +79,8 @@ def _self(*arguments: object) -> list[str]:
 
 
 @contextmanager
-def serving(checkout: Path, *flags: str) -> Iterator[int]:
-    """A server of this checkout, with a new state folder unless a flag names one; gives its port."""
+def serving(checkout: Path, *flags: str, says: str = "Server ready") -> Iterator[int]:
+    """A server of this checkout, with a new state folder unless a flag names one; gives its port when it says so."""
     with tempfile.TemporaryDirectory(prefix="burst-") as folder:
         log = Path(folder) / "log"
         environ = os.environ | {"PYTHONPATH": str(checkout), "DEMO_API_STATE_DIR": f"{folder}/state"}
@@ -88,7 +95,7 @@ def serving(checkout: Path, *flags: str) -> Iterator[int]:
             )
         try:
             deadline = time.monotonic() + DEADLINE_SECONDS
-            while not (ready := re.search(r"Server ready on http://127\.0\.0\.1:(\d+)", log.read_text())):
+            while not (ready := re.search(rf"{says} on http://127\.0\.0\.1:(\d+)", log.read_text())):
                 if server.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"the server did not start: {log.read_text()}")
                 time.sleep(0.05)
