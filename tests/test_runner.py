@@ -333,7 +333,7 @@ def test_timing_splits_the_time_of_a_run(
     parts = [seconds for name, seconds in timing.items() if name.endswith("_seconds")]
     assert None not in parts
     assert min(parts) >= 0
-    assert sum(parts) == pytest.approx(body["time_seconds"], abs=0.5)
+    assert 0.5 * body["time_seconds"] < sum(parts) < body["time_seconds"] + 0.1  # the rest is the ledger's
     assert body["tokens_per_second"] == pytest.approx(body["tokens_generated"] / body["time_seconds"], abs=0.001)
     assert "demo_api_child: collected" in body["output"]
     assert "1 passed" in body["output"]
