@@ -219,7 +219,7 @@ def _send(home: Path, folder: Path, line: bytes) -> tuple[int, str]:
     return done.returncode, done.stderr.decode()
 
 
-def test_a_run_with_another_model_is_not_told_to_a_child_that_waits_for_this_one(
+def test_a_run_of_a_server_with_another_model_is_told_to_the_child_that_waits_with_its_own(
     serve: Serve, child_settings: ChildSettings, tmp_path: Path
 ) -> None:
     holding = serve(child_settings("shows_environment", warm="imports"))
@@ -228,8 +228,8 @@ def test_a_run_with_another_model_is_not_told_to_a_child_that_waits_for_this_one
     other.mkdir()
     asking = serve(holding.settings.model_copy(update={"warm": "off", "llama_dir": other}))
     body = answer(asking.chat())
-    assert json.loads(str(body["response"]))["environ"]["LLAMA_DIR"] == str(other)
-    assert body["timing"]["warm"] == "off"  # type: ignore[index]
+    assert json.loads(str(body["response"]))["environ"]["LLAMA_DIR"] == str(holding.settings.llama_dir)
+    assert body["timing"]["warm"] == "imports"  # type: ignore[index]
 
 
 def test_a_run_accepted_by_another_server_is_told_to_the_child_that_waits(
