@@ -532,7 +532,7 @@ def test_bad_requests_are_errors_of_the_family() -> None:
 def test_a_device_is_not_given_up_for_the_time_in_which_nobody_wanted_it(
     make: Make, settings: Callable[..., Settings]
 ) -> None:
-    dispatcher, _ = make(stop_grace=1, run_timeout=1)
+    dispatcher, _ = make(stop_grace=1, run_timeout=4)
     (device,) = devices_of(settings())
     hold = device.try_lock()
     assert hold is not None
@@ -541,7 +541,7 @@ def test_a_device_is_not_given_up_for_the_time_in_which_nobody_wanted_it(
     unwanted = dispatcher.submit([ask("wanted no more")])[0]
     threading.Event().wait(0.3)
     dispatcher.cancel(unwanted.run_id)
-    threading.Event().wait(2)
+    threading.Event().wait(4)
     run = dispatcher.submit([ask("Hello")])[0]
     threading.Event().wait(0.3)
     assert device.waiting() == "another server's child"
