@@ -281,8 +281,12 @@ def test_what_outlives_the_child_is_asked_first(spawn: Spawner) -> None:
 
 
 def test_a_stop_after_the_childs_end_stopped_nothing(spawn: Spawner) -> None:
-    code = "import time; time.sleep(0.1); print('late', flush=True); time.sleep(0.1)"
-    child = spawn(f"subprocess.Popen([sys.executable, '-S', '-c', {code!r}])")
+    code = (
+        "import os, sys, time\n"
+        "while os.getppid() == int(sys.argv[1]): time.sleep(0.01)\n"
+        "time.sleep(0.2); print('late', flush=True); time.sleep(0.1)"
+    )
+    child = spawn(f"subprocess.Popen([sys.executable, '-S', '-c', {code!r}, str(os.getpid())])")
     ended = follow(child, Listener(b"late", lambda: child.stop("cancelled")))
     assert (ended.stopped, ended.signals, ended.exit_code) == (None, (), 0)
 
