@@ -13,10 +13,10 @@ serve: $(VENV)/installed model
 model: $(VENV)/installed
 	@test -n "$$LLAMA_DIR$$HF_MODEL" || $(BIN)/demo-api model pull
 
-# COVERAGE=--cov also tells which lines and branches ran, in child processes too; that takes half as long again.
+# TEST_FLAGS=--cov also tells which lines and branches ran, in child processes too; that takes half as long again.
 test: $(VENV)/installed-dev
 	$(BIN)/demo-api model pull
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile $(COVERAGE)
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile $(TEST_FLAGS)
 
 # What takes long or is left to chance: SOAK_SEED=N repeats the chances of an earlier time.
 soak: $(VENV)/installed-dev
