@@ -689,6 +689,7 @@ def test_the_latest_of_several_lost_models_is_told(setup_of: Callable[..., Setup
         folder = RunFolder.create(setup.settings.runs_dir, f"20260101-00000{number}-00000000")
         folder.tell_lost(sentence)
         os.utime(folder.path, (number, number))
+    os.mkfifo(RunFolder.create(setup.settings.runs_dir, "20260101-000009-00000000").lost)  # nobody waits for this
     finding = found(setup, "model_process")
     assert finding.level == "warning"
     assert finding.sentence.endswith(

@@ -69,7 +69,7 @@ def in_use(setup: Setup) -> list[str]:
 
 def model_process(setup: Setup) -> Finding:
     """Whether a direct server lost the process of its model, and what that printed last. Old losses are pruned."""
-    folders = [RunFolder(file.parent) for file in setup.settings.runs_dir.glob("*/lost.txt")]
+    folders = [RunFolder(file.parent) for file in setup.settings.runs_dir.glob("*/lost.txt") if file.is_file()]
     if not folders:
         return ok("No direct server has lost its model.")
     latest = max(folders, key=lambda folder: folder.changed_at)
