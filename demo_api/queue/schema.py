@@ -11,6 +11,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -19,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION = "0002"
+VERSION = "0003"
 """The newest migration."""
 
 metadata = MetaData()
@@ -47,6 +48,7 @@ runs = Table(
     Column("announced_position", Integer),  # of earlier versions; nothing reads it
     Column("last_event", Integer, nullable=False, default=0),
     Column("result", JSON(none_as_null=True)),
+    Column("pool", Text),  # the model that is to answer, where a queue has several; null: any
     UniqueConstraint("idempotency_key", "idempotency_place", name="runs_idempotency"),
     Index("runs_queue", "status", "number"),
     Index("runs_batch", "batch_id"),
@@ -62,6 +64,7 @@ batches = Table(
     Column("lease_until", Float(53), nullable=False),  # Database.clock
     Column("state", Text, nullable=False),  # open; lost, until what it left on the device is ended; closed
     Column("seconds", Float(53)),  # null where it was not finished
+    Column("worker", Integer),  # whose it is; null without workers
     Index("batches_state", "state", "device"),
 )
 
@@ -83,6 +86,31 @@ devices = Table(
     Column("state", Text, nullable=False),
     Column("reason", Text),
     Column("since", Float(53), nullable=False),
+)
+
+# What a batch's child has printed, in pieces; only where servers do not share their files.
+output = Table(
+    "output",
+    metadata,
+    Column("batch_id", Text, nullable=False),
+    Column("stream", Text, nullable=False),  # stdout or stderr
+    Column("number", Integer, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("batch_id", "stream", "number"),
+)
+
+# Processes that own devices and have said so. One lives while its session has a lock: see session.py.
+workers = Table(
+    "workers",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("node", Text, nullable=False),
+    Column("version", Text, nullable=False),  # demo_api's
+    Column("pool", Text, nullable=False),
+    Column("model", JSON, nullable=False),  # what a door must know of it
+    Column("devices", JSON, nullable=False),  # as /health shows them
+    Column("since", Float(53), nullable=False),  # Unix seconds
+    sqlite_autoincrement=True,
 )
 
 # One row, which is locked where the whole queue must not change: PostgreSQL has no BEGIN IMMEDIATE.
