@@ -371,6 +371,13 @@ class ModelHealth(ModelPlace):
     latest_loss: NotRequired[Annotated[str | None, Field(description="How it was lost last; null if it never was.")]]
 
 
+class PoolModel(ModelHealth):
+    """The model of a pool, with all that a door must know to accept runs for it."""
+
+    sequence_limit: Annotated[int, Field(description="Most tokens of a prompt and its answer together.")]
+    takes_seed: Annotated[bool, Field(description="Whether a seed is of use.")]
+
+
 class EngineHealth(ModelHealth):
     """What `/health` says beside the status."""
 

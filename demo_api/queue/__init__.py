@@ -8,8 +8,20 @@ from demo_api.queue.history import History
 from demo_api.queue.node import Node
 from demo_api.queue.rows import new_id
 from demo_api.queue.run_queue import RunQueue
+from demo_api.queue.workers import Worker, Workers
 
-__all__ = ["Database", "DeviceState", "DeviceStates", "History", "Ledger", "Node", "RunQueue", "new_id"]
+__all__ = [
+    "Database",
+    "DeviceState",
+    "DeviceStates",
+    "History",
+    "Ledger",
+    "Node",
+    "RunQueue",
+    "Worker",
+    "Workers",
+    "new_id",
+]
 
 
 class Ledger:
@@ -33,6 +45,7 @@ class Ledger:
         )
         self.history = History(self._database, keep_runs=settings.keep_runs, keep_days=settings.keep_days)
         self.devices = DeviceStates(self._database, node)
+        self.workers = Workers(self._database, node)
 
     def check(self) -> None:
         """Raises LedgerUnavailable or StorageFull where nothing can be written, as far as that was noticed."""

@@ -145,6 +145,11 @@ class Database:
         """Keeps all others from here until the transaction ends. On SQLite every transaction that writes does."""
         connection.execute(select(schema.queue_lock.c.id).with_for_update())
 
+    @property
+    def has_many_hosts(self) -> bool:
+        """Whether servers of several hosts can share it: PostgreSQL."""
+        return not self._is_sqlite
+
     def clock(self, connection: Connection) -> float:
         """Seconds on a clock that all servers of this database share, and that nobody sets.
 
