@@ -18,11 +18,12 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
 
     Args:
         settings: default: from the environment; the log is then set up too, unless somebody has done that.
-        engine: default: as the settings say, the demo on every device of this host, or a model in memory.
+        engine: default: as the settings say, the demo on every device of this host or on those of other hosts, or a
+            model in memory.
 
     Raises:
         BadRequest: a setting has a wrong value.
-        SetupError: the ledger, or the file of keys, cannot be used.
+        SetupError: the ledger, or the file of keys, cannot be used; or there are no devices, and the ledger is SQLite.
     """
     # Imported here, so that a command or a child that needs one room only does not load the others.
     from demo_api.config import Settings
@@ -41,10 +42,15 @@ def _engine(settings: Settings) -> Engine:
         from demo_api.direct import DirectEngine, make_model
 
         return DirectEngine(make_model(settings), settings)
-    from demo_api.demo.capabilities import Capabilities
-    from demo_api.devices.demo_engine import DemoEngine
     from demo_api.queue import Ledger
-    from demo_api.runner import DemoRunner
 
-    runners = [DemoRunner(settings, device) for device in settings.devices]
-    return DemoEngine(Ledger(settings), Capabilities(settings), runners, settings)
+    ledger = Ledger(settings)
+    if not settings.devices:
+        ledger.check_many_hosts()
+        from demo_api.queue.door import Door
+        from demo_api.queue.pools import Pools
+
+        return Door(ledger, Pools(ledger.workers), settings)
+    from demo_api.devices.demo_engine import DemoEngine
+
+    return DemoEngine.of(settings, ledger)

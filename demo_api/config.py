@@ -35,7 +35,7 @@ _UNPREFIXED = {"llama_dir": "LLAMA_DIR", "hf_model": "HF_MODEL"}
 _VARIABLES_ONLY = ("keys", "key")
 # An empty text is a list with nothing in it: no keys. Of any other setting it is no value.
 _LISTS = ("keys", "hosts", "cors_origins")
-_SECRET = ("keys", "key", "database_url")
+_SECRET = ("keys", "key", "database_url", "session_url")
 """They may hold a password, so no error repeats them."""
 
 _MIN_KEY = 16
@@ -107,7 +107,9 @@ def _stripped(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def _devices(text: str) -> tuple[DeviceSetting, ...]:
-    """Reads ``name NAME=VALUE ...; name NAME=VALUE ...``, quoted as for a shell."""
+    """Reads ``name NAME=VALUE ...; name NAME=VALUE ...``, quoted as for a shell; or ``none``."""
+    if text.strip() == "none":
+        return ()
     devices = tuple(_device(*shlex.split(part)) for part in text.split(";") if part.strip())
     names = {device.name for device in devices}
     if not names or len(names) < len(devices):
@@ -122,6 +124,12 @@ def _device(name: str, *pairs: str) -> DeviceSetting:
         if not _ENVIRONMENT_ENTRY.fullmatch(pair):
             raise ValueError(f"{pair!r} is not NAME=VALUE")
     return DeviceSetting(name, dict(pair.split("=", 1) for pair in pairs))
+
+
+def _postgresql(text: str) -> str:
+    if not re.match("postgres(ql)?://", text):
+        raise ValueError("it does not begin with postgresql://")
+    return text
 
 
 def _command(text: str) -> str:
@@ -230,9 +238,21 @@ class Settings(BaseModel):
         repr=False,
         description="The ledger's database, if not SQLite in the state folder: postgresql://user:password@host/name.",
     )
+    session_url: Annotated[str, AfterValidator(_postgresql)] | None = Field(
+        None,
+        repr=False,
+        description="PostgreSQL's own address, if a pooler such as pgbouncer is between it and `--database-url`.",
+    )
+    session_timeout: float = Field(
+        3,
+        ge=1.5,
+        allow_inf_nan=False,
+        description="Seconds after which a server that PostgreSQL no longer hears from counts as lost.",
+    )
     devices: Annotated[tuple[DeviceSetting, ...], BeforeValidator(_devices)] = Field(
         (DeviceSetting("device"),),
-        description='Devices of this host, each with the variables that select it: "a TT_VISIBLE_DEVICES=0; b ...".',
+        description='Devices of this host, each with the variables that select it: "a TT_VISIBLE_DEVICES=0; b ..."; or '
+        "`none`: other hosts' workers have them all.",
     )
     max_queue: int = Field(32, ge=1, le=10_000, description="Most runs that can wait; further ones get 503.")
     max_batch: int = Field(32, ge=1, le=32, description="Most runs in a batch; 1 turns batching off.")

@@ -205,6 +205,14 @@ class DeviceUnavailable(DemoApiError):
     next_step = "Fix the cause in the error; the server keeps trying, and its log has details."
 
 
+class NoWorker(DemoApiError):
+    """No worker is connected that has the model."""
+
+    status_code = 503
+    code = "no_worker"
+    next_step = "Start `demo-api worker` on the model's host, or look at its log; `demo-api status` shows who is there."
+
+
 class IdempotencyConflict(DemoApiError):
     """The Idempotency-Key was used before, for a different request."""
 
@@ -214,7 +222,7 @@ class IdempotencyConflict(DemoApiError):
 
 
 class ModelNotFound(DemoApiError):
-    """An OpenAI client asks for a model that is not served."""
+    """The client asks for a model that is not served."""
 
     status_code = 404
     code = "model_not_found"

@@ -78,6 +78,9 @@ class _Sampling(BaseModel):
         0.9, gt=0.0, le=1.0, allow_inf_nan=False, description="Share of the probability to sample from."
     )
     seed: Seed | None = Field(None, description="Makes a sampled answer repeatable, if the demo takes a seed.")
+    model: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="Which model is to answer, by its name in `/v1/models`; null is the server's own."
+    )
 
 
 class Request(_Sampling):

@@ -25,16 +25,19 @@ _COMPILES = "The first run on a device compiles kernels, which takes minutes; la
 
 
 @click.command(cls=GroupedCommand)
+@click.option(
+    "--no-devices", is_flag=True, help="Own no device: workers run what this server accepts (--devices none)."
+)
 @flags_of(flag_names())
-def serve(**flags: str | None) -> None:
+def serve(no_devices: bool, **flags: str | None) -> None:
     """Serve the demo, or a model in memory, over HTTP."""
-    settings = Settings.load(flags)
+    settings = Settings.load({**flags, "devices": "none"} if no_devices else flags)
     configure(settings)
     check_exposure(settings)
     click.echo("\n".join(_banner_of_checks(settings)))
     app = create_app(settings)
     service = app.extensions["demo_api"]
-    if not isinstance(service, DirectEngine):
+    if not isinstance(service, DirectEngine) and settings.devices:  # a door alone may be there before its workers
         service.check()
     http = server.HttpServer(app, settings)
     click.echo("\n".join(_banner_of_server(endpoints(app), http.url, settings)))
@@ -103,6 +106,9 @@ def _when_loaded(direct: DirectEngine, url: str, stop: Callable[[], None] | None
 
 def _banner_of_checks(settings: Settings) -> Iterator[str]:
     yield from ("=" * 72, "🚀 demo_api: simple_text_demo.py over HTTP", "=" * 72)
+    if not settings.devices:
+        yield "  This server has no devices: workers of other hosts run what it accepts."
+        return
     checks: list[tuple[str, Callable[[], object]]] = [
         ("Demo script", lambda: home.script(settings)),
         ("Interpreter", lambda: home.interpreter(settings)),

@@ -13,6 +13,7 @@ from pathlib import Path
 from demo_api.config import Settings
 from demo_api.cpu_demo.models.tt_transformers.tt.gguf import read_metadata
 from demo_api.demo import small_model as weights
+from demo_api.demo.model_shape import sequence_limit
 from demo_api.errors import SetupError
 from demo_api.messages import ModelPlace
 
@@ -63,6 +64,11 @@ class ResolvedDemo:
     def model_name(self) -> str:
         """As ``model_name`` has it."""
         return model_name(self.model)
+
+    @property
+    def sequence_limit(self) -> int:
+        """Most tokens of a prompt and its answer together."""
+        return sequence_limit(self.context_length, 1)
 
 
 def resolve(settings: Settings) -> ResolvedDemo:

@@ -47,6 +47,10 @@ class EventBuffer:
                 self._silent.remove(run_id)
                 self.has_first_text.set()
 
+    def check(self) -> None:
+        """Has the monitor look at once whether the batch is still wanted."""
+        self.has_first_text.set()
+
     def take(self) -> dict[str, list[Event]]:
         """What has come since the last time, by the runs' ids."""
         with self._lock:

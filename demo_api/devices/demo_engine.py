@@ -1,4 +1,4 @@
-"""The demo engine of ``demo-api serve``: a door, and a loop for each device of this host, in one process."""
+"""The demo engine: a door and a worker, with a loop for each device of this host, in one process."""
 
 from __future__ import annotations
 
@@ -7,32 +7,50 @@ import time
 from collections.abc import Sequence
 
 from demo_api.config import Settings
+from demo_api.demo.capabilities import Capabilities
 from demo_api.devices.batch_runner import BatchRunner
 from demo_api.devices.lock import devices_of
 from demo_api.devices.loop import DeviceLoop
-from demo_api.errors import DeviceUnavailable
+from demo_api.devices.presence import Presence
+from demo_api.errors import DeviceFailed, DeviceUnavailable
 from demo_api.messages import DeviceHealth, Request, Run
 from demo_api.queue import Ledger
-from demo_api.queue.door import Demo, Door
+from demo_api.queue.door import Door
+from demo_api.queue.pools import Pools
+from demo_api.queue.session import CANCELLED, QUEUED
+from demo_api.runner import DemoRunner
 
 
 class DemoEngine(Door):
-    """A door whose runs are run in this process.
+    """A door, and a worker that runs what this door and others accept for its model.
 
     Args:
+        demo: what this worker runs.
         runners: one for each of the settings' devices.
     """
 
-    def __init__(self, ledger: Ledger, demo: Demo, runners: Sequence[BatchRunner], settings: Settings) -> None:
-        super().__init__(ledger, demo, settings)
+    runs_here = True
+
+    def __init__(self, ledger: Ledger, demo: Capabilities, runners: Sequence[BatchRunner], settings: Settings) -> None:
+        super().__init__(ledger, Pools(ledger.workers, demo) if ledger.has_many_hosts else demo, settings)
+        pool = demo.model_name if ledger.has_many_hosts else lambda: None
         self._loops = [
-            DeviceLoop(ledger, device, runner, settings, self._waiters.notify)
+            DeviceLoop(ledger, device, runner, settings, self._waiters.notify, pool)
             for device, runner in zip(devices_of(settings), runners, strict=True)
         ]
+        self._presence = self._session and Presence(ledger, self._session, demo.pool_model, self.devices)
         self._hurried = threading.Event()
+
+    @classmethod
+    def of(cls, settings: Settings, ledger: Ledger) -> DemoEngine:
+        """The engine as the settings say. Raises what ``Door`` does."""
+        runners = [DemoRunner(settings, device) for device in settings.devices]
+        return cls(ledger, Capabilities(settings), runners, settings)
 
     def start(self) -> None:
         """Starts the loops, once. Runs that an earlier server left in the queue are run now."""
+        if self._presence is not None:
+            self._presence.start()
         for loop in self._loops:
             loop.start()
 
@@ -63,12 +81,22 @@ class DemoEngine(Door):
         for loop in self._loops:
             loop.join()
         self._waiters.notify()
+        if self._presence is not None:
+            self._presence.close()
 
     def hurry(self) -> None:
         """Cuts short the time that ``close`` gives, and the grace of the children."""
         self._hurried.set()
         for loop in self._loops:
             loop.hurry()
+
+    def _hear(self, channel: str, payload: str) -> None:
+        super()._hear(channel, payload)
+        for loop in self._loops:
+            if channel == QUEUED:
+                loop.wake(payload or None)
+            elif channel == CANCELLED:
+                loop.check_wanted(payload)
 
     def _describe_device(self, loop: DeviceLoop) -> DeviceHealth:
         device, ours = loop.device, loop.warm_child
@@ -85,8 +113,32 @@ class DemoEngine(Door):
             warm_batches=ours.batches,
         )
 
+    def _describe(
+        self,
+        name: str,
+        *,
+        in_use: bool = False,
+        warm: str = "off",
+        warm_since: float | None = None,
+        warm_batches: int | None = None,
+    ) -> DeviceHealth:
+        known = self.ledger.devices.get(name)
+        busy = in_use or self.ledger.queue.batches(name, "open")
+        state = "busy" if busy and known.state in ("free", "suspect") else known.state
+        return {
+            "name": name,
+            "state": state,
+            "reason": known.reason,
+            "since": known.since,
+            "warm": warm,
+            "warm_since": warm_since,
+            "warm_batches": warm_batches,
+        }
+
     def _check_devices(self) -> None:
-        super()._check_devices()
+        states = [self.ledger.devices.get(loop.device.name) for loop in self._loops]
+        if all(state.state == "failed" for state in states):
+            raise DeviceFailed(f"The device has failed: {states[0].reason}")
         problems = [loop.problem() for loop in self._loops]
         if all(problems):
             raise DeviceUnavailable(f"No device can be used now: {problems[0]}")

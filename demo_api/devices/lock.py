@@ -13,6 +13,7 @@ from types import TracebackType
 
 from demo_api.config import Settings
 from demo_api.demo.run_folder import set_aside
+from demo_api.errors import SetupError
 
 _RETRY_SECONDS = 0.1
 
@@ -185,7 +186,13 @@ class Device:
 
 
 def devices_of(settings: Settings) -> list[Device]:
-    """The devices of this host, as the settings name them."""
+    """The devices of this host, as the settings name them.
+
+    Raises:
+        SetupError: it has none.
+    """
+    if not settings.devices:
+        raise SetupError("This host has no devices.", next_step="Leave DEMO_API_DEVICES (--devices) out, or name some.")
     return [Device(each.name, settings.state_dir, each.environment) for each in settings.devices]
 
 

@@ -40,10 +40,18 @@ class DeviceLoop:
 
     Args:
         changed: is called when the ledger was changed.
+        pool: whose runs are taken, by its name; None where there is one only. What it raises keeps the loop from
+            taking any.
     """
 
     def __init__(
-        self, ledger: Ledger, device: Device, runner: BatchRunner, settings: Settings, changed: Callable[[], None]
+        self,
+        ledger: Ledger,
+        device: Device,
+        runner: BatchRunner,
+        settings: Settings,
+        changed: Callable[[], None],
+        pool: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.device = device
         self.unkept: dict[str, LedgerUnavailable] = {}
@@ -52,6 +60,7 @@ class DeviceLoop:
         self._runner = runner
         self._settings = settings
         self._changed = changed
+        self._pool = pool
         self._woken = threading.Event()
         self._closed = False
         self._requeues = threading.Event()
@@ -61,6 +70,8 @@ class DeviceLoop:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._batch_id: str | None = None  # what runs
+        self._events: EventBuffer | None = None  # of what runs
+        self._latest_pool: str | None = None
         self._failing: tuple[float, str] | None = None  # since when, and the latest reason
 
     def start(self) -> None:
@@ -70,10 +81,17 @@ class DeviceLoop:
                 self._thread = threading.Thread(target=self._work, name=f"device-{self.device.name}", daemon=True)
                 self._thread.start()
 
-    def wake(self) -> None:
-        """A run was submitted: claim it at once."""
-        self._warm.touch()
-        self._woken.set()
+    def wake(self, pool: str | None = None) -> None:
+        """A run was submitted: claim it at once, unless it is for another pool."""
+        if pool in (None, self._latest_pool):
+            self._warm.touch()
+            self._woken.set()
+
+    def check_wanted(self, batch_id: str) -> None:
+        """A run of this batch was cancelled: see to it at once, if the batch runs here."""
+        with self._lock:
+            if self._batch_id == batch_id and self._events is not None:
+                self._events.check()
 
     def close(self) -> None:
         """Takes no further batch; the one that runs goes on. Returns at once."""
@@ -112,7 +130,8 @@ class DeviceLoop:
 
     def has_work(self) -> bool:
         """Whether a run waits, a batch was left on this device, or the device is to be reset."""
-        return self._ledger.queue.has_work(self.device.name) or self._recovery.is_due()
+        self._latest_pool = self._pool()
+        return self._ledger.queue.has_work(self.device.name, self._latest_pool) or self._recovery.is_due()
 
     def turn(self) -> bool:
         """Takes the device if it is free, and runs at most one batch.
@@ -187,7 +206,7 @@ class DeviceLoop:
 
     def _claim(self, lock: DeviceLock) -> bool:
         batch_id = self._warm.child.batch_id if self._warm.child else None
-        batch = self._ledger.queue.claim(self.device.name, self._choose, batch_id)
+        batch = self._ledger.queue.claim(self.device.name, self._choose, batch_id, self._pool())
         if batch is None:
             return False
         self._changed()
@@ -228,7 +247,7 @@ class DeviceLoop:
             self._give_up()
 
     def _give_up(self) -> None:
-        batch = self._ledger.queue.claim(self.device.name, self._runner.choose)
+        batch = self._ledger.queue.claim(self.device.name, self._runner.choose, pool=self._pool())
         if batch is not None:
             seconds = self._settings.run_timeout
             sentence = f"Another process held the device for {seconds:g} s, so the run did not start."
@@ -248,7 +267,7 @@ class DeviceLoop:
             changed=self._changed,
         )
         with self._lock:
-            self._batch_id = batch.batch_id
+            self._batch_id, self._events = batch.batch_id, events
         if self._requeues.is_set():  # before this batch could be seen
             self._runner.cancel(batch.batch_id, "shutting_down")
         was_warm = self._warm.child is not None

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from demo_api.config import Settings
 from demo_api.demo import home
+from demo_api.demo.capabilities import check_model
 from demo_api.direct.loading import ModelLoading
 from demo_api.direct.model import Model
 from demo_api.direct.run import DirectRun
@@ -70,6 +71,7 @@ class DirectEngine:
         """Puts a question into the queue.
 
         Raises:
+            ModelNotFound: it is for another model.
             BadRequest: the model cannot answer it, or an Idempotency-Key was given: nothing is kept here.
             QueueFull: as many wait as may wait.
         """
@@ -80,6 +82,7 @@ class DirectEngine:
                 next_step="Leave the header out.",
                 field="Idempotency-Key",
             )
+        check_model(question.request.model, self.models())
         load_seconds = self._loading.begin_use()
         try:
             self._model.accept(question)
@@ -102,6 +105,10 @@ class DirectEngine:
             self._open.add(run)
             self._pool.submit(self._answer, run)
         return run
+
+    def models(self) -> list[str]:
+        """The name of the one model; none before it was loaded."""
+        return [self._model.name] if self._model.name else []
 
     def describe(self) -> EngineHealth:
         """What ``/health`` says of the model, the queue and the slots."""
@@ -196,4 +203,4 @@ class DirectEngine:
 
 def _without_prompt(request: Request) -> Request:
     """What makes runs alike; and no prompt is kept here."""
-    return request.model_copy(update={"prompt": ""})
+    return request.model_copy(update={"prompt": "", "model": None})

@@ -1,13 +1,17 @@
 """Every accepted run, in a database: the ledger."""
 
+from collections.abc import Callable
+
 from demo_api.config import Settings
 from demo_api.demo.run_folder import refuse_links
+from demo_api.errors import SetupError
 from demo_api.queue.database import Database
 from demo_api.queue.device_states import DeviceState, DeviceStates
 from demo_api.queue.history import History
 from demo_api.queue.node import Node
 from demo_api.queue.rows import new_id
 from demo_api.queue.run_queue import RunQueue
+from demo_api.queue.session import Session
 from demo_api.queue.workers import Worker, Workers
 
 __all__ = [
@@ -18,6 +22,7 @@ __all__ = [
     "Ledger",
     "Node",
     "RunQueue",
+    "Session",
     "Worker",
     "Workers",
     "new_id",
@@ -41,15 +46,47 @@ class Ledger:
             self._database.close()
             raise
         self.queue = RunQueue(
-            self._database, node, max_queue=settings.max_queue, max_batch=settings.max_batch, lease=settings.lease
+            self._database,
+            node,
+            max_queue=settings.max_queue,
+            max_batch=settings.max_batch,
+            devices=len(settings.devices),
+            lease=settings.lease,
+            session_timeout=settings.session_timeout,
         )
         self.history = History(self._database, keep_runs=settings.keep_runs, keep_days=settings.keep_days)
         self.devices = DeviceStates(self._database, node)
         self.workers = Workers(self._database, node)
+        self._settings = settings
 
     def check(self) -> None:
         """Raises LedgerUnavailable or StorageFull where nothing can be written, as far as that was noticed."""
         self._database.check_writable()
+
+    @property
+    def has_many_hosts(self) -> bool:
+        """Whether servers of several hosts can share it: PostgreSQL."""
+        return self._database.has_many_hosts
+
+    def check_many_hosts(self) -> None:
+        """Raises SetupError unless servers of several hosts can share it."""
+        if not self.has_many_hosts:
+            raise SetupError(
+                "Servers and workers share a PostgreSQL database, and this one is SQLite, which is for one host.",
+                next_step="Set DEMO_API_DATABASE_URL (--database-url) to postgresql://user:password@host/name.",
+            )
+
+    def session(self, heard: Callable[[str, str], None]) -> Session | None:
+        """A session of this process, as ``Session`` has it; None on SQLite, where nobody notifies.
+
+        Raises:
+            SetupError: PostgreSQL is too old for it, or there is a pooler before it.
+            LedgerUnavailable: it cannot be reached now.
+        """
+        if not self.has_many_hosts:
+            return None
+        address = self._settings.session_url or self._database.address
+        return Session(address, timeout=self._settings.session_timeout, heard=heard)
 
     def close(self) -> None:
         """Closes the connections of this process."""

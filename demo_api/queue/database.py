@@ -150,6 +150,16 @@ class Database:
         """Whether servers of several hosts can share it: PostgreSQL."""
         return not self._is_sqlite
 
+    @property
+    def address(self) -> str:
+        """The URL, with its password, for clients of PostgreSQL."""
+        return self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    def notify(self, connection: Connection, channel: str, payload: str) -> None:
+        """Tells the sessions of all processes when the transaction has ended. SQLite has none."""
+        if self.has_many_hosts:
+            connection.execute(select(func.pg_notify(channel, payload)))
+
     def clock(self, connection: Connection) -> float:
         """Seconds on a clock that all servers of this database share, and that nobody sets.
 

@@ -6,49 +6,34 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from typing import Protocol
 
 from demo_api.config import Settings
 from demo_api.demo.run_folder import RunFolder, check_room, ended_log
-from demo_api.errors import BadRequest, DeviceFailed, LedgerUnavailable, NoLog, RunEnded, ShuttingDown
+from demo_api.errors import BadRequest, LedgerUnavailable, NoLog, RunEnded, ShuttingDown
 from demo_api.messages import (
     DEVICE_STATES,
     DeviceHealth,
     EngineHealth,
     Estimate,
     Event,
-    ModelHealth,
     Question,
     Request,
     Run,
 )
 from demo_api.queue import Ledger
 from demo_api.queue.history import RunProgress
+from demo_api.queue.pools import Demo
+from demo_api.queue.session import BEAT_SECONDS, CHANGED
 from demo_api.queue.waiters import RunWaiters
 
 _CHECK_CLIENT_SECONDS = 0.5
 """How often it is checked whether a client that waits is still there."""
 
+_UNHEARD_SECONDS = 0.1
+"""How often the ledger is checked for what other processes did, where nothing notifies of that."""
+
 _RETURN_SECONDS = 30
 """Seconds after which a server that stops may be back."""
-
-
-class Demo(Protocol):
-    """What a door must know of the demo that its runs are for."""
-
-    def check(self) -> None:
-        """Raises SetupError, with the next step, when no run could succeed on this machine as it is now."""
-
-    def accept(self, requests: Sequence[Request]) -> None:
-        """Raises what keeps a run of these requests from being accepted.
-
-        Raises:
-            BadRequest: the demo is known to be unable to answer one of the requests.
-            SetupError: as ``check``.
-        """
-
-    def describe(self) -> ModelHealth:
-        """The model, as ``/health`` shows it."""
 
 
 class Door:
@@ -56,15 +41,21 @@ class Door:
 
     Args:
         demo: what the runs are for.
+
+    Raises:
+        SetupError, LedgerUnavailable: as ``Ledger.session``.
     """
 
     engine_name = "demo"
+    runs_here = False
+    """Whether this process runs what it accepts."""
 
     def __init__(self, ledger: Ledger, demo: Demo, settings: Settings) -> None:
         self.ledger = ledger
         self._demo = demo
         self._settings = settings
-        self._waiters = RunWaiters(ledger.history)
+        self._session = ledger.session(self._hear)
+        self._waiters = RunWaiters(ledger.history, _UNHEARD_SECONDS if self._session is None else BEAT_SECONDS)
         self._closed = threading.Event()
 
     def listen(self, on_end: Callable[[Run], None]) -> None:
@@ -83,6 +74,7 @@ class Door:
         """Queues runs: all of them or none.
 
         Raises:
+            ModelNotFound, NoWorker: nobody has the model that they ask for.
             BadRequest: the demo is known to be unable to answer one of them.
             SetupError: the demo, its interpreter or its model is gone.
             QueueFull: more would wait than may.
@@ -92,11 +84,12 @@ class Door:
             LedgerUnavailable: they could not be written down.
         """
         self._check_open()
+        pool = self._demo.accept(requests)
         if idempotency_key is None:
-            self.ledger.queue.check_room()
-        self._demo.accept(requests)
-        self._check_devices()
-        runs = self.ledger.queue.submit(requests, idempotency_key)
+            self.ledger.queue.check_room(pool)
+        if self._demo.is_only_here(pool):
+            self._check_devices()
+        runs = self.ledger.queue.submit(requests, idempotency_key, pool)
         self._waiters.notify()
         return runs
 
@@ -147,8 +140,9 @@ class Door:
                 return self.cancel(run_id)
         run = self.ledger.history.get(run_id)
         if not run.ended:
+            stays = "stays in the queue" if run.status == "queued" else "goes on elsewhere"
             raise ShuttingDown(
-                "The server is stopping; the run stays in the queue.",
+                f"The server is stopping; the run {stays}.",
                 next_step=f"GET /runs/{run_id} when the server is back.",
                 run_id=run_id,
                 retry_after=_RETURN_SECONDS,
@@ -221,7 +215,7 @@ class Door:
     def describe(self) -> EngineHealth:
         """The model, the queue and the devices, as ``/health`` shows them; the best device stands for all of them."""
         devices = self.devices()
-        best = min(devices, key=lambda device: DEVICE_STATES.index(device["state"]))
+        best = min(devices, key=lambda device: DEVICE_STATES.index(device["state"]), default=None)
         return {
             **self._demo.describe(),
             "model_loaded": any(device["warm"] == "model" for device in devices),
@@ -232,8 +226,16 @@ class Door:
         }
 
     def devices(self) -> list[DeviceHealth]:
-        """Each device, as far as the ledger tells."""
-        return [self._describe(device.name) for device in self._settings.devices]
+        """Each device of the workers that live, with its node's name."""
+        return [
+            {**device, "name": f"{worker.node}/{device['name']}"}
+            for worker in self.ledger.workers.live()
+            for device in worker.devices
+        ]
+
+    def models(self) -> list[str]:
+        """The names of the models that a request may ask for."""
+        return self._demo.models()
 
     @property
     def closed(self) -> bool:
@@ -242,45 +244,29 @@ class Door:
 
     def start(self) -> None:
         """Begins to work, once."""
+        if self._session is not None:
+            self._session.start()
 
     def close(self) -> None:
-        """Takes no more runs, and lets those go who wait for one that has not started."""
+        """Takes no more runs, and lets those go who wait for one that has not started, or runs elsewhere."""
         self._closed.set()
         self._waiters.wake()
+        if self._session is not None and not self.runs_here:
+            self._session.close()
 
     def hurry(self) -> None:
         """Cuts short the time that ``close`` takes."""
 
-    def _describe(
-        self,
-        name: str,
-        *,
-        in_use: bool = False,
-        warm: str = "off",
-        warm_since: float | None = None,
-        warm_batches: int | None = None,
-    ) -> DeviceHealth:
-        known = self.ledger.devices.get(name)
-        busy = in_use or self.ledger.queue.batches(name, "open")
-        state = "busy" if busy and known.state in ("free", "suspect") else known.state
-        return {
-            "name": name,
-            "state": state,
-            "reason": known.reason,
-            "since": known.since,
-            "warm": warm,
-            "warm_since": warm_since,
-            "warm_batches": warm_batches,
-        }
+    def _hear(self, channel: str, _payload: str) -> None:
+        if channel == CHANGED:
+            self._waiters.notify()
 
     def _check_open(self) -> None:
         if self.closed:
             raise ShuttingDown("The server is stopping and accepts no more runs.", retry_after=_RETURN_SECONDS)
 
     def _check_devices(self) -> None:
-        states = [self.ledger.devices.get(device.name) for device in self._settings.devices]
-        if all(state.state == "failed" for state in states):
-            raise DeviceFailed(f"The device has failed: {states[0].reason}")
+        """Raises DeviceFailed or DeviceUnavailable if no device of this process is fit for a run."""
 
     def _check_kept(self, run_id: str) -> None:
         """Raises LedgerUnavailable if the run has ended here and its result cannot be written down."""
@@ -295,7 +281,7 @@ class Door:
                 progress = self._waiters.wait(run_id, progress, _CHECK_CLIENT_SECONDS)
                 if progress is not None:
                     yield progress
-                    if self.closed and progress.status == "queued":
+                    if self.closed and (progress.status == "queued" or not self.runs_here):
                         return
 
 

@@ -58,7 +58,7 @@ class History:
             if row is None:
                 raise NoSuchRun(f"There is no run {run_id}.")
             waits = row["status"] == "queued"
-            return rows.to_run(row, rows.position(connection, row["number"]) if waits else None)
+            return rows.to_run(row, rows.position(connection, row) if waits else None)
 
     def page(self, *, statuses: Collection[str] = (), before: str | None = None, limit: int = 50) -> list[Run]:
         """Runs, the newest first.

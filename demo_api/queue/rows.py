@@ -33,7 +33,7 @@ def named(run_id: str) -> ColumnElement[bool]:
 
 def batch_key(request: Request) -> str:
     """Equal for requests that differ in their prompts only, so that one child can take them together."""
-    return json.dumps(request.model_dump(exclude={"prompt"}), sort_keys=True)
+    return json.dumps(request.model_dump(exclude={"prompt", "model"}), sort_keys=True)
 
 
 def to_run(row: RowMapping, position: int | None = None) -> Run:
@@ -124,13 +124,17 @@ def positions(connection: Connection, numbers: Collection[int]) -> dict[int, int
     """The positions in the queue of those of these runs that wait, by the runs' numbers; 1 is the next."""
     if not numbers:
         return {}
-    place = func.row_number().over(order_by=runs.c.number).label("position")
+    place = func.row_number().over(partition_by=runs.c.pool, order_by=runs.c.number).label("position")
     waiting = select(runs.c.number, place).where(runs.c.status == "queued").subquery()
     wanted = select(waiting).where(waiting.c.number.in_(numbers))
     return {row.number: row.position for row in connection.execute(wanted)}
 
 
-def position(connection: Connection, number: int) -> int:
-    """The position in the queue of the waiting run with this number."""
-    ahead = select(func.count()).select_from(runs).where(runs.c.status == "queued", runs.c.number <= number)
+def position(connection: Connection, row: RowMapping) -> int:
+    """The position of this waiting run in the queue of its pool."""
+    ahead = (
+        select(func.count())
+        .select_from(runs)
+        .where(runs.c.status == "queued", runs.c.number <= row["number"], runs.c.pool.is_not_distinct_from(row["pool"]))
+    )
     return int(connection.execute(ahead).scalar_one())

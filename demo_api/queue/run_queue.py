@@ -15,7 +15,9 @@ from demo_api.queue.capacity import Capacity, count
 from demo_api.queue.database import Database
 from demo_api.queue.node import Node
 from demo_api.queue.schema import batches, runs
+from demo_api.queue.session import CANCELLED, CHANGED, QUEUED
 from demo_api.queue.submissions import Submission, Submissions
+from demo_api.queue.workers import has_lived, living
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,9 @@ class RunQueue:
 
     Args:
         node: whose devices are meant where a method takes a device's name.
+        lease: seconds for which a batch is its server's without a sign of life.
+        devices: how many this server has.
+        session_timeout: seconds after which a worker that is cut off has lost its lock for sure.
     """
 
     def __init__(
@@ -44,21 +49,31 @@ class RunQueue:
         max_queue: int,
         max_batch: int,
         lease: float,
+        session_timeout: float = 3.0,
+        devices: int = 1,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._node = node
-        self._capacity = Capacity(database, max_queue=max_queue, max_batch=max_batch)
+        self._capacity = Capacity(database, max_queue=max_queue, max_batch=max_batch, devices=devices)
         self._submissions = Submissions(database, self._insert)
         self._max_queue = max_queue
         self._max_batch = max_batch
         self._lease = lease
+        self._session_timeout = session_timeout
         self._wall_clock = wall_clock
         self.on_end: Callable[[Run], None] = lambda run: None
         """Called with every run that ends here, once that is on the disk."""
+        self.worker: int | None = None
+        """This process's number among the workers, while its session lives; see session.py."""
 
-    def submit(self, requests: Sequence[Request], idempotency_key: str | None = None) -> list[Run]:
+    def submit(
+        self, requests: Sequence[Request], idempotency_key: str | None = None, pool: str | None = None
+    ) -> list[Run]:
         """Accepts all of the requests, or none.
+
+        Args:
+            pool: the model that is to answer; None: any worker's.
 
         Returns:
             the runs; the earlier ones when the key was used before for the same requests.
@@ -69,23 +84,24 @@ class RunQueue:
         """
         if idempotency_key is None:
             with self._database.read() as connection:  # a refusal need not wait for those who write
-                self._capacity.check(connection, len(requests))
-        return self._submissions.write(Submission(requests, idempotency_key))
+                self._capacity.check(connection, len(requests), pool)
+        return self._submissions.write(Submission(requests, idempotency_key, pool))
 
-    def check_room(self) -> None:
-        """Raises QueueFull if the queue was full a moment ago."""
-        self._capacity.check_latest()
+    def check_room(self, pool: str | None = None) -> None:
+        """Raises QueueFull if the pool's queue was full a moment ago."""
+        self._capacity.check_latest(pool)
 
-    def claim(self, device: str, choose: Choose, batch_id: str | None = None) -> Batch | None:
+    def claim(self, device: str, choose: Choose, batch_id: str | None = None, pool: str | None = None) -> Batch | None:
         """Takes the oldest waiting run, and those like it that one child can take with it; None when nobody waits.
 
         Args:
             batch_id: of the batch, where a child waits for it already; default: a new one.
+            pool: takes the runs of this pool, and those that any may take.
         """
         damaged: list[Run] = []
         with self._database.write() as connection:
             batch = None
-            while batch is None and (found := self._waiting_alike(connection)):
+            while batch is None and (found := self._waiting_alike(connection, pool)):
                 by_id = {row["run_id"]: row for row in found}
                 waiting = [rows.to_run(row) for row in found]
                 for run in filter(rows.is_damaged, waiting):
@@ -94,6 +110,8 @@ class RunQueue:
                 if readable:
                     claimed = [by_id[run.run_id] for run in choose(readable)]
                     batch = self._start(connection, device, claimed, batch_id or rows.new_id())
+            if batch is not None:
+                self._database.notify(connection, CHANGED, "")
         self._capacity.made_room()
         self._report(damaged)
         return batch
@@ -116,6 +134,7 @@ class RunQueue:
         with self._database.write() as connection:
             for row in self._running(connection, batch_id):
                 rows.add_events(connection, [(row["number"], event) for event in new.get(row["run_id"], ())])
+            self._database.notify(connection, CHANGED, "")
 
     def finish(self, batch_id: str, results: Sequence[Result], seconds: float | None) -> bool:
         """Ends the batch's runs. Those that were cancelled meanwhile stay cancelled.
@@ -135,6 +154,7 @@ class RunQueue:
                 transitions.end(connection, row, by_id[row["run_id"]], at, clock)
                 for row in self._running(connection, batch_id)
             ]
+            self._database.notify(connection, CHANGED, "")
         self._report(ended)
         return True
 
@@ -149,6 +169,7 @@ class RunQueue:
                 return False
             for row in self._running(connection, batch_id):
                 transitions.requeue(connection, row, self._wall_clock(), attempts=row["attempts"] - 1)
+                self._database.notify(connection, QUEUED, row["pool"] or "")
             return True
 
     def batches(self, device: str, state: str) -> list[str]:
@@ -157,9 +178,9 @@ class RunQueue:
         with self._database.read() as connection:
             return list(connection.execute(wanted).scalars())
 
-    def has_work(self, device: str) -> bool:
-        """Whether a run waits, the device has a batch that is open or lost, or any node's lease is over."""
-        waits = exists().where(runs.c.status == "queued")
+    def has_work(self, device: str, pool: str | None = None) -> bool:
+        """Whether a run of the pool waits, the device has a batch that is open or lost, or any node has a lost one."""
+        waits = exists().where(runs.c.status == "queued", _is_for(pool))
         left = exists().where(batches.c.state.in_(["open", "lost"]), self._is_on(device))
         with self._database.read() as connection:
             overdue = exists(batches.c.batch_id).where(self._is_overdue(connection))
@@ -183,8 +204,8 @@ class RunQueue:
         """Puts the runs of lost batches back into the queue; those with too many attempts end as ``child_lost``.
 
         Args:
-            gone: batches whose server is known to be gone. Those of all nodes are lost when their lease is over, unless
-                the database was away meanwhile: then nobody could renew it.
+            gone: batches whose server is known to be gone. Those of all nodes are lost when their worker's session is
+                gone or their lease is over, unless the database was away meanwhile: then nobody could renew it.
 
         Returns:
             the batches that were lost now.
@@ -200,8 +221,10 @@ class RunQueue:
                 for row in self._running(connection, batch):
                     if row["attempts"] < MAX_ATTEMPTS:
                         transitions.requeue(connection, row, at, attempts=row["attempts"])
+                        self._database.notify(connection, QUEUED, row["pool"] or "")
                     else:
                         ended.append(transitions.end(connection, row, _child_lost(row), at, clock))
+            self._database.notify(connection, CHANGED, "")
         self._report(ended)
         return lost
 
@@ -223,6 +246,9 @@ class RunQueue:
                 ended.append(
                     transitions.end(connection, row, result, self._wall_clock(), self._database.clock(connection))
                 )
+                self._database.notify(connection, CHANGED, "")
+                if row["status"] == "running":
+                    self._database.notify(connection, CANCELLED, row["batch_id"])
             elif row["status"] != "cancelled":
                 raise RunEnded(f"The run has already ended: {row['status']}.", run_id=run_id)
             fresh = connection.execute(wanted).mappings().one()
@@ -241,10 +267,11 @@ class RunQueue:
             earlier = self._submitted(connection, new.idempotency_key)
             if earlier:
                 return _same(earlier, new.requests)
-        waiting = self._capacity.check(connection, len(new.requests))
+        waiting = self._capacity.check(connection, len(new.requests), new.pool)
         at, clock = self._wall_clock(), self._database.clock(connection)
+        self._database.notify(connection, QUEUED, new.pool or "")
         return [
-            transitions.insert(connection, request, at, clock, (new.idempotency_key, place), position)
+            transitions.insert(connection, request, at, clock, (new.idempotency_key, place), position, new.pool)
             for place, (position, request) in enumerate(enumerate(new.requests, waiting + 1))
         ]
 
@@ -254,9 +281,9 @@ class RunQueue:
         waiting = rows.positions(connection, [row["number"] for row in found])
         return [rows.to_run(row, waiting.get(row["number"])) for row in found]
 
-    def _waiting_alike(self, connection: Connection) -> Sequence[RowMapping]:
-        """The oldest waiting run, and those like it; none where nobody waits."""
-        waiting = select(runs).where(runs.c.status == "queued").order_by(runs.c.number)
+    def _waiting_alike(self, connection: Connection, pool: str | None) -> Sequence[RowMapping]:
+        """The oldest waiting run of the pool, and those like it; none where nobody waits."""
+        waiting = select(runs).where(runs.c.status == "queued", _is_for(pool)).order_by(runs.c.number)
         head = connection.execute(waiting.limit(1).with_for_update(skip_locked=True)).mappings().first()
         if head is None:
             return []
@@ -284,6 +311,7 @@ class RunQueue:
                 started_clock=clock,
                 lease_until=clock + self._lease,
                 state="open",
+                worker=self.worker,
             )
         )
         started = [
@@ -310,16 +338,27 @@ class RunQueue:
         return list(connection.execute(late).scalars())
 
     def _is_overdue(self, connection: Connection) -> ColumnElement[bool]:
-        """Selects the batches that are open although their lease is over; none before all could have renewed theirs."""
+        """Selects the batches that are open although their lease is over, or their worker is gone.
+
+        None before all could have renewed their leases, or taken their locks again.
+        """
         now = self._database.clock(connection)
-        if not self._database.was_there(self._lease):
-            return false()
-        # A lease longer than any that is given was written before the host's clock began anew.
-        over = (batches.c.lease_until < now) | (batches.c.lease_until > now + 10 * self._lease + 3600)
+        over: ColumnElement[bool] = false()
+        if self._database.was_there(self._lease):
+            # A lease longer than any that is given was written before the host's clock began anew.
+            over = (batches.c.lease_until < now) | (batches.c.lease_until > now + 10 * self._lease + 3600)
+        if self.worker is not None:
+            # A session that is younger proves nothing: PostgreSQL was away, or this process was.
+            over |= batches.c.worker.not_in(living()) & has_lived(self.worker, self._session_timeout)
         return (batches.c.state == "open") & over
 
     def _is_on(self, device: str) -> ColumnElement[bool]:
         return batches.c.device.in_(self._node.names(device))
+
+
+def _is_for(pool: str | None) -> ColumnElement[bool]:
+    """Selects the runs that a worker of this pool may take."""
+    return runs.c.pool.is_(None) if pool is None else runs.c.pool.is_(None) | (runs.c.pool == pool)
 
 
 def _same(earlier: list[Run], requests: Sequence[Request]) -> list[Run]:

@@ -109,7 +109,8 @@ workers = Table(
     Column("pool", Text, nullable=False),
     Column("model", JSON, nullable=False),  # what a door must know of it
     Column("devices", JSON, nullable=False),  # as /health shows them
-    Column("since", Float(53), nullable=False),  # Unix seconds
+    Column("since", Float(53), nullable=False),  # Unix seconds; so is gone_at
+    Column("gone_at", Float(53)),  # when it was seen that it had ended or was lost
     sqlite_autoincrement=True,
 )
 

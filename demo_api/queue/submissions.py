@@ -22,6 +22,7 @@ class Submission:
 
     requests: Sequence[Request]
     idempotency_key: str | None
+    pool: str | None
     runs: list[Run] | None = None
     error: DemoApiError | None = None
 

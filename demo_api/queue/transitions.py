@@ -16,6 +16,7 @@ def insert(
     clock: float,
     idempotency: tuple[str | None, int],
     position: int,
+    pool: str | None,
 ) -> Run:
     """Queues a new run.
 
@@ -23,6 +24,8 @@ def insert(
         at: Unix seconds.
         clock: ``Database.clock`` seconds.
         idempotency: the request's key, and the run's index among those that were submitted with it.
+        position: in the queue of its pool.
+        pool: the model that is to answer; None: any.
     """
     key, index = idempotency
     values = {
@@ -35,6 +38,7 @@ def insert(
         "accepted_at": at,
         "accepted_clock": clock,
         "last_event": 1,
+        "pool": pool,
     }
     row = connection.execute(runs.insert().values(values).returning(*runs.c)).mappings().one()
     first = {"run_number": row["number"], "number": 1, "kind": "queued", "at": at, "data": {"position": position}}
@@ -65,7 +69,7 @@ def start(
 
 def requeue(connection: Connection, row: RowMapping, at: float, *, attempts: int) -> None:
     """Puts a run that was started back into the queue, where it was."""
-    position = rows.position(connection, row["number"]) + 1
+    position = rows.position(connection, row) + 1
     back = (
         update(runs)
         .where(runs.c.number == row["number"])

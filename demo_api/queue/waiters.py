@@ -12,9 +12,6 @@ from demo_api.queue.history import History, RunProgress
 
 logger = logging.getLogger(__name__)
 
-_CHECK_SECONDS = 0.1
-"""How often the ledger is checked for what other processes did, while somebody waits here."""
-
 
 class _Watched:
     """One run that somebody waits for."""
@@ -27,10 +24,15 @@ class _Watched:
 
 
 class RunWaiters:
-    """One thread reads the ledger for all who wait in this process, so that their number costs the ledger nothing."""
+    """One thread reads the ledger for all who wait in this process, so that their number costs the ledger nothing.
 
-    def __init__(self, history: History) -> None:
+    Args:
+        check_seconds: how often it looks for what other processes did, while somebody waits.
+    """
+
+    def __init__(self, history: History, check_seconds: float) -> None:
         self._history = history
+        self._check_seconds = check_seconds
         self._watched: dict[str, _Watched] = {}
         self._lock = threading.Lock()
         self._notified = threading.Event()
@@ -104,7 +106,7 @@ class RunWaiters:
                 if str(error) != logged:  # it is tried again ten times a second
                     logger.warning("%s", error)
                 logged = str(error)
-            self._notified.wait(_CHECK_SECONDS)
+            self._notified.wait(self._check_seconds)
 
     def _take(self, latest: dict[str, RunProgress]) -> None:
         """Keeps how far the runs are, and wakes those who wait for one that has changed."""

@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Integer, Select, and_, cast, column, delete, func, select, table, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    RowMapping,
+    Select,
+    and_,
+    cast,
+    column,
+    delete,
+    exists,
+    func,
+    select,
+    table,
+    update,
+)
 from sqlalchemy.dialects.postgresql import OID
 
+from demo_api.demo.run_folder import SECONDS_A_DAY
 from demo_api.messages import DeviceHealth, PoolModel
 from demo_api.queue.database import Database
 from demo_api.queue.node import Node
 from demo_api.queue.schema import workers
 
-LOCK_CLASS = func.hashtext(func.concat("demo_api ", func.current_schema()))
-"""The first key of the advisory locks that workers hold; the second is the worker's number."""
+LOCK_CLASS = cast(func.hashtext(func.concat("demo_api ", func.current_schema())), OID)
+"""The first key of the advisory locks that workers hold; the second is the worker's number. See session.py."""
 
-_pg_locks = table("pg_locks", *map(column, ("locktype", "classid", "objid", "objsubid", "database")))
+_pg_locks = table("pg_locks", *map(column, ("locktype", "classid", "objid", "objsubid", "database", "pid")))
+_locks = _pg_locks.c
+_pg_stat_activity = table("pg_stat_activity", column("pid"), column("backend_start"))
 _pg_database = table("pg_database", column("oid"), column("datname"))
 
 
@@ -53,7 +70,11 @@ class Workers:
         self._node = node
 
     def add(self, version: str, model: PoolModel, devices: Sequence[DeviceHealth]) -> int:
-        """Adds a worker of this node. It lives as soon as its session has the lock of its number, which is returned."""
+        """Adds a worker of this node, and removes those that are gone from it, and from others for a day.
+
+        Returns:
+            its number. It lives as soon as a session has the lock of that number.
+        """
         row = {
             "node": self._node.name,
             "version": version,
@@ -62,7 +83,9 @@ class Workers:
             "devices": list(devices),
             "since": time.time(),
         }
+        is_old = (workers.c.node == self._node.name) | (workers.c.gone_at < time.time() - SECONDS_A_DAY)
         with self._database.write() as connection:
+            connection.execute(delete(workers).where(is_old, workers.c.number.not_in(living())))
             return int(connection.execute(workers.insert().values(row).returning(workers.c.number)).scalar_one())
 
     def publish(self, number: int, devices: Sequence[DeviceHealth]) -> None:
@@ -70,34 +93,54 @@ class Workers:
         with self._database.write() as connection:
             connection.execute(update(workers).where(workers.c.number == number).values(devices=list(devices)))
 
-    def remove(self, number: int) -> None:
-        """The worker has ended in order."""
-        with self._database.write() as connection:
-            connection.execute(delete(workers).where(workers.c.number == number))
+    def note_gone(self, number: int | None = None) -> None:
+        """Writes down that this worker has ended in order, or by default: which ones are found to be gone now."""
+        gone = workers.c.number.not_in(living()) if number is None else workers.c.number == number
+        unseen = select(workers.c.number).where(gone, workers.c.gone_at.is_(None))
+        with self._database.read() as connection:
+            found = connection.execute(unseen).scalars().all()
+        if found:
+            with self._database.write() as connection:
+                connection.execute(update(workers).where(workers.c.number.in_(found)).values(gone_at=time.time()))
 
     def live(self) -> list[Worker]:
         """Those whose session has its lock, by their numbers."""
+        return [worker for worker, gone_at in self.known() if gone_at is None]
+
+    def known(self) -> list[tuple[Worker, float | None]]:
+        """All that are remembered, by their numbers; those that are gone with when that was seen, in Unix seconds."""
         if not self._database.has_many_hosts:
             return []
+        lives = workers.c.number.in_(living()).label("lives")
         with self._database.read() as connection:
-            found = connection.execute(
-                select(workers).where(workers.c.number.in_(live_numbers())).order_by(workers.c.number)
-            )
-            return [Worker(**row) for row in found.mappings()]
+            found = connection.execute(select(workers, lives).order_by(workers.c.number)).mappings().all()
+        return [(_worker(row), None if row["lives"] else row["gone_at"] or time.time()) for row in found]
 
 
-def live_numbers() -> Select[Any]:
+def _worker(row: RowMapping) -> Worker:
+    return Worker(**{field.name: row[field.name] for field in fields(Worker)})
+
+
+def living() -> Select[Any]:
     """Selects the numbers of the workers whose sessions live. PostgreSQL only.
+
+    One that waits for its lock lives too: the connection that has it was cut, and falls soon.
 
     Source: PostgreSQL's documentation of ``pg_locks``: an advisory lock with two keys has the first in ``classid``, the
     second in ``objid``, and 2 in ``objsubid``.
     """
+    return select(cast(_locks.objid, Integer)).where(_is_ours())
+
+
+def has_lived(number: int, seconds: float) -> ColumnElement[bool]:
+    """Whether this worker's session has been there for so long: so could those of all others that live."""
+    since = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+    own = select(_locks.pid).join(_pg_stat_activity, _pg_stat_activity.c.pid == _locks.pid)
+    return exists(own.where(_is_ours(), _locks.objid == cast(number, OID), _pg_stat_activity.c.backend_start < since))
+
+
+def _is_ours() -> ColumnElement[bool]:
     here = select(_pg_database.c.oid).where(_pg_database.c.datname == func.current_database()).scalar_subquery()
-    locks = _pg_locks.c
-    is_ours = and_(
-        locks.locktype == "advisory",
-        locks.classid == cast(LOCK_CLASS, OID),
-        locks.objsubid == 2,
-        locks.database == here,
+    return and_(
+        _locks.locktype == "advisory", _locks.objsubid == 2, _locks.database == here, _locks.classid == LOCK_CLASS
     )
-    return select(cast(locks.objid, Integer)).where(is_ours)

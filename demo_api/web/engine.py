@@ -61,6 +61,9 @@ class Engine(Protocol):
     def check(self) -> None:
         """Raises what keeps ``begin`` from accepting anything now, a full queue excepted."""
 
+    def models(self) -> list[str]:
+        """The names of the models that a request may ask for; empty where none is loaded yet."""
+
     def begin(self, question: Question, idempotency_key: str | None = None) -> PendingRun:
         """Accepts a request.
 

@@ -6,7 +6,7 @@ Source: https://platform.openai.com/docs/api-reference (chat completions, comple
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -157,9 +157,9 @@ def model(name: str, created: float) -> Model:
     return {"id": name, "object": "model", "created": int(created), "owned_by": "demo_api"}
 
 
-def models(name: str | None, created: float) -> Models:
+def models(names: Sequence[str], created: float) -> Models:
     """The body of ``GET /v1/models``."""
-    return {"object": "list", "data": [model(name, created)] if name else []}
+    return {"object": "list", "data": [model(name, created) for name in names]}
 
 
 def openai_error(body: Mapping[str, object], status: int) -> dict[str, object]:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from demo_api.errors import BadRequest, ModelNotFound
+from demo_api.errors import BadRequest
 from demo_api.messages import MAX_PROMPT_CHARACTERS, MaxTokens, Prompt, Question, Request, Seed
 from demo_api.web.openai.conversation import AskedMessage
 from demo_api.web.openai.parameters import OfChats, OfTexts, Strict
@@ -49,7 +49,13 @@ class _Sampling(BaseModel):
     stream_options: StreamOptions | None = None
 
     def _request(self, prompt: str, max_tokens: int | None) -> Request:
-        given = {"max_tokens": max_tokens, "temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
+        given = {
+            "model": self.model,
+            "max_tokens": max_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "seed": self.seed,
+        }
         return check_request({"prompt": prompt, **{name: value for name, value in given.items() if value is not None}})
 
     def _stop(self) -> list[str]:
@@ -102,13 +108,6 @@ class TextCompletions(_Sampling, OfTexts):
 
 
 Completions = ChatCompletions | TextCompletions
-
-
-def check_model(name: str, served: object) -> None:
-    """Raises ModelNotFound unless it is the one that is served."""
-    if name != served:
-        sentence = f"There is no model {name[:200]!r} here, but {served!r}."
-        raise ModelNotFound(sentence, next_step=f"Ask for {served!r}.", field="model")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import time
 from flask import Flask, Response, jsonify
 
 from demo_api.config import Settings
+from demo_api.demo.capabilities import check_model
 from demo_api.errors import ModelNotFound, SetupError
 from demo_api.web import event_stream
 from demo_api.web.chat import begin_with_slot, event_response
@@ -26,7 +27,6 @@ from demo_api.web.openai.requests import (
     ChatCompletions,
     Completions,
     TextCompletions,
-    check_model,
     named_as_asked,
 )
 from demo_api.web.openapi import examples, refusals
@@ -56,7 +56,7 @@ def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots)
     created = time.time()
     name = engine.engine_name
     is_demo = name == "demo"
-    refused = (*refusals.BODY, *refusals.of(ModelNotFound), *refusals.ACCEPTED[name], *refusals.WAITING)
+    refused = (*refusals.BODY, *refusals.ACCEPTED[name], *refusals.WAITING)
     answered = (*refused, *refusals.ANSWERED[name])
     example = examples.succeeded(name)
 
@@ -65,18 +65,18 @@ def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots)
 
     described = (*refusals.of(SetupError), *refusals.LEDGER) if is_demo else refusals.READY[name]
 
-    def served() -> str | None:
-        model = engine.describe()["model"]
-        if model is None:
+    def served() -> list[str]:
+        models = engine.models()
+        if not models:
             engine.check()  # what is being loaded has no name yet: says when to ask again
-        return model
+        return models
 
     @app.get("/v1/models")
     @Operation(
         "openai",
-        "The model",
-        "For OpenAI clients: the one model that is served.",
-        answers={JSON: Content(Models, answers.models(examples.MODEL, examples.QUEUED.accepted_at))},
+        "The models",
+        "For OpenAI clients: the models that are served.",
+        answers={JSON: Content(Models, answers.models([examples.MODEL], examples.QUEUED.accepted_at))},
         refusals=described,
     )
     def list_models() -> Response:
@@ -85,7 +85,7 @@ def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots)
     @app.get("/v1/models/<path:model>")
     @Operation(
         "openai",
-        "The model, by its name",
+        "A model, by its name",
         "For OpenAI clients that ask whether a model is there.",
         answers={JSON: Content(Model, answers.model(examples.MODEL, examples.QUEUED.accepted_at))},
         parameters=(_MODEL,),
@@ -135,7 +135,6 @@ def add_openai(app: Flask, engine: Engine, settings: Settings, slots: WaitSlots)
 
     def complete(asked: Completions) -> Response:
         engine.check()
-        check_model(asked.model, engine.describe()["model"])
         started, question, is_gone = time.time(), asked.question(), client_is_gone(settings)
         if asked.stream:
             with named_as_asked(asked):

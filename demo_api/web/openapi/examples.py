@@ -123,6 +123,7 @@ _ERRORS: list[DemoApiError] = [
     errors.LedgerUnavailable("The ledger is too busy."),
     errors.StorageFull("The ledger's disk is full."),
     errors.IdempotencyConflict("The Idempotency-Key was used before, for a different request."),
+    errors.NoWorker("No worker is connected, so nothing would be run.", retry_after=10),
     errors.ModelNotFound(f"There is no model 'gpt-4' here, but '{MODEL}'.", field="model"),
     errors.NoSuchRun(f"There is no run {RUN_ID}."),
     errors.NoLog(f"There is no log of run {RUN_ID}: it has not started yet, or the log was removed."),

@@ -41,10 +41,13 @@ WAITING = of(errors.TooManyWaiting)
 
 # By engine: what its check() raises, what its begin() raises, and how a run ends that has no answer.
 READY = {
-    "demo": (*of(errors.SetupError, errors.DeviceFailed, errors.DeviceUnavailable, errors.ShuttingDown), *LEDGER),
+    "demo": (
+        *of(errors.SetupError, errors.NoWorker, errors.DeviceFailed, errors.DeviceUnavailable, errors.ShuttingDown),
+        *LEDGER,
+    ),
     "direct": of(errors.SetupError, errors.Starting, errors.ShuttingDown),
 }
-ACCEPTED = {engine: (*ready, *of(errors.QueueFull)) for engine, ready in READY.items()}
+ACCEPTED = {engine: (*of(errors.ModelNotFound), *ready, *of(errors.QueueFull)) for engine, ready in READY.items()}
 ANSWERED = {
     "demo": (*(_run_failure(code) for code in RUN_CODES if code != "engine_lost"), *of(errors.NoSuchRun)),
     "direct": tuple(map(_run_failure, ("internal_error", "engine_lost", "timed_out", "cancelled"))),

@@ -18,6 +18,7 @@ def upgrade() -> None:
         sa.Column("model", sa.JSON, nullable=False),
         sa.Column("devices", sa.JSON, nullable=False),
         sa.Column("since", sa.Float(53), nullable=False),
+        sa.Column("gone_at", sa.Float(53)),
         sqlite_autoincrement=True,
     )
     op.add_column("runs", sa.Column("pool", sa.Text))

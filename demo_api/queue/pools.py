@@ -1,0 +1,145 @@
+"""The models that a door accepts runs for: those of the workers, on whatever hosts they are."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from types import SimpleNamespace
+from typing import Protocol, cast
+
+from demo_api.demo.capabilities import Capabilities, check_model, check_requests
+from demo_api.errors import BadRequest, DeviceFailed, NoWorker
+from demo_api.messages import ModelHealth, Request
+from demo_api.queue.workers import Worker, Workers
+
+_OLDEST_SECONDS = 0.5
+"""How old the list of workers may be that a request is checked with."""
+
+_RETRY_SECONDS = 10
+
+
+class Demo(Protocol):
+    """What a door must know of what its runs are for: ``Capabilities`` of one demo, or ``Pools``."""
+
+    def check(self) -> None:
+        """Raises SetupError or NoWorker, with the next step, when no run could succeed as it is now."""
+
+    def accept(self, requests: Sequence[Request]) -> str | None:
+        """The pool that these requests are for; None where there is one only.
+
+        Raises:
+            ModelNotFound: they are for a model that is not here.
+            NoWorker: the workers that had it are gone.
+            BadRequest: the model's demo is known to be unable to answer one of the requests.
+            SetupError: as ``check``.
+        """
+
+    def is_only_here(self, pool: str | None) -> bool:
+        """Whether no other process can run what this pool gets."""
+
+    def models(self) -> list[str]:
+        """The names of the models that a request may ask for."""
+
+    def describe(self) -> ModelHealth:
+        """The model of a request that names none, as ``/health`` shows it."""
+
+
+class Pools:
+    """The pools of a database, for one door.
+
+    Args:
+        own: the demo of this process, which a request is for that names no model; None for a door alone.
+    """
+
+    def __init__(self, workers: Workers, own: Capabilities | None = None) -> None:
+        self._workers = workers
+        self._own = own
+        self._lock = threading.Lock()
+        self._read_at = float("-inf")
+        self._known: list[tuple[Worker, float | None]] = []
+
+    def check(self) -> None:
+        """Raises NoWorker where no worker is connected, and SetupError where this process's own demo is broken."""
+        if self._own is not None:
+            self._own.check()
+        elif not self._live():
+            raise NoWorker("No worker is connected, so nothing would be run.", retry_after=_RETRY_SECONDS)
+
+    def accept(self, requests: Sequence[Request]) -> str:
+        """As ``Demo.accept``.
+
+        Raises:
+            DeviceFailed: all devices of the pool have failed.
+        """
+        asked = {request.model or self._default() for request in requests}
+        if len(asked) > 1:
+            raise BadRequest("The requests are for several models.", next_step="Send them apart.", field="model")
+        (pool,) = asked
+        if self._own is not None and pool == self._own.model_name():
+            self._own.accept(requests)
+        else:
+            self._accept_elsewhere(pool, requests)
+        return pool
+
+    def is_only_here(self, pool: str | None) -> bool:
+        """Whether this process has the pool's only worker, or will."""
+        return self._own is not None and pool == self._own.model_name() and len(self._of(pool)) <= 1
+
+    def models(self) -> list[str]:
+        """The names of the models that a worker has."""
+        own = [] if self._own is None else [self._own.model_name()]
+        return sorted({*own, *(worker.pool for worker in self._live())})
+
+    def describe(self) -> ModelHealth:
+        """The model of a request that names none; of several, the first.
+
+        Raises:
+            NoWorker: no worker is connected.
+            SetupError: this process's own demo is broken.
+        """
+        if self._own is not None:
+            return self._own.describe()
+        self.check()
+        model = {**self._live()[0].model}
+        del model["sequence_limit"], model["takes_seed"]
+        return cast(ModelHealth, model)
+
+    def _accept_elsewhere(self, pool: str, requests: Sequence[Request]) -> None:
+        there = self._of(pool)
+        gone = [gone_at for worker, gone_at in self._read() if worker.pool == pool and gone_at is not None]
+        if gone and not there:
+            since = datetime.fromtimestamp(max(gone), timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+            raise NoWorker(f"No worker has had the model {pool!r} since {since}.", retry_after=_RETRY_SECONDS)
+        check_model(pool, self.models())
+        check_requests(SimpleNamespace(**there[0].model), requests)
+        devices = [device for worker in there for device in worker.devices]
+        if devices and all(device["state"] == "failed" for device in devices):
+            raise DeviceFailed(f"The device has failed: {devices[0]['reason']}")
+
+    def _default(self) -> str:
+        if self._own is not None:
+            return self._own.model_name()
+        self.check()
+        models = self.models()
+        if len(models) > 1:
+            raise BadRequest(
+                f"Several models are served here: {', '.join(models)}.",
+                next_step="Name one of them in 'model'.",
+                field="model",
+            )
+        return models[0]
+
+    def _of(self, pool: str | None) -> list[Worker]:
+        return [worker for worker in self._live() if worker.pool == pool]
+
+    def _live(self) -> list[Worker]:
+        return [worker for worker, gone_at in self._read() if gone_at is None]
+
+    def _read(self) -> list[tuple[Worker, float | None]]:
+        with self._lock:
+            if time.monotonic() - self._read_at > _OLDEST_SECONDS:
+                self._known = self._workers.known()
+                self._read_at = time.monotonic()
+            return self._known
