@@ -46,7 +46,9 @@ class Capabilities:
         return [self.model_name()]
 
     def model_name(self) -> str:
-        """The name of the one model. Raises SetupError where none is set, or it is gone."""
+        """The name of the one model. Raises SetupError where that, the script or the interpreter is missing."""
+        home.script(self._settings)
+        home.interpreter(self._settings)
         return home.model_name(home.model_variable(self._settings)[1])
 
     def describe(self) -> ModelHealth:

