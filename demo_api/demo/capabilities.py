@@ -38,7 +38,7 @@ class Capabilities:
         check_requests(demo, requests)
 
     def is_only_here(self, pool: str | None) -> bool:
-        """Whether no other process has this demo for these runs: there is one demo only."""
+        """Whether no other node can run these runs: there is one demo only."""
         return True
 
     def models(self) -> list[str]:

@@ -88,10 +88,10 @@ class Capacity:
     def _count_devices(self, connection: Connection, pool: str | None) -> int:
         if pool is None:
             return max(1, self._devices)
-        of_all = select(func.sum(func.json_array_length(workers.c.devices)))
-        return max(
-            1, connection.execute(of_all.where(workers.c.pool == pool, workers.c.number.in_(living()))).scalar() or 0
-        )
+        # Servers that share a node share its devices.
+        most = func.max(func.json_array_length(workers.c.devices)).label("devices")
+        there = select(most).where(workers.c.pool == pool, workers.c.number.in_(living())).group_by(workers.c.node)
+        return max(1, connection.execute(select(func.sum(there.subquery().c.devices))).scalar() or 0)
 
 
 def _waits_in(pool: str | None) -> ColumnElement[bool]:

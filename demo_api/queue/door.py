@@ -227,11 +227,12 @@ class Door:
 
     def devices(self) -> list[DeviceHealth]:
         """Each device of the workers that live, with its node's name."""
-        return [
-            {**device, "name": f"{worker.node}/{device['name']}"}
-            for worker in self.ledger.workers.live()
-            for device in worker.devices
-        ]
+        found: dict[str, DeviceHealth] = {}
+        for worker in self.ledger.workers.live():
+            for device in worker.devices:  # which servers of one node share
+                name = f"{worker.node}/{device['name']}"
+                found[name] = {**device, "name": name}
+        return list(found.values())
 
     def models(self) -> list[str]:
         """The names of the models that a request may ask for."""

@@ -37,7 +37,7 @@ class Demo(Protocol):
         """
 
     def is_only_here(self, pool: str | None) -> bool:
-        """Whether no other process can run what this pool gets."""
+        """Whether no other node can run what this pool gets."""
 
     def models(self) -> list[str]:
         """The names of the models that a request may ask for."""
@@ -84,8 +84,10 @@ class Pools:
         return pool
 
     def is_only_here(self, pool: str | None) -> bool:
-        """Whether this process has the pool's only worker, or will."""
-        return self._own is not None and pool == self._own.model_name() and len(self._of(pool)) <= 1
+        """Whether the pool is this process's own, and no other node has a device for it that has not failed."""
+        elsewhere = (worker.devices for worker in self._of(pool) if worker.node != self._workers.node)
+        fit = any(device["state"] != "failed" for devices in elsewhere for device in devices)
+        return self._own is not None and pool == self._own.model_name() and not fit
 
     def models(self) -> list[str]:
         """The names of the models that a worker has."""

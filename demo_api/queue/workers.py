@@ -66,8 +66,9 @@ class Workers:
     """Who lives, and what it has."""
 
     def __init__(self, database: Database, node: Node) -> None:
+        self.node = node.name
+        """This node's name."""
         self._database = database
-        self._node = node
 
     def add(self, version: str, model: PoolModel, devices: Sequence[DeviceHealth]) -> int:
         """Adds a worker of this node, and removes those that are gone from it, and from others for a day.
@@ -76,14 +77,14 @@ class Workers:
             its number. It lives as soon as a session has the lock of that number.
         """
         row = {
-            "node": self._node.name,
+            "node": self.node,
             "version": version,
             "pool": str(model["model"]),
             "model": model,
             "devices": list(devices),
             "since": time.time(),
         }
-        is_old = (workers.c.node == self._node.name) | (workers.c.gone_at < time.time() - SECONDS_A_DAY)
+        is_old = (workers.c.node == self.node) | (workers.c.gone_at < time.time() - SECONDS_A_DAY)
         with self._database.write() as connection:
             connection.execute(delete(workers).where(is_old, workers.c.number.not_in(living())))
             return int(connection.execute(workers.insert().values(row).returning(workers.c.number)).scalar_one())
