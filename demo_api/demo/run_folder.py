@@ -9,13 +9,13 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from stat import S_ISLNK
+from typing import Protocol
 
 from demo_api.errors import SetupError, StorageFull
 
@@ -148,7 +148,8 @@ class RunFolder:
 
     def readable_log(self) -> str:
         """What the child printed, for a person: the log (stderr), then pytest's report (stdout)."""
-        return "".join(_readable(self.stderr)) + "".join(_readable(self.stdout))
+        paths = [path for path in (self.stderr, self.stdout) if path.is_file()]
+        return "".join(readable(_File(path), f"in {path}") for path in paths)
 
 
 def ended_log(path: Path) -> str:
@@ -266,18 +267,48 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _readable(path: Path) -> Iterator[str]:
-    if not path.is_file():
-        return
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = file.read(READABLE_LIMIT // 2 if size > READABLE_LIMIT else size)
-        yield from map(_readable_line, head.splitlines(keepends=True))
-        if size > READABLE_LIMIT:
-            yield f"\n[{size - READABLE_LIMIT} bytes are left out here; the whole is in {path}]\n"
-            file.seek(size - READABLE_LIMIT // 2)
-            file.readline()  # the rest of a line that began in what is left out
-            yield from map(_readable_line, file)
+class Printed(Protocol):
+    """What a child has printed to one of its streams."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes from ``start`` to before ``end``."""
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+    def read(self, start: int, end: int) -> bytes:
+        with open(self.path, "rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+
+
+def readable(printed: Printed, where: str) -> str:
+    """A stream, for a person. Of a long one the middle is left out.
+
+    Args:
+        where: the whole is, to end a sentence with.
+    """
+    size = printed.size
+    if size <= READABLE_LIMIT:
+        return _readable_lines(printed.read(0, size))
+    head = printed.read(0, READABLE_LIMIT // 2)
+    _, _, tail = printed.read(size - READABLE_LIMIT // 2, size).partition(b"\n")  # from the first whole line on
+    left_out = f"\n[{size - READABLE_LIMIT} bytes are left out here; the whole is {where}]\n"
+    return _readable_lines(head) + left_out + _readable_lines(tail)
+
+
+def _readable_lines(text: bytes) -> str:
+    return "".join(map(_readable_line, text.splitlines(keepends=True)))
 
 
 def _readable_line(line: bytes) -> str:

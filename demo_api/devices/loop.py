@@ -11,10 +11,12 @@ from contextlib import suppress
 from dataclasses import replace
 
 from demo_api.config import Settings
+from demo_api.demo.run_folder import RunFolder
 from demo_api.demo.warm_child import WarmChild
 from demo_api.devices.batch_monitor import BatchMonitor, EventBuffer
 from demo_api.devices.batch_runner import BatchRunner
 from demo_api.devices.lock import Device, DeviceLock
+from demo_api.devices.output_copy import OutputCopy
 from demo_api.devices.recovery import DeviceRecovery
 from demo_api.devices.warm import WarmPolicy, end_waiting_child
 from demo_api.errors import DemoApiError, LedgerUnavailable, StorageFull
@@ -257,6 +259,8 @@ class DeviceLoop:
 
     def _run(self, batch: Batch, lock: DeviceLock) -> None:
         events, started = EventBuffer(batch), time.monotonic()
+        copy = OutputCopy(self._ledger.output, RunFolder(self._settings.runs_dir / batch.batch_id))
+        copy_output = copy.catch_up if self._ledger.has_many_hosts else lambda: None
         monitor = BatchMonitor(
             self._ledger.queue,
             batch,
@@ -264,6 +268,7 @@ class DeviceLoop:
             lease=self._settings.lease,
             cancel=lambda reason: self._runner.cancel(batch.batch_id, reason),
             end_users=lambda users: self._runner.end_users(batch.batch_id, users),
+            copy_output=copy_output,
             changed=self._changed,
         )
         with self._lock:
@@ -280,7 +285,7 @@ class DeviceLoop:
             self._warm.failed()
         elif was_warm:
             self._warm.succeeded()
-        self._record(batch, outcome, time.monotonic() - started)
+        self._record(batch, outcome, time.monotonic() - started, copy_output)
         self._ledger.history.prune()
 
     def _outcome(self, batch: Batch, events: EventBuffer, lock: DeviceLock) -> Outcome:
@@ -308,10 +313,11 @@ class DeviceLoop:
             return Outcome([], again=True)
         return self._runner.generate(batch, events, lock, warm)
 
-    def _record(self, batch: Batch, outcome: Outcome, seconds: float) -> None:
+    def _record(self, batch: Batch, outcome: Outcome, seconds: float, copy_output: Callable[[], None]) -> None:
         """Writes the outcome into the ledger, for as long as that takes: the results are in this process only."""
         while True:
             try:
+                copy_output()  # first: when a run has ended, every door has its log
                 self._settle(batch, outcome, seconds)
                 break
             except LedgerUnavailable as error:

@@ -9,6 +9,7 @@ from demo_api.queue.database import Database
 from demo_api.queue.device_states import DeviceState, DeviceStates
 from demo_api.queue.history import History
 from demo_api.queue.node import Node
+from demo_api.queue.output import Output
 from demo_api.queue.rows import new_id
 from demo_api.queue.run_queue import RunQueue
 from demo_api.queue.session import Session
@@ -57,6 +58,7 @@ class Ledger:
         self.history = History(self._database, keep_runs=settings.keep_runs, keep_days=settings.keep_days)
         self.devices = DeviceStates(self._database, node)
         self.workers = Workers(self._database, node)
+        self.output = Output(self._database)
         self._settings = settings
 
     def check(self) -> None:

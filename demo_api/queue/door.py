@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 
 from demo_api.config import Settings
-from demo_api.demo.run_folder import RunFolder, check_room, ended_log
+from demo_api.demo.run_folder import RunFolder, check_room, ended_log, readable
 from demo_api.errors import BadRequest, LedgerUnavailable, NoLog, RunEnded, ShuttingDown
 from demo_api.messages import (
     DEVICE_STATES,
@@ -189,28 +189,38 @@ class Door:
                 self.cancel(run_id)
 
     def log(self, run: Run) -> str:
-        """All that the run's child has printed so far.
+        """All that the run's child has printed so far, on whatever host.
 
         Raises:
-            NoLog: nothing is kept of it.
+            NoLog: nothing is kept of it here.
         """
-        folder = run.batch_id and RunFolder(self._settings.runs_dir / run.batch_id)
-        if not folder or not folder.path.is_dir():
-            node = run.batch_id and self.ledger.queue.other_node(run.batch_id)
-            if node:
-                raise NoLog(
-                    f"The log of run {run.run_id} is on another host: the node {node} has it.",
-                    next_step=f"Ask a server of that node, or look at runs/{run.batch_id} in its state folder.",
-                )
+        printed = self._printed(run.batch_id, RunFolder.readable_log) if run.batch_id else ""
+        if printed is None:
+            raise NoLog(
+                f"The log of run {run.run_id} is on another host: the node {self._node_of(run)} has it.",
+                next_step=f"Ask a server of that node, or look at runs/{run.batch_id} in its state folder.",
+            )
+        if not printed:
             raise NoLog(f"There is no log of run {run.run_id}: it has not started yet, or the log was removed.")
-        return folder.readable_log()
+        return printed
 
     def ended_log(self, run: Run) -> str | None:
-        """As ``log`` for a run that has ended, and empty where nothing is kept; None where another node has it."""
-        if not run.batch_id:
-            return ""
-        folder = self._settings.runs_dir / run.batch_id
-        return None if not folder.is_dir() and self.ledger.queue.other_node(run.batch_id) else ended_log(folder)
+        """As ``log`` for a run that has ended, and empty where nothing is kept; None where only another node has it."""
+        return self._printed(run.batch_id, lambda folder: ended_log(folder.path)) if run.batch_id else ""
+
+    def _printed(self, batch_id: str, read: Callable[[RunFolder], str]) -> str | None:
+        folder = RunFolder(self._settings.runs_dir / batch_id)
+        if folder.path.is_dir():
+            return read(folder)
+        node = self.ledger.queue.node_of(batch_id)
+        where = f"on the node {node}: runs/{batch_id} in its state folder"
+        streams = [self.ledger.output.stream(batch_id, name) for name in ("stderr", "stdout")]
+        if not any(streams) and node not in (None, self.ledger.workers.node):
+            return None
+        return "".join(readable(stream, where) for stream in streams if stream is not None)
+
+    def _node_of(self, run: Run) -> str | None:
+        return self.ledger.queue.node_of(run.batch_id) if run.batch_id else None
 
     def describe(self) -> EngineHealth:
         """The model, the queue and the devices, as ``/health`` shows them; the best device stands for all of them."""

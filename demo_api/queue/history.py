@@ -15,7 +15,7 @@ from demo_api.messages import Estimate, Event, Run
 from demo_api.queue import rows
 from demo_api.queue.database import Database
 from demo_api.queue.estimate import MOST_RUNS, estimate
-from demo_api.queue.schema import batches, events, runs
+from demo_api.queue.schema import batches, events, output, runs
 
 _SEARCHED_RUNS = 200
 """The latest runs among which those are looked for that were like one: however many are kept, it costs little."""
@@ -128,7 +128,7 @@ class History:
             return estimate(list(found))
 
     def prune(self) -> None:
-        """Removes the runs that ended too long ago, and the oldest of those that are too many."""
+        """Removes the runs that ended too long ago, and the oldest of those that are too many, with their output."""
         now = time.time()
         ended = runs.c.finished_at < now - JUST_ENDED_SECONDS
         oldest_kept = select(runs.c.number).where(ended).order_by(runs.c.number.desc()).offset(self._keep_runs - 1)
@@ -141,3 +141,4 @@ class History:
             connection.execute(delete(runs).where(old))
             used = select(runs.c.batch_id).where(runs.c.batch_id.is_not(None))
             connection.execute(delete(batches).where(batches.c.state == "closed", batches.c.batch_id.not_in(used)))
+            connection.execute(delete(output).where(output.c.batch_id.not_in(used)))

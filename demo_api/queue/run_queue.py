@@ -186,12 +186,11 @@ class RunQueue:
             overdue = exists(batches.c.batch_id).where(self._is_overdue(connection))
             return bool(connection.execute(select(waits | left | overdue)).scalar())
 
-    def other_node(self, batch_id: str) -> str | None:
-        """The name of the node that has run this batch, or runs it; None where it is this one, or is not known."""
+    def node_of(self, batch_id: str) -> str | None:
+        """The name of the node that has run this batch, or runs it; None where that is not known."""
         wanted = select(batches.c.device).where(batches.c.batch_id == batch_id)
         with self._database.read() as connection:
-            node, slash, _ = (connection.execute(wanted).scalar() or "").rpartition("/")
-        return node if slash and node != self._node.name else None
+            return (connection.execute(wanted).scalar() or "").rpartition("/")[0] or None
 
     def forget_lost(self, device: str) -> None:
         """Closes the device's lost batches: nothing of them is left on it."""

@@ -14,6 +14,8 @@ from support.demo_homes import make_home
 from support.real_server import SERVE, WORK, RealServer, Site
 from support.waiting import until
 
+from demo_api.demo.run_folder import RunFolder
+
 LEASE = 600
 """Seconds. So it is the session that tells, in these tests, that a worker is gone."""
 
@@ -71,6 +73,19 @@ def test_a_door_without_devices_has_its_runs_run_by_a_worker(lab: Lab) -> None:
     nodes, names = zip(*(device["name"].split("/") for device in health["devices"]), strict=True)
     assert len(set(nodes)) == 1
     assert names == ("left", "right")
+
+
+def test_any_door_shows_what_the_child_prints(lab: Lab) -> None:
+    accepts, other = lab.door(), lab.door()
+    lab.worker()
+    until(lambda: accepts.get("/readyz").status_code == 200)
+    run_id = hangs_at(accepts, lab)
+    until(lambda: "Starting decode loop..." in other.get(f"/runs/{run_id}/log").text)  # while it runs
+    accepts.post(f"/runs/{run_id}/cancel")
+    answer = accepts.chat("Hello").json()
+    folders = [RunFolder(path) for path in lab.site.folder.glob("state */runs/*")]
+    (whole,) = [log for log in (folder.readable_log() for folder in folders) if "ok: Hello" in log]
+    assert answer["output"] == other.get(f"/runs/{answer['run_id']}/log").text == whole
 
 
 def test_any_door_tells_how_a_run_goes_and_ends_it(lab: Lab) -> None:

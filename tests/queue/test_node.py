@@ -76,10 +76,7 @@ def test_a_node_does_not_take_anothers_open_batch_for_its_own(nodes: tuple[Ledge
     assert one.queue.batches("device", "open") == [batch.batch_id]
     assert other.queue.batches("device", "open") == []
     assert not other.queue.has_work("device")
-    assert (one.queue.other_node(batch.batch_id), other.queue.other_node(batch.batch_id)) == (
-        None,
-        one.queue._node.name,
-    )
+    assert one.queue.node_of(batch.batch_id) == other.queue.node_of(batch.batch_id) == one.workers.node
     assert one.queue.finish(batch.batch_id, [Result(run_id, Answer("yes", 1))], 1)
 
 
@@ -131,7 +128,7 @@ def test_what_was_written_before_there_were_nodes_is_known(nodes: tuple[Ledger, 
         connection.execute(insert(device_table).values(old))
     assert one.devices.get("device").reason == "It did not answer."
     assert one.queue.batches("device", "open") == [batch.batch_id]
-    assert one.queue.other_node(batch.batch_id) is None
+    assert one.queue.node_of(batch.batch_id) is None
     one.devices.set("device", "free")
     assert one.devices.get("device").state == "free"
 
