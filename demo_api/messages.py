@@ -381,7 +381,36 @@ class PoolModel(ModelHealth):
     takes_seed: Annotated[bool, Field(description="Whether a seed is of use.")]
 
 
-class EngineHealth(ModelHealth):
+class NodeHealth(TypedDict):
+    """A worker that lives, as `/health` and `demo-api status` tell of it."""
+
+    node: Annotated[str, Field(description="The name of its node: one state folder on one host.")]
+    model: Annotated[str, Field(description="The model that its runs are for.")]
+    version: Annotated[str, Field(description="demo_api's version there.")]
+    since: Annotated[float, Field(description="When it began, Unix seconds.")]
+    devices: list[DeviceHealth]
+
+
+class PoolHealth(TypedDict):
+    """The runs and the workers of one model."""
+
+    model: Annotated[
+        str | None, Field(description="Null for runs that an earlier version accepted: any may take them.")
+    ]
+    workers: Annotated[int, Field(description="How many live.")]
+    devices: Annotated[int, Field(description="How many they have together.")]
+    waiting: int
+    running: int
+
+
+class LabHealth(TypedDict):
+    """All that share the ledger, if that is PostgreSQL; else nothing."""
+
+    nodes: Annotated[list[NodeHealth], Field(description="The workers that live.")]
+    pools: Annotated[list[PoolHealth], Field(description="The models that they have, or that runs wait for.")]
+
+
+class EngineHealth(ModelHealth, LabHealth):
     """What `/health` says beside the status."""
 
     queue: Queue | None

@@ -18,7 +18,7 @@ from demo_api.config import Settings
 from demo_api.demo import small_model as weights
 from demo_api.direct import DirectEngine
 
-pytest_plugins = ["support.databases"]
+pytest_plugins = ["support.databases", "support.lab"]
 
 
 MEMORY = Path("/dev/shm")

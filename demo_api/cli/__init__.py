@@ -30,6 +30,7 @@ _MODULES = {
     "device": "device",
     "doctor": "doctor.command",
     "model": "model",
+    "status": "status",
     "worker": "worker",
 }
 """Where each command is. It is imported when it is used: what ``compare`` needs costs a server no memory."""

@@ -143,6 +143,8 @@ class DirectEngine:
             "estimate": estimated,
             "losses": losses,
             "latest_loss": latest_loss,
+            "nodes": [],
+            "pools": [],
             "settings": {"max_seq_len": self._model.context, "paged_attention": False, "temperature": 0.0},
         }
 

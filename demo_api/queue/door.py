@@ -16,12 +16,14 @@ from demo_api.messages import (
     EngineHealth,
     Estimate,
     Event,
+    LabHealth,
     Question,
     Request,
     Run,
 )
 from demo_api.queue import Ledger
 from demo_api.queue.history import RunProgress
+from demo_api.queue.lab import describe_nodes, describe_pools
 from demo_api.queue.pools import Demo
 from demo_api.queue.session import BEAT_SECONDS, CHANGED
 from demo_api.queue.waiters import RunWaiters
@@ -228,6 +230,7 @@ class Door:
         best = min(devices, key=lambda device: DEVICE_STATES.index(device["state"]), default=None)
         return {
             **self._demo.describe(),
+            **self._describe_lab(),
             "model_loaded": any(device["warm"] == "model" for device in devices),
             "queue": self.ledger.queue.describe(),
             "device": best,
@@ -267,6 +270,12 @@ class Door:
 
     def hurry(self) -> None:
         """Cuts short the time that ``close`` takes."""
+
+    def _describe_lab(self) -> LabHealth:
+        if not self.ledger.has_many_hosts:
+            return {"nodes": [], "pools": []}
+        workers = self.ledger.workers.live()
+        return {"nodes": describe_nodes(workers), "pools": describe_pools(workers, self.ledger.history)}
 
     def _hear(self, channel: str, _payload: str) -> None:
         if channel == CHANGED:

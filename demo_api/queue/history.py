@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from demo_api.demo.run_folder import JUST_ENDED_SECONDS, SECONDS_A_DAY
@@ -126,6 +126,13 @@ class History:
         with self._database.read() as connection:
             found = connection.execute(known.order_by(latest.c.number.desc()).limit(MOST_RUNS)).scalars()
             return estimate(list(found))
+
+    def count_open(self) -> dict[tuple[str | None, str], int]:
+        """How many runs there are of each pool that are ``queued`` or ``running``."""
+        open_runs = select(runs.c.pool, runs.c.status, func.count()).where(runs.c.status.in_(["queued", "running"]))
+        with self._database.read() as connection:
+            counted = connection.execute(open_runs.group_by(runs.c.pool, runs.c.status)).all()
+        return {(pool, status): number for pool, status, number in counted}
 
     def prune(self) -> None:
         """Removes the runs that ended too long ago, and the oldest of those that are too many, with their output."""

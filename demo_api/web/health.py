@@ -113,6 +113,8 @@ def _describe(engine: Engine) -> Health:
         "device": None,
         "devices": [],
         "estimate": None,
+        "nodes": [],
+        "pools": [],
     }
     error = problem(engine)
     with suppress(SetupError, LedgerUnavailable):
@@ -158,6 +160,8 @@ def _example(engine: str) -> Health:
         "device": device,
         "devices": [device],
         "estimate": ESTIMATE,
+        "nodes": [],
+        "pools": [],
     }
     if not is_demo:
         health["losses"], health["latest_loss"] = 0, None

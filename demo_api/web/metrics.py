@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from itertools import accumulate
@@ -15,7 +16,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from demo_api import messages
 from demo_api.config import Settings
 from demo_api.errors import RUN_CODES, DemoApiError, MetricsUnavailable
-from demo_api.messages import DEVICE_STATES, Run
+from demo_api.messages import DEVICE_STATES, EngineHealth, Run
 from demo_api.queue.door import Door
 from demo_api.web import health
 from demo_api.web.counters import Counters, Key
@@ -179,6 +180,29 @@ def _of_engine(engine: Engine) -> Iterator[Metric]:
         if device["warm_batches"] is not None:
             answered.add_metric((str(device["name"]),), device["warm_batches"])
     yield answered
+    yield from _of_lab(now)
+
+
+def _of_lab(now: EngineHealth) -> Iterator[Metric]:
+    """Of all hosts that share the ledger; every server of theirs says the same."""
+    devices = GaugeMetricFamily(
+        "demo_api_lab_devices", "Devices of the workers that live.", labels=("node", "model", "state")
+    )
+    counted = Counter(
+        (node["node"], node["model"], device["state"]) for node in now["nodes"] for device in node["devices"]
+    )
+    for labels, number in counted.items():
+        devices.add_metric(labels, number)
+    yield devices
+    live = GaugeMetricFamily("demo_api_pool_workers", "Workers that live, by model.", labels=("model",))
+    waiting = GaugeMetricFamily("demo_api_pool_waiting", "Runs that wait, by model.", labels=("model",))
+    running = GaugeMetricFamily("demo_api_pool_running", "Runs that are under way, by model.", labels=("model",))
+    for pool in now["pools"]:
+        model = (pool["model"] or "any",)
+        live.add_metric(model, pool["workers"])
+        waiting.add_metric(model, pool["waiting"])
+        running.add_metric(model, pool["running"])
+    yield from (live, waiting, running)
 
 
 def _cpu_seconds(process: psutil.Process) -> float:

@@ -11,7 +11,7 @@ from demo_api.demo.progress import Listener
 from demo_api.demo.warm_child import WarmChild
 from demo_api.devices.lock import DeviceLock
 from demo_api.errors import SetupError
-from demo_api.messages import Answer, Batch, Event, Failure, ModelHealth, Outcome, Request, Result, Run
+from demo_api.messages import Answer, Batch, Event, Failure, ModelHealth, Outcome, PoolModel, Request, Result, Run
 
 
 class EchoRunner:
@@ -36,8 +36,20 @@ class EchoRunner:
     def accept(self, requests: Sequence[Request]) -> None:
         self.check()
 
+    def is_only_here(self, pool: str | None) -> bool:
+        return True
+
+    def models(self) -> list[str]:
+        return ["echo"]
+
+    def model_name(self) -> str:
+        return "echo"
+
     def describe(self) -> ModelHealth:
         return {"model": "echo", "model_loaded": True}
+
+    def pool_model(self) -> PoolModel:
+        return {**self.describe(), "sequence_limit": 2048, "takes_seed": True}
 
     def choose(self, runs: Sequence[Run], warm: WarmChild | None = None) -> list[Run]:
         return list(runs)

@@ -24,6 +24,7 @@ from support.cutting_proxy import CuttingProxy
 from support.doc_pages import PAGES
 from support.echo_model import EchoModel
 from support.echo_runner import EchoRunner
+from support.lab import Lab
 from support.serving import Server
 from support.waiting import until, wait_for
 
@@ -858,6 +859,31 @@ def test_the_other_server_may_want_a_key_of_its_own(
     expect(tab.page.locator(".verdict")).to_contain_text("The answers are the same")
     assert sent[f"{there.url}/chat/stream"] == f"Bearer {KEY}"
     assert sent[f"{server.url}/chat/stream"] is None
+
+
+def test_where_several_models_are_served_a_menu_offers_them_and_health_shows_who_has_them(
+    lab: Lab, open_tab: Open
+) -> None:
+    door = lab.door()
+    for model in ("llama", "qwen"):
+        lab.worker(model)
+    until(lambda: len(door.get("/v1/models").json()["data"]) == 2)
+    tab = open_tab(door.url)
+    expect(tab.field("Model").locator("option")).to_have_text(["llama", "qwen"])
+    tab.field("Model").select_option("qwen")
+    expect(tab.page.locator("#form-code")).to_contain_text('"model":"qwen"')
+    tab.ask("Hello")
+    tab.wait_for_end()
+    assert "qwen" in tab.text(".panel")
+    assert not tab.serious()
+    tab.open("#health")
+    for card in ("Model llama", "Model qwen"):
+        expect(tab.page.locator("#health .pool", has_text=card)).to_contain_text("0 running, 0 waiting")
+    expect(tab.page.locator("#health .node", has_text="llama")).to_contain_text("device free")
+
+
+def test_where_one_model_is_served_there_is_no_menu(server: Server, open_tab: Open) -> None:
+    expect(open_tab(server.url).page.locator("#model")).to_be_hidden()
 
 
 def test_health_says_what_to_do_about_a_device_in_doubt(server: Server, engine: TellingEngine, open_tab: Open) -> None:

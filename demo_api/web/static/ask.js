@@ -2,7 +2,7 @@
 
 import { Asking, newKey, submit } from "./asking.js";
 import { Progress } from "./progress.js";
-import { bodyOf, clearProblem, fill, foldMore, isBusy, showProblem, submitByKey, whileBusy } from "./form.js";
+import { bodyOf, clearProblem, fill, foldMore, isBusy, modelOf, offerModels, showProblem, submitByKey, whileBusy } from "./form.js";
 import { Code, fieldsOf, post } from "./code.js";
 import { problem } from "./elements.js";
 import { refusal } from "./retry.js";
@@ -63,7 +63,12 @@ export class AskView {
   /** Asks the same as a run did: not what the form makes of it, which knows one kind of line end only. */
   again(asked) {
     fill(this.form, asked);
-    this.#run(fieldsOf(asked));
+    this.#run({ ...fieldsOf(asked), ...modelOf(this.form) });
+  }
+
+  /** Takes what /health said. */
+  learn({ pools }) {
+    offerModels(this.form, (pools ?? []).filter((pool) => pool.workers).map((pool) => pool.model));
   }
 
   async #run(body) {

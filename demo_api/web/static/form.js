@@ -1,6 +1,6 @@
 // The fields of a request, as a form has them.
 
-import { el, problem } from "./elements.js";
+import { el, problem, visible } from "./elements.js";
 
 /** What is typed, as a body. What is no number goes as it is: the server says what is wrong with it. */
 export function bodyOf(form) {
@@ -10,7 +10,25 @@ export function bodyOf(form) {
     const typed = form.elements[name]?.value.trim() ?? "";
     if (typed !== "") body[name] = /^-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(typed) ? Number(typed) : typed;
   }
-  return body;
+  return { ...body, ...modelOf(form) };
+}
+
+/** The model that is chosen, where there are several. */
+export function modelOf(form) {
+  const model = form.elements.model?.value;
+  return model ? { model } : {};
+}
+
+/** Offers the models, if there are several; what is chosen stays so. */
+export function offerModels(form, names) {
+  const menu = form.elements.model;
+  const offered = names.length > 1 ? names : [];
+  menu.closest(".field").hidden = offered.length === 0;
+  if (JSON.stringify([...menu.options].map((option) => option.value)) === JSON.stringify(offered)) return;
+  const chosen = menu.value;
+  menu.replaceChildren(...offered.map((name) => el("option", { value: name }, visible(name))));
+  if (offered.includes(chosen)) menu.value = chosen;
+  menu.dispatchEvent(new Event("input", { bubbles: true })); // the code beside the form names it
 }
 
 /** Puts the fields of a request back. */

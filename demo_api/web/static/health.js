@@ -46,6 +46,8 @@ export class HealthView {
     this.place.replaceChildren(
       el("div", { class: "card" }, el("h2", {}, "Server"), facts(health),
         key !== null && el("p", { class: "actions" }, el("button", { type: "button", on: { click: this.onForget } }, "Forget the key"))),
+      ...(health.pools ?? []).map(poolCard),
+      ...(health.nodes ?? []).map(nodeCard),
       ...devices.map(deviceCard),
       el("p", { class: "hint" }, "From a shell: ", el("code", {}, curl(this.server, get("health")))),
     );
@@ -72,7 +74,7 @@ function headline({ status, engine, model, queue, device }) {
 
 function facts(health) {
   const { queue, estimate } = health;
-  const rows = [
+  return factsList([
     ["Status", health.status],
     ["What to know", health.note],
     ["Engine", health.engine],
@@ -81,13 +83,27 @@ function facts(health) {
     ["Model's folder", health.llama_dir ?? health.hf_model],
     ["Queue", queue && `${queue.running} running, ${queue.waiting} waiting, ${queue.limit} may wait`],
     ["A run usually takes", estimate && `${range(estimate)}, by the latest ${estimate.runs}`],
-  ];
+  ]);
+}
+
+function factsList(rows) {
   return el("dl", { class: "facts-list" }, rows.filter(([, value]) => value !== null && value !== undefined).map(([name, value]) =>
     el("div", {}, el("dt", {}, name), el("dd", {}, visible(String(value))))));
 }
 
+function poolCard({ model, workers, devices, waiting, running }) {
+  return el("div", { class: "card pool" }, el("h2", {}, model === null ? "Any model" : `Model ${visible(model)}`),
+    factsList([["Workers", workers], ["Devices", devices], ["Queue", `${running} running, ${waiting} waiting`]]));
+}
+
+function nodeCard({ node, model, version, since, devices }) {
+  return el("div", { class: "card node" }, el("h2", {}, `Node ${visible(node)}`),
+    factsList([["Model", model], ["Version", version], ["Since", when(since)],
+      ["Devices", devices.map((device) => `${device.name} ${device.state}`).join(", ")]]));
+}
+
 function sentence(words) {
-  return words && `${words[0].toUpperCase()}${words.slice(1)}.`;
+  return words ? `${words[0].toUpperCase()}${words.slice(1)}.` : null;
 }
 
 function when(unixSeconds) {
@@ -103,6 +119,5 @@ function deviceCard(device) {
   ];
   return el("div", { class: "card device", "data-state": device.state },
     el("h2", {}, device.name === "device" ? "Device " : `Device ${visible(String(device.name))} `, el("span", { class: "chip", "data-status": device.state }, device.state)),
-    el("dl", { class: "facts-list" }, rows.filter(([, value]) => value).map(([name, value]) =>
-      el("div", {}, el("dt", {}, name), el("dd", {}, visible(String(value)))))));
+    factsList(rows));
 }

@@ -64,6 +64,7 @@ async function lookNow() {
   try {
     const told = await healthOf(server, (little) => health.show(little));
     health.show(told);
+    views.ask.learn(told);
     if (told.engine && told.engine !== engineName) learn(told);
   } catch (error) {
     health.fail(error);

@@ -1,0 +1,66 @@
+"""``demo-api status``, ``/health`` and ``/metrics`` of a lab: who is there, and what waits."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+from prometheus_client.parser import text_string_to_metric_families
+from support.lab import Lab
+from support.waiting import until
+
+STATUS = [sys.executable, "-m", "demo_api", "status"]
+
+
+def status(lab: Lab, *words: str) -> str:
+    environ = lab.site.environ | {"DEMO_API_DATABASE_URL": lab.url}
+    ended = subprocess.run([*STATUS, *words], env=environ, capture_output=True, text=True, timeout=60, check=True)
+    return ended.stdout
+
+
+def test_status_health_and_metrics_show_every_node_device_and_model(lab: Lab) -> None:
+    door = lab.door()
+    lab.worker("llama", devices="left; right")
+    lab.worker("qwen", devices="only")
+    until(lambda: len(door.get("/v1/models").json()["data"]) == 2)
+    door.submit("hang", model="qwen")
+    until((lab.site.home / "done: hang").exists)
+    door.submit("waits", model="qwen")
+    until(lambda: '"busy"' in status(lab, "--json"))
+    shown = json.loads(status(lab, "--json"))
+    assert [(node["model"], len(node["devices"])) for node in shown["nodes"]] in (
+        [("llama", 2), ("qwen", 1)],
+        [("qwen", 1), ("llama", 2)],
+    )
+    assert shown["pools"] == [
+        {"model": "llama", "workers": 1, "devices": 2, "waiting": 0, "running": 0},
+        {"model": "qwen", "workers": 1, "devices": 1, "waiting": 1, "running": 1},
+    ]
+    health = door.get("/health").json()
+    assert (health["nodes"], health["pools"]) == (shown["nodes"], shown["pools"])
+    text = status(lab)
+    assert re.search(r"llama +\S+ +0:\d\d:\d\d +left +free +off *\n +right +free +off *\n", text)
+    assert re.search(r"qwen +1 +1 +1 +1 *\n", text)
+    samples = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(door.get("/metrics").text)
+        for sample in family.samples
+    }
+    (node,) = [node["node"] for node in shown["nodes"] if node["model"] == "qwen"]
+    assert samples[("demo_api_lab_devices", *sorted(("busy", node, "qwen")))] == 1
+    assert samples["demo_api_pool_workers", "llama"] == 1
+    assert samples["demo_api_pool_waiting", "qwen"] == 1
+    assert samples["demo_api_pool_running", "qwen"] == 1
+
+
+def test_status_says_what_to_start_where_nobody_is_connected(lab: Lab) -> None:
+    assert status(lab).startswith("No worker is connected. Start `demo-api worker`")
+    assert json.loads(status(lab, "--json")) == {"nodes": [], "pools": []}
+
+
+def test_status_of_sqlite_says_what_shows_its_one_host(lab: Lab) -> None:
+    ended = subprocess.run(STATUS, env=lab.site.environ, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 3
+    assert "this one is SQLite" in ended.stderr
