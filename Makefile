@@ -43,6 +43,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/long_line.py
 	$(BIN)/python benchmarks/routes.py
 	$(BIN)/python benchmarks/growth.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/many_hosts.py
 	$(BIN)/python benchmarks/burst.py
 	$(BIN)/python benchmarks/looking.py
 	$(BIN)/python benchmarks/at_rest.py

@@ -40,7 +40,8 @@ class Ledger:
 
     def __init__(self, settings: Settings) -> None:
         refuse_links(settings.state_dir)
-        self._database = Database(settings.database_url or settings.state_dir / "ledger.db")
+        place = settings.database_url or settings.state_dir / "ledger.db"
+        self._database = Database(place, is_pooled=settings.session_url is not None)
         try:
             node = Node.of(settings.state_dir)
         except BaseException:

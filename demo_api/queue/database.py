@@ -34,12 +34,14 @@ class Database:
 
     Args:
         place: SQLite's file, or SQLAlchemy's URL.
+        is_pooled: whether a pooler such as pgbouncer gives each transaction to whichever connection is free: then
+            nothing may stay behind on one.
 
     Raises:
         SetupError: it cannot be opened, is damaged, or was written by a newer version.
     """
 
-    def __init__(self, place: Path | str) -> None:
+    def __init__(self, place: Path | str, *, is_pooled: bool = False) -> None:
         self._url = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else _checked(place)
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
         # SQLite's own waiting for its lock is unfair and wakes up late; so the writers of one process wait here.
@@ -50,10 +52,14 @@ class Database:
             options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
         else:
             options["pool_pre_ping"] = True  # a database server may have been restarted
+            if is_pooled:
+                options["connect_args"] = {"prepare_threshold": None}
         self._engine = create_engine(self._url, **options)
         if self._is_sqlite:
             event.listen(self._engine, "connect", sqlite.prepare)
             event.listen(self._engine, "begin", sqlite.begin)
+        elif is_pooled:
+            event.listen(self._engine, "begin", _prepare_transaction)
         else:
             event.listen(self._engine, "connect", _prepare_postgresql)
         self._path = Path(str(self._url.database))  # of SQLite's file
@@ -254,12 +260,21 @@ def _from_json(text: str) -> object:
         return None
 
 
+_LIMITS = {
+    "lock_timeout": int(BUSY_SECONDS * 1000),
+    # A server that is suspended within a transaction must not keep its locks.
+    "idle_in_transaction_session_timeout": int(BUSY_SECONDS * 1000),
+}
+
+
 def _prepare_postgresql(connection: Any, _record: object) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(f"SET lock_timeout = {int(BUSY_SECONDS * 1000)}")
-        # A server that is suspended within a transaction must not keep its locks.
-        cursor.execute(f"SET idle_in_transaction_session_timeout = {int(BUSY_SECONDS * 1000)}")
+        cursor.execute("; ".join(f"SET {name} = {value}" for name, value in _LIMITS.items()))
     connection.commit()
+
+
+def _prepare_transaction(connection: Connection) -> None:
+    connection.exec_driver_sql("; ".join(f"SET LOCAL {name} = {value}" for name, value in _LIMITS.items()))
 
 
 def _named(url: URL) -> str:

@@ -187,9 +187,13 @@ class PostgreSQL:
 
     Attributes:
         url: its database's.
+
+    Args:
+        fsync: whether what was committed outlives a power cut; else it is quicker.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fsync: bool = False) -> None:
+        self._fsync = fsync
         self._data = folder / "data"
         self._log = folder / "log"
         self._owner: dict[str, Any] = {}
@@ -216,7 +220,7 @@ class PostgreSQL:
     def start(self) -> None:
         """Starts it, and waits until it takes connections."""
         serve: list[str | Path] = [self._home / "bin/postgres", "-D", self._data, "-k", self._data]
-        serve += ["-c", "listen_addresses=", "-c", "fsync=off"]
+        serve += ["-c", "listen_addresses=", "-c", f"fsync={'on' if self._fsync else 'off'}"]
         with open(self._log, "a") as output:
             self._process = process = subprocess.Popen(serve, stdout=output, stderr=output, **self._owner)
         state = self._data / "postmaster.pid"
@@ -236,11 +240,11 @@ class PostgreSQL:
 
 
 @contextmanager
-def postgresql_server() -> Iterator[PostgreSQL]:
+def postgresql_server(*, fsync: bool = False) -> Iterator[PostgreSQL]:
     """A server that runs until the end of the block."""
     # A socket's path must be short, which that of pytest's folders is not always.
     with tempfile.TemporaryDirectory(prefix="demo-api-") as folder:
-        server = PostgreSQL(Path(folder))
+        server = PostgreSQL(Path(folder), fsync=fsync)
         server.start()
         try:
             yield server
