@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 
 from demo_api.config import Settings
-from demo_api.demo.run_folder import RunFolder, check_room, ended_log, readable
+from demo_api.demo.run_folder import RunFolder, check_room
 from demo_api.errors import BadRequest, LedgerUnavailable, NoLog, RunEnded, ShuttingDown
 from demo_api.messages import (
     DEVICE_STATES,
@@ -59,6 +60,8 @@ class Door:
         self._session = ledger.session(self._hear)
         self._waiters = RunWaiters(ledger.history, _UNHEARD_SECONDS if self._session is None else BEAT_SECONDS)
         self._closed = threading.Event()
+        self._reading = threading.Lock()
+        self._printed_by_ended = lru_cache(maxsize=2)(self._printed)
 
     def listen(self, on_end: Callable[[Run], None]) -> None:
         """Calls this with every run that this process brings to its end."""
@@ -196,33 +199,32 @@ class Door:
         Raises:
             NoLog: nothing is kept of it here.
         """
-        printed = self._printed(run.batch_id, RunFolder.readable_log) if run.batch_id else ""
-        if printed is None:
+        printed = self._printed(run.batch_id) if run.batch_id else None
+        if printed is not None:
+            return printed
+        node = self._other_node(run)
+        if node:
             raise NoLog(
-                f"The log of run {run.run_id} is on another host: the node {self._node_of(run)} has it.",
+                f"The log of run {run.run_id} is on another host: the node {node} has it.",
                 next_step=f"Ask a server of that node, or look at runs/{run.batch_id} in its state folder.",
             )
-        if not printed:
-            raise NoLog(f"There is no log of run {run.run_id}: it has not started yet, or the log was removed.")
-        return printed
+        raise NoLog(f"There is no log of run {run.run_id}: it has not started yet, or the log was removed.")
 
     def ended_log(self, run: Run) -> str | None:
         """As ``log`` for a run that has ended, and empty where nothing is kept; None where only another node has it."""
-        return self._printed(run.batch_id, lambda folder: ended_log(folder.path)) if run.batch_id else ""
+        if not run.batch_id:
+            return ""
+        with self._reading:  # the runs of a batch share one log, and all of them end together
+            printed = self._printed_by_ended(run.batch_id)
+        return "" if printed is None and not self._other_node(run) else printed
 
-    def _printed(self, batch_id: str, read: Callable[[RunFolder], str]) -> str | None:
+    def _printed(self, batch_id: str) -> str | None:
         folder = RunFolder(self._settings.runs_dir / batch_id)
-        if folder.path.is_dir():
-            return read(folder)
-        node = self.ledger.queue.node_of(batch_id)
-        where = f"on the node {node}: runs/{batch_id} in its state folder"
-        streams = [self.ledger.output.stream(batch_id, name) for name in ("stderr", "stdout")]
-        if not any(streams) and node not in (None, self.ledger.workers.node):
-            return None
-        return "".join(readable(stream, where) for stream in streams if stream is not None)
+        return folder.readable_log() if folder.path.is_dir() else self.ledger.output.readable(batch_id)
 
-    def _node_of(self, run: Run) -> str | None:
-        return self.ledger.queue.node_of(run.batch_id) if run.batch_id else None
+    def _other_node(self, run: Run) -> str | None:
+        node = self.ledger.queue.node_of(run.batch_id) if run.batch_id else None
+        return node if node != self.ledger.workers.node else None
 
     def describe(self) -> EngineHealth:
         """The model, the queue and the devices, as ``/health`` shows them; the best device stands for all of them."""
