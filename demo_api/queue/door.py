@@ -21,7 +21,7 @@ from demo_api.messages import (
     Request,
     Run,
 )
-from demo_api.queue import Ledger
+from demo_api.queue import Ledger, Worker
 from demo_api.queue.history import RunProgress
 from demo_api.queue.lab import describe_nodes, describe_pools
 from demo_api.queue.pools import Demo
@@ -226,26 +226,18 @@ class Door:
 
     def describe(self) -> EngineHealth:
         """The model, the queue and the devices, as ``/health`` shows them; the best device stands for all of them."""
-        devices = self.devices()
+        workers = self.ledger.workers.live()
+        devices = self._describe_devices(workers)
         best = min(devices, key=lambda device: DEVICE_STATES.index(device["state"]), default=None)
         return {
             **self._demo.describe(),
-            **self._describe_lab(),
+            **self._describe_lab(workers),
             "model_loaded": any(device["warm"] == "model" for device in devices),
             "queue": self.ledger.queue.describe(),
             "device": best,
             "devices": devices,
             "estimate": self.ledger.history.estimate(None),
         }
-
-    def devices(self) -> list[DeviceHealth]:
-        """Each device of the workers that live, with its node's name."""
-        found: dict[str, DeviceHealth] = {}
-        for worker in self.ledger.workers.live():
-            for device in worker.devices:  # which servers of one node share
-                name = f"{worker.node}/{device['name']}"
-                found[name] = {**device, "name": name}
-        return list(found.values())
 
     def models(self) -> list[str]:
         """The names of the models that a request may ask for."""
@@ -271,10 +263,18 @@ class Door:
     def hurry(self) -> None:
         """Cuts short the time that ``close`` takes."""
 
-    def _describe_lab(self) -> LabHealth:
+    def _describe_devices(self, workers: Sequence[Worker]) -> list[DeviceHealth]:
+        """Each device of the workers that live, with its node's name."""
+        found: dict[str, DeviceHealth] = {}
+        for worker in workers:
+            for device in worker.devices:  # which servers of one node share
+                name = f"{worker.node}/{device['name']}"
+                found[name] = {**device, "name": name}
+        return list(found.values())
+
+    def _describe_lab(self, workers: Sequence[Worker]) -> LabHealth:
         if not self.ledger.has_many_hosts:
             return {"nodes": [], "pools": []}
-        workers = self.ledger.workers.live()
         return {"nodes": describe_nodes(workers), "pools": describe_pools(workers, self.ledger.history)}
 
     def _hear(self, channel: str, _payload: str) -> None:
