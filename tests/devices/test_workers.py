@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -144,6 +145,40 @@ def test_the_run_of_a_worker_that_is_suspended_goes_on_at_another_and_is_answere
     run = door.ending(run_id)
     assert (run["status"], run["response"], run["attempts"]) == ("succeeded", "ok: hang", 2)
     until(lambda: not child.is_running())
+
+
+def device_command(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
+    environ = lab.site.environ | {"DEMO_API_DATABASE_URL": lab.url, "DEMO_API_RESET_TIMEOUT": "30"}
+    command = [sys.executable, "-m", "demo_api", "device", *words]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+
+
+def test_a_device_of_another_host_is_reset_and_cleared_from_here(lab: Lab) -> None:
+    door = lab.door()
+    marks = lab.site.folder / "resets"
+    lab.worker(reset_command=f"{sys.executable} -c \"open('{marks}', 'a').write('one ')\"")
+    until(lambda: door.get("/readyz").status_code == 200)
+    name = door.device()["name"]
+    done = device_command(lab, "reset", name)
+    assert (done.returncode, done.stdout) == (0, f"{name}: free\n"), done.stderr
+    assert marks.read_text() == "one "
+    assert device_command(lab, "clear", name).stdout == f"{name}: free\n"
+    unknown = device_command(lab, "reset", "nowhere/device")
+    assert unknown.returncode == 2
+    assert unknown.stderr == f"demo-api: There is no device nowhere/device.\nName one of: {name}.\n"
+
+
+def test_a_device_that_has_failed_on_another_host_is_told_and_cleared(lab: Lab) -> None:
+    door = lab.door()
+    lab.worker(reset_command="false")
+    until(lambda: door.get("/readyz").status_code == 200)
+    name = door.device()["name"]
+    failed = device_command(lab, "reset", name)
+    assert failed.returncode == 1
+    assert "is failed: `false` ended with exit code 1" in failed.stderr
+    until(lambda: door.chat("Hello").json().get("code") == "device_failed")
+    device_command(lab, "clear", name)
+    until(lambda: door.chat("Hello").status_code == 200)
 
 
 def test_a_run_outlives_a_restart_of_postgresql_and_is_run_once(tmp_path: Path) -> None:
