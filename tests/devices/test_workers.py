@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from support.cutting_proxy import CuttingProxy
 from support.databases import PostgreSQL, postgresql_server
 from support.demo_homes import make_home
-from support.lab import Lab
+from support.lab import Lab, free_port
 from support.real_server import SERVE, WORK, RealServer, Site
 from support.waiting import until
 
@@ -198,6 +199,30 @@ def test_a_run_outlives_a_restart_of_postgresql_and_is_run_once(tmp_path: Path) 
         subprocess.run(["kill", "-9", str(helper)], check=True)
         run = door.ending(run_id)
         assert (run["status"], run["attempts"]) == ("failed", 1)  # as the demo says, when its helper is killed
+
+
+def test_the_run_of_a_worker_that_is_cut_off_goes_on_at_another_and_is_answered_once(tmp_path: Path) -> None:
+    site, port = Site(tmp_path), free_port()
+    site.environ["DEMO_API_STOP_GRACE"] = "1"
+    proxy = CuttingProxy(f"http://127.0.0.1:{port}")
+    with postgresql_server(port=port) as server, ExitStack() as servers:
+        servers.callback(proxy.close)
+        lab = Lab(site, servers, server.url)
+        door = lab.door()
+        cut_off = lab.worker(database_url=f"postgresql://postgres@{proxy.url.removeprefix('http://')}/postgres")
+        until(lambda: door.get("/readyz").status_code == 200)
+        run_id = hangs_at(door, lab)
+        (child,) = site.processes()
+        proxy.stall()
+        until(lambda: not door.get("/health").json()["nodes"])
+        lab.worker()
+        run = door.ending(run_id)
+        assert (run["status"], run["response"], run["attempts"]) == ("succeeded", "ok: hang", 2)
+        proxy.mend()
+        until(lambda: not child.is_running())
+        until(lambda: len(door.get("/health").json()["nodes"]) == 2)
+        assert cut_off.process.poll() is None
+        assert door.run(run_id) == run
 
 
 def _restart(server: PostgreSQL) -> None:

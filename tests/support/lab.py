@@ -37,7 +37,7 @@ class Lab:
     def _start(self, command: list[str], **settings: object) -> RealServer:
         self._count += 1
         common = {"database_url": self.url, "state_dir": self.site.folder / f"state {self._count}", "lease": LEASE}
-        return self._servers.enter_context(self.site.serving(command, **common, warm="off", **settings))
+        return self._servers.enter_context(self.site.serving(command, **(common | {"warm": "off"} | settings)))
 
 
 def free_port() -> int:
