@@ -8,8 +8,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 
 from demo_api.config import Settings
-from demo_api.demo.run_folder import RunFolder, check_room, ended_log, readable
-from demo_api.errors import BadRequest, LedgerUnavailable, NoLog, RunEnded, ShuttingDown
+from demo_api.demo.run_folder import check_room
+from demo_api.errors import BadRequest, LedgerUnavailable, RunEnded, ShuttingDown
 from demo_api.messages import (
     DEVICE_STATES,
     DeviceHealth,
@@ -24,6 +24,7 @@ from demo_api.messages import (
 from demo_api.queue import Ledger, Worker
 from demo_api.queue.history import RunProgress
 from demo_api.queue.lab import describe_nodes, describe_pools
+from demo_api.queue.logs import Logs
 from demo_api.queue.pools import Demo
 from demo_api.queue.session import BEAT_SECONDS, CHANGED
 from demo_api.queue.waiters import RunWaiters
@@ -54,6 +55,7 @@ class Door:
 
     def __init__(self, ledger: Ledger, demo: Demo, settings: Settings) -> None:
         self.ledger = ledger
+        self.logs = Logs(ledger, settings.runs_dir)
         self._demo = demo
         self._settings = settings
         self._session = ledger.session(self._hear)
@@ -190,40 +192,6 @@ class Door:
             with suppress(RunEnded):
                 self.cancel(run_id)
 
-    def log(self, run: Run) -> str:
-        """All that the run's child has printed so far, on whatever host.
-
-        Raises:
-            NoLog: nothing is kept of it here.
-        """
-        printed = self._printed(run.batch_id, RunFolder.readable_log) if run.batch_id else ""
-        if printed is None:
-            raise NoLog(
-                f"The log of run {run.run_id} is on another host: the node {self._node_of(run)} has it.",
-                next_step=f"Ask a server of that node, or look at runs/{run.batch_id} in its state folder.",
-            )
-        if not printed:
-            raise NoLog(f"There is no log of run {run.run_id}: it has not started yet, or the log was removed.")
-        return printed
-
-    def ended_log(self, run: Run) -> str | None:
-        """As ``log`` for a run that has ended, and empty where nothing is kept; None where only another node has it."""
-        return self._printed(run.batch_id, lambda folder: ended_log(folder.path)) if run.batch_id else ""
-
-    def _printed(self, batch_id: str, read: Callable[[RunFolder], str]) -> str | None:
-        folder = RunFolder(self._settings.runs_dir / batch_id)
-        if folder.path.is_dir():
-            return read(folder)
-        node = self.ledger.queue.node_of(batch_id)
-        where = f"on the node {node}: runs/{batch_id} in its state folder"
-        streams = [self.ledger.output.stream(batch_id, name) for name in ("stderr", "stdout")]
-        if not any(streams) and node not in (None, self.ledger.workers.node):
-            return None
-        return "".join(readable(stream, where) for stream in streams if stream is not None)
-
-    def _node_of(self, run: Run) -> str | None:
-        return self.ledger.queue.node_of(run.batch_id) if run.batch_id else None
-
     def describe(self) -> EngineHealth:
         """The model, the queue and the devices, as ``/health`` shows them; the best device stands for all of them."""
         workers = self.ledger.workers.live()
@@ -330,4 +298,4 @@ class DemoRun:
 
     def output(self, run: Run) -> str | None:
         """The child's log."""
-        return self._door.ended_log(run)
+        return self._door.logs.of_ended(run)

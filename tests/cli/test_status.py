@@ -63,6 +63,21 @@ def test_status_health_and_metrics_show_every_node_device_and_model(lab: Lab) ->
     assert samples["demo_api_pool_running", "qwen"] == 1
 
 
+def test_a_worker_counts_what_it_ran_and_answers_on_a_port_of_its_own(lab: Lab) -> None:
+    door, worker = lab.door(), lab.worker(metrics_port=0)
+    until(lambda: door.get("/readyz").status_code == 200)
+    assert door.chat("Hello").status_code == 200
+    until(lambda: "Health and metrics on" in worker.log())
+    (worker.url,) = re.findall(r"Health and metrics on (http://127\.0\.0\.1:\d+)", worker.log())
+    until(lambda: 'demo_api_runs_total{outcome="succeeded"} 1.0' in worker.get("/metrics").text)
+    assert worker.get("/livez").json() == {"status": "alive"}
+    assert worker.get("/health").json()["model"] == "model"
+    assert worker.get("/readyz").status_code == 200
+    assert worker.post("/chat", {"prompt": "Hello"}).status_code == 404
+    worker.process.terminate()
+    assert worker.process.wait(60) == 0
+
+
 def test_status_says_what_to_start_where_nobody_is_connected(lab: Lab) -> None:
     assert status(lab).startswith("No worker is connected. Start `demo-api worker`")
     assert json.loads(status(lab, "--json")) == {"nodes": [], "pools": []}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,7 +44,13 @@ class Lab:
     def _start(self, command: list[str], **settings: object) -> RealServer:
         self._count += 1
         common = {"database_url": self.url, "state_dir": self.site.folder / f"state {self._count}", "lease": LEASE}
-        return self._servers.enter_context(self.site.serving(command, **common, warm="off", **settings))
+        return self._servers.enter_context(self.site.serving(command, **(common | {"warm": "off"} | settings)))
+
+
+def free_port() -> int:
+    """A port on 127.0.0.1 that nobody uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 @pytest.fixture
