@@ -7,16 +7,14 @@ import logging
 import os
 import re
 import shutil
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from stat import S_ISLNK
-from typing import Protocol
 
+from demo_api.demo.readable import readable
 from demo_api.errors import SetupError, StorageFull
 
 logger = logging.getLogger(__name__)
@@ -28,9 +26,6 @@ JUST_ENDED_SECONDS = 60
 """A run and its log are not removed so soon, however few are to be kept: a client may be about to read them."""
 
 _ROOM_BYTES = 2**20
-
-READABLE_LIMIT = 2**20
-"""Bytes of each stream that an answer's ``output`` shows; the files have the rest."""
 
 
 @dataclass(frozen=True)
@@ -148,22 +143,7 @@ class RunFolder:
 
     def readable_log(self) -> str:
         """What the child printed, for a person: the log (stderr), then pytest's report (stdout)."""
-        paths = [path for path in (self.stderr, self.stdout) if path.is_file()]
-        return "".join(readable(_File(path), f"in {path}") for path in paths)
-
-
-def ended_log(path: Path) -> str:
-    """The readable log of a batch that has ended: its runs share one, and all of them end together."""
-    with _reading:
-        return _ended_log(path)
-
-
-_reading = threading.Lock()
-
-
-@lru_cache(maxsize=2)
-def _ended_log(path: Path) -> str:
-    return RunFolder(path).readable_log()
+        return _readable_file(self.stderr) + _readable_file(self.stdout)
 
 
 def check_state_folder(path: Path) -> None:
@@ -267,56 +247,9 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-class Printed(Protocol):
-    """What a child has printed to one of its streams."""
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-
-    def read(self, start: int, end: int) -> bytes:
-        """The bytes from ``start`` to before ``end``."""
-
-
-@dataclass(frozen=True)
-class _File:
-    path: Path
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size
-
-    def read(self, start: int, end: int) -> bytes:
-        with open(self.path, "rb") as file:
-            file.seek(start)
-            return file.read(end - start)
-
-
-def readable(printed: Printed, where: str) -> str:
-    """A stream, for a person. Of a long one the middle is left out.
-
-    Args:
-        where: the whole is, to end a sentence with.
-    """
-    size = printed.size
-    if size <= READABLE_LIMIT:
-        return _readable_lines(printed.read(0, size))
-    head = printed.read(0, READABLE_LIMIT // 2)
-    _, _, tail = printed.read(size - READABLE_LIMIT // 2, size).partition(b"\n")  # from the first whole line on
-    left_out = f"\n[{size - READABLE_LIMIT} bytes are left out here; the whole is {where}]\n"
-    return _readable_lines(head) + left_out + _readable_lines(tail)
-
-
-def _readable_lines(text: bytes) -> str:
-    return "".join(map(_readable_line, text.splitlines(keepends=True)))
-
-
-def _readable_line(line: bytes) -> str:
-    if line.startswith(b'{"text": '):
-        try:
-            text = json.loads(line)["text"]
-        except (ValueError, RecursionError):
-            pass
-        else:
-            return str(text)
-    return line.decode("utf-8", "replace")
+def _readable_file(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with open(path, "rb") as file:
+        fd = file.fileno()
+        return readable(os.fstat(fd).st_size, lambda start, end: os.pread(fd, end - start, start), f"is in {path}")

@@ -18,9 +18,6 @@ logger = logging.getLogger(__name__)
 WRITE_SECONDS = 0.2
 """How often events are written into the ledger; the first text of a run does not wait for that."""
 
-COPY_SECONDS = 1.0
-"""How often a child's output is copied for the doors of other hosts."""
-
 
 class EventBuffer:
     """The events of one batch on their way into the ledger. It is the runner's listener."""
@@ -86,7 +83,6 @@ class BatchMonitor:
     Args:
         cancel: ends the batch, with a reason.
         end_users: ends the answers of these users, by their places in the batch; the others' go on.
-        copy_output: copies what the child has printed since the last time.
         changed: is called when the ledger was changed.
     """
 
@@ -99,7 +95,6 @@ class BatchMonitor:
         lease: float,
         cancel: Callable[[str], None],
         end_users: Callable[[list[int]], None],
-        copy_output: Callable[[], None],
         changed: Callable[[], None],
     ) -> None:
         self._queue = queue
@@ -110,8 +105,6 @@ class BatchMonitor:
         self._cancel = cancel
         self._end_users = end_users
         self._users = {run.run_id: user for user, run in enumerate(batch.runs)}  # whose runs are wanted
-        self._copy_output = copy_output
-        self._next_copy = time.monotonic() + COPY_SECONDS
         self._changed = changed
         self._reason: str | None = None  # why the batch was cancelled
         self._logged = ""
@@ -130,9 +123,6 @@ class BatchMonitor:
         while self._waits():
             self._try(self._write_events)
             self._try(self._check_wanted)
-            if time.monotonic() >= self._next_copy:
-                self._try(self._copy_output)
-                self._next_copy = time.monotonic() + COPY_SECONDS
         self._try(self._write_events)
 
     def _waits(self) -> bool:

@@ -259,8 +259,8 @@ class DeviceLoop:
 
     def _run(self, batch: Batch, lock: DeviceLock) -> None:
         events, started = EventBuffer(batch), time.monotonic()
-        copy = OutputCopy(self._ledger.output, RunFolder(self._settings.runs_dir / batch.batch_id))
-        copy_output = copy.catch_up if self._ledger.has_many_hosts else lambda: None
+        folder = RunFolder(self._settings.runs_dir / batch.batch_id)
+        copy = OutputCopy(self._ledger.output, folder, self._settings.max_output)
         monitor = BatchMonitor(
             self._ledger.queue,
             batch,
@@ -268,7 +268,6 @@ class DeviceLoop:
             lease=self._settings.lease,
             cancel=lambda reason: self._runner.cancel(batch.batch_id, reason),
             end_users=lambda users: self._runner.end_users(batch.batch_id, users),
-            copy_output=copy_output,
             changed=self._changed,
         )
         with self._lock:
@@ -276,7 +275,7 @@ class DeviceLoop:
         if self._requeues.is_set():  # before this batch could be seen
             self._runner.cancel(batch.batch_id, "shutting_down")
         was_warm = self._warm.child is not None
-        with monitor:
+        with monitor, copy:
             outcome = self._outcome(batch, events, lock)
         with self._lock:
             self._batch_id = None
@@ -285,7 +284,7 @@ class DeviceLoop:
             self._warm.failed()
         elif was_warm:
             self._warm.succeeded()
-        self._record(batch, outcome, time.monotonic() - started, copy_output)
+        self._record(batch, outcome, time.monotonic() - started, copy)
         self._ledger.history.prune()
 
     def _outcome(self, batch: Batch, events: EventBuffer, lock: DeviceLock) -> Outcome:
@@ -313,11 +312,11 @@ class DeviceLoop:
             return Outcome([], again=True)
         return self._runner.generate(batch, events, lock, warm)
 
-    def _record(self, batch: Batch, outcome: Outcome, seconds: float, copy_output: Callable[[], None]) -> None:
+    def _record(self, batch: Batch, outcome: Outcome, seconds: float, copy: OutputCopy) -> None:
         """Writes the outcome into the ledger, for as long as that takes: the results are in this process only."""
         while True:
             try:
-                copy_output()  # first: when a run has ended, every door has its log
+                copy.catch_up()  # first: when a run has ended, every door has its log
                 self._settle(batch, outcome, seconds)
                 break
             except LedgerUnavailable as error:

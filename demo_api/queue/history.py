@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Select, delete, exists, func, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from demo_api.demo.run_folder import JUST_ENDED_SECONDS, SECONDS_A_DAY
@@ -144,8 +144,19 @@ class History:
             old = ended & ((runs.c.number < number) | (runs.c.finished_at < now - self._keep_days * SECONDS_A_DAY))
             if connection.execute(select(runs.c.number).where(old).limit(1)).first() is None:
                 return
+            kept = select(runs.c.batch_id).where(runs.c.number.not_in(select(runs.c.number).where(old)))
+            without_runs = connection.execute(select(batches.c.batch_id).where(_is_unused(kept), _HAS_OUTPUT))
+            printed = without_runs.scalars().all()
+        for batch_id in printed:  # one by one: what a flood has left takes long to remove
+            with self._database.write() as connection:
+                connection.execute(delete(output).where(output.c.batch_id == batch_id))
         with self._database.write() as connection:
             connection.execute(delete(runs).where(old))
-            used = select(runs.c.batch_id).where(runs.c.batch_id.is_not(None))
-            connection.execute(delete(batches).where(batches.c.state == "closed", batches.c.batch_id.not_in(used)))
-            connection.execute(delete(output).where(output.c.batch_id.not_in(used)))
+            connection.execute(delete(batches).where(_is_unused(select(runs.c.batch_id)), ~_HAS_OUTPUT))
+
+
+_HAS_OUTPUT = exists().where(output.c.batch_id == batches.c.batch_id)
+
+
+def _is_unused(used: Select[tuple[str]]) -> ColumnElement[bool]:
+    return (batches.c.state == "closed") & batches.c.batch_id.not_in(used.where(runs.c.batch_id.is_not(None)))

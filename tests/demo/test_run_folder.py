@@ -10,6 +10,7 @@ import pytest
 
 from demo_api.config import Settings
 from demo_api.demo import run_folder
+from demo_api.demo.readable import READABLE_LIMIT
 from demo_api.demo.run_folder import RunFolder
 from demo_api.errors import SetupError
 from demo_api.queue import Ledger
@@ -61,12 +62,12 @@ def test_the_readable_log_of_a_child_that_printed_nothing_is_empty(folder: RunFo
 
 def test_the_readable_log_of_a_flood_has_its_ends_and_says_what_is_left_out(folder: RunFolder) -> None:
     line = b"x" * 99 + b"\n"
-    folder.stdout.write_bytes(b"first\n" + line * (3 * run_folder.READABLE_LIMIT // 100) + b"last\n")
+    folder.stdout.write_bytes(b"first\n" + line * (3 * READABLE_LIMIT // 100) + b"last\n")
     log = folder.readable_log()
     assert log.startswith("first\n")
     assert log.endswith("last\n")
     assert f"the whole is in {folder.stdout}" in log
-    assert len(log) < 1.1 * run_folder.READABLE_LIMIT
+    assert len(log) < 1.1 * READABLE_LIMIT
 
 
 def test_tidy_keeps_the_newest_and_the_young_and_what_runs_and_what_is_not_ours(tmp_path: Path) -> None:

@@ -202,7 +202,6 @@ class Scene:
             lease=self.settings.lease,
             cancel=self.reasons.append,
             end_users=self.ended_users.append,
-            copy_output=lambda: None,
             changed=self._count,
         )
 

@@ -1,105 +1,380 @@
-"""The copy of what children print, in PostgreSQL: whole, in order, and gone with its run."""
+"""The copy of what children print, in PostgreSQL: the same from every door, whole, in order, and gone with its run."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select, update
+from support.databases import locked
+from support.echo_runner import EchoRunner
+from support.waiting import until
 
 from demo_api.config import Settings
-from demo_api.demo import run_folder
-from demo_api.demo.run_folder import RunFolder, readable
+from demo_api.demo import readable
+from demo_api.demo.run_folder import RunFolder
+from demo_api.devices import output_copy
 from demo_api.devices.output_copy import OutputCopy
-from demo_api.messages import Answer, Request, Result
+from demo_api.errors import LedgerUnavailable, NoLog
+from demo_api.messages import Answer, Batch, Request, Result, Run
 from demo_api.queue import Ledger
+from demo_api.queue.door import Door
 from demo_api.queue.output import PIECE_BYTES
 from demo_api.queue.schema import output as output_table
 from demo_api.queue.schema import runs as run_table
 
-BATCH_ID = "20261127-100000-00000000"
+MAX_OUTPUT = 4 * 2**20
+
+
+@dataclass
+class Host:
+    """A state folder with its ledger and its door."""
+
+    ledger: Ledger
+    door: Door
+    settings: Settings
+
+    def claim(self, *prompts: str) -> Batch:
+        self.ledger.queue.submit([Request(prompt=prompt) for prompt in prompts or ("Hello",)])
+        batch = self.ledger.queue.claim("device", list)
+        assert batch is not None
+        return batch
+
+    def folder(self, batch: Batch) -> RunFolder:
+        return RunFolder.create(self.settings.runs_dir, batch.batch_id)
+
+    def finish(self, batch: Batch) -> None:
+        assert self.ledger.queue.finish(batch.batch_id, [Result(run.run_id, Answer("a", 1)) for run in batch.runs], 1)
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, postgresql_schema: str) -> Iterator[Ledger]:
-    settings = Settings.load(
-        {"state_dir": str(tmp_path / "state"), "database_url": postgresql_schema, "keep_runs": "1"}
-    )
-    opened = Ledger(settings)
-    yield opened
-    opened.close()
+def host(url: str, tmp_path: Path) -> Iterator[Callable[[str], Host]]:
+    """Makes hosts on one database."""
+    made: list[Host] = []
+
+    def make(name: str) -> Host:
+        flags = {"state_dir": tmp_path / name, "database_url": url, "keep_runs": 1, "max_output": MAX_OUTPUT}
+        settings = Settings.load(flags)
+        ledger = Ledger(settings)
+        made.append(Host(ledger, Door(ledger, EchoRunner(), settings), settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.door.close()
+        each.ledger.close()
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    return RunFolder.create(tmp_path / "runs", BATCH_ID)
+def hosts(host: Callable[[str], Host]) -> tuple[Host, Host]:
+    """One that runs batches, and another."""
+    return host("own"), host("other")
 
 
-def copied(ledger: Ledger, stream: str = "stderr") -> bytes | None:
-    """What the database has of it."""
-    stored = ledger.output.stream(BATCH_ID, stream)
-    return stored.read(0, stored.size) if stored else None
+on_postgresql = pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 
 
-def test_output_is_copied_as_it_grows(ledger: Ledger, folder: RunFolder) -> None:
-    copy = OutputCopy(ledger.output, folder)
-    copy.catch_up()  # there is no child yet
-    assert copied(ledger) is None
-    whole = b""
-    for part in ("Größe\n".encode()[:3], "Größe\n".encode()[3:], b"", b"x" * (2 * PIECE_BYTES + 1), b"the end\n"):
+def rows(host: Host) -> int:
+    with host.ledger._database.read() as connection:
+        count: int = connection.execute(select(func.count()).select_from(output_table)).scalar_one()
+    return count
+
+
+def stored(host: Host, batch: Batch, stream: str = "stderr") -> bytes:
+    """What the database has of the stream."""
+    own = (output_table.c.batch_id == batch.batch_id) & (output_table.c.stream == stream)
+    with host.ledger._database.read() as connection:
+        pieces = connection.execute(select(output_table.c.data).where(own).order_by(output_table.c.number)).scalars()
+        return b"".join(pieces)
+
+
+def copy_of(host: Host, folder: RunFolder) -> OutputCopy:
+    return OutputCopy(host.ledger.output, folder, MAX_OUTPUT)
+
+
+# What a door shows
+
+
+@on_postgresql
+def test_another_door_shows_what_is_printed_while_the_batch_runs(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_copy, "COPY_SECONDS", 0.05)
+    own, other = hosts
+    batch = own.claim()
+    (run,) = batch.runs
+    with copy_of(own, RunFolder(own.settings.runs_dir / batch.batch_id)):
+        with pytest.raises(NoLog, match="is on another host"):  # there is no child yet
+            other.door.logs.of(run)
+        folder = own.folder(batch)
+        folder.stdout.touch()
+        folder.stderr.touch()
+        until(partial(shows, other, run, ""))
+        for said in ("one\n", "one\ntwo\n"):
+            folder.stderr.write_text(said)
+            until(partial(shows, other, run, said))
+        folder.stdout.write_text("1 passed\n")
+    assert other.door.logs.of(run) == own.door.logs.of(run) == "one\ntwo\n1 passed\n"
+
+
+def shows(host: Host, run: Run, text: str) -> bool:
+    try:
+        return host.door.logs.of(run) == text
+    except NoLog:
+        return False
+
+
+SENTENCE = "Größe \U0001f600 café\n"
+
+
+@on_postgresql
+@pytest.mark.parametrize(
+    ("stderr", "stdout"),
+    [
+        (b"", b""),
+        (SENTENCE.encode() * (2 * PIECE_BYTES // len(SENTENCE.encode())), b"1 passed\n"),
+        (b"x" * PIECE_BYTES, b"y" * (2 * PIECE_BYTES)),
+        (b'{"text": "caf\\u00e9 ' + b"x" * 80 + b'\\n"}\n', b"\xff\x00 raw"),
+        (b"no line ends" * (PIECE_BYTES // 4), b""),
+    ],
+    ids=["nothing", "characters across pieces", "whole pieces", "records and raw bytes", "one line"],
+)
+def test_the_log_of_an_ended_run_is_the_same_from_any_door(
+    hosts: tuple[Host, Host], stderr: bytes, stdout: bytes
+) -> None:
+    own, other = hosts
+    batch = own.claim()
+    folder = own.folder(batch)
+    folder.stderr.write_bytes(stderr)
+    folder.stdout.write_bytes(stdout)
+    copy_of(own, folder).catch_up()
+    own.finish(batch)
+    (run,) = batch.runs
+    assert other.door.logs.of(run) == own.door.logs.of(run) == folder.readable_log()
+    assert other.door.logs.of_ended(run) == own.door.logs.of_ended(run) == folder.readable_log()
+
+
+@on_postgresql
+def test_a_long_log_is_cut_as_the_file_is_and_says_whose_file_that_was(hosts: tuple[Host, Host]) -> None:
+    own, other = hosts
+    batch = own.claim()
+    folder, line = own.folder(batch), b'{"text": "caf\\u00e9 ' + b"x" * 80 + b'\\n"}\n'
+    whole = b"the first\n" + line * (3 * readable.READABLE_LIMIT // len(line)) + b"the last\n"
+    folder.stderr.write_bytes(whole)
+    copy_of(own, folder).catch_up()
+    assert stored(own, batch) == whole
+    shown = other.door.logs.of(batch.runs[0])
+    elsewhere = f"was written to stderr.txt of runs/{batch.batch_id} in the state folder of the node "
+    assert f"bytes are left out here; the whole {elsewhere}{own.ledger.workers.node}]\n" in shown
+    assert shown.replace(f"{elsewhere}{own.ledger.workers.node}", f"is in {folder.stderr}") == folder.readable_log()
+
+
+@on_postgresql
+def test_runs_of_a_batch_share_one_reading_of_its_log(hosts: tuple[Host, Host]) -> None:
+    own, other = hosts
+    batch = own.claim("a", "b")
+    folder = own.folder(batch)
+    folder.stderr.write_text("a line\n")
+    copy_of(own, folder).catch_up()
+    own.finish(batch)
+    shown = [other.door.logs.of_ended(run) for run in batch.runs]
+    assert shown == ["a line\n"] * 2
+    assert shown[0] is shown[1]
+
+
+@on_postgresql
+def test_a_door_whose_own_folder_was_removed_shows_the_copy(hosts: tuple[Host, Host]) -> None:
+    own, _ = hosts
+    batch = own.claim()
+    folder = own.folder(batch)
+    folder.stderr.write_text("a line\n")
+    copy_of(own, folder).catch_up()
+    folder.remove()
+    assert own.door.logs.of(batch.runs[0]) == "a line\n"
+
+
+def test_a_log_that_was_not_copied_is_with_its_node(hosts: tuple[Host, Host]) -> None:
+    own, other = hosts
+    batch = own.claim()
+    own.finish(batch)
+    (run,) = batch.runs
+    with pytest.raises(NoLog, match=f"on another host: the node {own.ledger.workers.node} has it") as caught:
+        other.door.logs.of(run)
+    assert f"runs/{batch.batch_id} in its state folder" in caught.value.next_step
+    assert other.door.logs.of_ended(run) is None
+    with pytest.raises(NoLog, match="the log was removed"):
+        own.door.logs.of(run)
+    assert own.door.logs.of_ended(run) == ""
+
+
+# What is copied
+
+
+@on_postgresql
+def test_a_stream_is_copied_as_it_grows(hosts: tuple[Host, Host]) -> None:
+    own, _ = hosts
+    batch = own.claim()
+    copy = copy_of(own, RunFolder(own.settings.runs_dir / batch.batch_id))
+    copy.catch_up()
+    assert rows(own) == 0
+    folder, whole = own.folder(batch), b""
+    for part in (b"a", SENTENCE.encode()[:3], SENTENCE.encode()[3:], b"", b"x" * (20 * PIECE_BYTES + 1), b"end\n"):
         whole += part
         folder.stderr.write_bytes(whole)
         copy.catch_up()
-        assert copied(ledger) == whole
-    folder.stdout.write_bytes(b"1 passed\n")
+        assert stored(own, batch) == whole
+    assert rows(own) == 21
+
+
+@on_postgresql
+def test_what_was_cut_off_is_not_kept(hosts: tuple[Host, Host]) -> None:
+    own, other = hosts
+    batch = own.claim()
+    folder = own.folder(batch)
+    copy = copy_of(own, folder)
+    folder.stderr.write_bytes(b"e" * MAX_OUTPUT)
+    folder.stdout.write_bytes(b"o" * MAX_OUTPUT)
     copy.catch_up()
-    assert copied(ledger, "stdout") == b"1 passed\n"
-    assert copied(ledger) == whole
+    assert len(stored(own, batch)) + len(stored(own, batch, "stdout")) <= MAX_OUTPUT
+    for size in (PIECE_BYTES + 5, 3):
+        folder.stdout.write_bytes(b"o" * size)
+        folder.stderr.write_bytes(b"e" * (MAX_OUTPUT - size))
+        copy.catch_up()
+        assert stored(own, batch, "stdout") == folder.stdout.read_bytes()
+        assert stored(own, batch) == folder.stderr.read_bytes()
+    folder.stderr.write_bytes(b"")
+    copy.catch_up()
+    assert other.door.logs.of(batch.runs[0]) == "ooo"
 
 
-def test_a_piece_that_was_written_although_it_seemed_to_fail_is_written_anew(ledger: Ledger, folder: RunFolder) -> None:
-    ledger.output.append(BATCH_ID, "stderr", 0, b"the fir")
-    folder.stderr.write_bytes(b"the first line\n")
-    OutputCopy(ledger.output, folder).catch_up()
-    assert copied(ledger) == b"the first line\n"
+@on_postgresql
+def test_no_part_is_larger_than_a_piece(hosts: tuple[Host, Host]) -> None:
+    own, _ = hosts
+    batch = own.claim()
+    folder = own.folder(batch)
+    folder.stderr.write_bytes(b"x" * (MAX_OUTPUT - 7))
+    copy_of(own, folder).catch_up()
+    with own.ledger._database.read() as connection:
+        largest = connection.execute(select(func.max(func.length(output_table.c.data)))).scalar_one()
+    assert (rows(own), largest) == (MAX_OUTPUT // PIECE_BYTES, PIECE_BYTES)
 
 
-@pytest.mark.parametrize("bounds", [(0, 5), (3, 9), (4, 8), (7, 20), (12, 20), (0, 0)], ids=str)
-def test_any_part_can_be_read(ledger: Ledger, bounds: tuple[int, int]) -> None:
-    whole = b"abcdefghijkl"
-    for number in range(3):
-        ledger.output.append(BATCH_ID, "stderr", number, whole[number * 4 : number * 4 + 4])
-    stored = ledger.output.stream(BATCH_ID, "stderr")
-    assert stored is not None
-    assert stored.read(*bounds) == whole[slice(*bounds)]
+@on_postgresql
+def test_a_child_that_never_stops_printing_is_copied_up_to_where_it_was(hosts: tuple[Host, Host]) -> None:
+    own, _ = hosts
+    batch = own.claim()
+    folder = own.folder(batch)
+
+    class Chatty(OutputCopy):
+        """Meanwhile the child prints on."""
+
+        def _read(self, stream: str, start: int, end: int) -> bytes:
+            data = super()._read(stream, start, end)
+            with open(folder.stderr, "ab") as file:
+                file.write(b"more\n")
+            return data
+
+    folder.stderr.write_bytes(b"first\n")
+    Chatty(own.ledger.output, folder, MAX_OUTPUT).catch_up()
+    assert stored(own, batch) == b"first\n"
 
 
-def test_a_long_log_is_shown_as_the_file_is_and_says_where_the_whole_is(ledger: Ledger, folder: RunFolder) -> None:
-    line = b'{"text": "caf\\u00e9 ' + b"x" * 80 + b'\\n"}\n'
-    folder.stderr.write_bytes(line * (3 * run_folder.READABLE_LIMIT // len(line)))
-    OutputCopy(ledger.output, folder).catch_up()
-    stored = ledger.output.stream(BATCH_ID, "stderr")
-    assert stored is not None
-    shown = readable(stored, "HERE")
-    assert "the whole is HERE" in shown
-    assert shown.replace("HERE", f"in {folder.stderr}") == folder.readable_log()
+@on_postgresql
+def test_after_an_outage_it_goes_on_from_where_it_stopped(
+    host: Callable[[str], Host], url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("demo_api.queue.database.BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(output_copy, "COPY_SECONDS", 0.05)
+    own = host("own")
+    batch = own.claim()
+    folder = own.folder(batch)
+    folder.stderr.write_bytes(b"before\n")
+    copy = copy_of(own, folder)
+    with copy:
+        until(lambda: stored(own, batch) == b"before\n")
+        with locked(url):
+            folder.stderr.write_bytes(b"before\nmeanwhile\n")
+            until(lambda: "its output could not be copied" in caplog.text)
+            with pytest.raises(LedgerUnavailable):
+                copy_of(own, folder).catch_up()
+            assert stored(own, batch) == b"before\n"
+        until(lambda: stored(own, batch) == b"before\nmeanwhile\n")
 
 
-def test_the_output_goes_with_its_run(ledger: Ledger) -> None:
-    batch_ids = []
+@on_postgresql
+def test_a_file_that_cannot_be_read_is_not_worth_the_batch(
+    hosts: tuple[Host, Host], caplog: pytest.LogCaptureFixture
+) -> None:
+    own, _ = hosts
+    batch = own.claim()
+    folder = own.folder(batch)
+    folder.stderr.mkdir()
+    copy = copy_of(own, folder)
+    with copy:
+        pass
+    copy.catch_up()
+    assert caplog.text.count("its output could not be copied") == 1
+
+
+@on_postgresql
+def test_nothing_is_copied_of_a_batch_that_was_lost(hosts: tuple[Host, Host]) -> None:
+    own, _ = hosts
+    batch = own.claim()
+    folder = own.folder(batch)
+    folder.stderr.write_bytes(b"a line\n")
+    own.ledger.queue.recover([batch.batch_id])
+    copy_of(own, folder).catch_up()
+    assert rows(own) == 0
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_on_sqlite_nothing_is_copied(hosts: tuple[Host, Host]) -> None:
+    own, _ = hosts
+    batch = own.claim()
+    folder = own.folder(batch)
+    folder.stderr.write_bytes(b"a line\n")
+    copy = copy_of(own, folder)
+    with copy:
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("output-")]
+    copy.catch_up()
+    assert rows(own) == 0
+
+
+# When it goes
+
+
+@on_postgresql
+def test_the_output_goes_with_its_run_and_so_does_that_of_an_earlier_attempt(hosts: tuple[Host, Host]) -> None:
+    own, other = hosts
+    ended: list[Batch] = []
     for prompt in ("old", "new"):
-        (run,) = ledger.queue.submit([Request(prompt=prompt)])
-        batch = ledger.queue.claim("device", list)
-        assert batch is not None
-        ledger.output.append(batch.batch_id, "stderr", 0, b"a line\n")
-        ledger.queue.finish(batch.batch_id, [Result(run.run_id, Answer("yes", 1))], 1)
-        batch_ids.append(batch.batch_id)
-    database = ledger._database
-    with database.write() as connection:
-        connection.execute(update(run_table).values(finished_at=time.time() - 1000))
-    ledger.history.prune()
-    assert [ledger.output.stream(batch_id, "stderr") is not None for batch_id in batch_ids] == [False, True]
-    with database.read() as connection:
-        assert connection.execute(select(func.count()).select_from(output_table)).scalar() == 1
+        lost = own.claim(prompt)
+        copy = copy_of(own, own.folder(lost))
+        RunFolder(own.settings.runs_dir / lost.batch_id).stderr.write_bytes(b"the first attempt\n")
+        copy.catch_up()
+        own.ledger.queue.requeue(lost.batch_id)
+        again = own.ledger.queue.claim("device", list)
+        assert again is not None
+        folder = own.folder(again)
+        folder.stderr.write_bytes(b"a line\n")
+        copy_of(own, folder).catch_up()
+        own.finish(again)
+        ended.append(again)
+    running = own.claim("running")
+    folder = own.folder(running)
+    folder.stderr.write_bytes(b"it runs\n")
+    copy_of(own, folder).catch_up()
+    assert rows(own) == 5
+    with own.ledger._database.write() as connection:
+        old = update(run_table).where(run_table.c.finished_at.is_not(None))
+        connection.execute(old.values(finished_at=time.time() - 1000))
+    other.ledger.history.prune()
+    old_batch, new_batch = ended
+    assert stored(own, old_batch) == b""
+    assert (stored(own, new_batch), stored(own, running)) == (b"a line\n", b"it runs\n")
+    assert rows(own) == 2

@@ -161,7 +161,11 @@ def locked(url: str, seconds: float = 100) -> Iterator[EventClass]:
 
 def _lock(url: str, seconds: float, has_lock: threading.Event, ends: threading.Event) -> None:
     engine = create_engine(_driven(url), poolclass=NullPool)
-    lock = "BEGIN IMMEDIATE" if url.startswith("sqlite") else "LOCK TABLE runs, batches, queue_lock IN EXCLUSIVE MODE"
+    lock = (
+        "BEGIN IMMEDIATE"
+        if url.startswith("sqlite")
+        else "LOCK TABLE runs, batches, output, queue_lock IN EXCLUSIVE MODE"
+    )
     with engine.connect() as connection:
         connection.exec_driver_sql(lock)
         has_lock.set()
