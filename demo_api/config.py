@@ -177,6 +177,9 @@ class Settings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Port on 127.0.0.1 where a worker answers `/livez`, `/health` and `/metrics`."
+    )
     keys: Annotated[tuple[str, ...], BeforeValidator(lambda text: parse_keys(text.split(",")))] = Field(
         (), repr=False, description="API keys that clients must send, separated by commas; at least 16 characters each."
     )

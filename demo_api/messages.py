@@ -395,7 +395,8 @@ class PoolHealth(TypedDict):
     """The runs and the workers of one model."""
 
     model: Annotated[
-        str | None, Field(description="Null for runs that an earlier version accepted: any may take them.")
+        str | None,
+        Field(description="Null for runs that an earlier version accepted: any worker may take them, so all count."),
     ]
     workers: Annotated[int, Field(description="How many live.")]
     devices: Annotated[int, Field(description="How many they have together.")]

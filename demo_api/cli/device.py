@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import click
 
 from demo_api.cli.options import flags_of
@@ -19,6 +22,8 @@ from demo_api.queue import Ledger
 def device() -> None:
     """Show, reset and clear devices."""
 
+
+_LOOK_SECONDS = 0.2
 
 _NAME = click.argument("name", required=False)
 _DEVICE_SETTINGS = ["state_dir", "database_url", "devices", "reset_command", "reset_check", "reset_timeout"]
@@ -41,8 +46,11 @@ def status(**flags: str | None) -> None:
 @_NAME
 @flags_of(_DEVICE_SETTINGS)
 def reset(name: str | None, **flags: str | None) -> None:
-    """Reset an unused device with DEMO_API_RESET_COMMAND."""
+    """Reset an unused device with DEMO_API_RESET_COMMAND, or NODE/DEVICE with its worker's."""
     settings = Settings.load(flags)
+    if name is not None and "/" in name:
+        _reset_elsewhere(settings, name)
+        return
     chosen = _device(settings, name)
     if not settings.reset_command:
         raise SetupError(
@@ -74,11 +82,39 @@ def reset(name: str | None, **flags: str | None) -> None:
 @_NAME
 @flags_of(["state_dir", "database_url", "devices"])
 def clear(name: str | None, **flags: str | None) -> None:
-    """Mark a suspect device as healthy."""
+    """Mark a suspect device as healthy; NODE/DEVICE is one of another host."""
     settings = Settings.load(flags)
-    chosen = _device(settings, name)
-    Ledger(settings).devices.set(chosen.name, "free")
-    click.echo(f"{chosen.name}: free")
+    ledger = Ledger(settings)
+    chosen = _known(ledger, name) if name is not None and "/" in name else _device(settings, name).name
+    ledger.devices.set(chosen, "free")
+    click.echo(f"{chosen}: free")
+
+
+def _reset_elsewhere(settings: Settings, name: str) -> None:
+    """Marks the device as suspect: its worker resets such a device, when nobody uses it."""
+    ledger = Ledger(settings)
+    devices, chosen, stopped = ledger.devices, _known(ledger, name), threading.Event()
+    devices.set(chosen, "suspect", "A reset was asked for.")
+    stop_on_signals(stopped.set, lambda: None)
+    deadline = time.monotonic() + settings.reset_timeout
+    while (known := devices.get(chosen)).state not in ("free", "failed") and time.monotonic() < deadline:
+        if stopped.wait(_LOOK_SECONDS):
+            raise ShuttingDown("The reset goes on without this command.", next_step="`demo-api status` shows its end.")
+    if known.state != "free":
+        raise DeviceFailed(
+            f"The device {chosen} is {known.state}: {known.reason}",
+            next_step="Look at its worker: whether it has a reset command, and who uses the device.",
+        )
+    click.echo(f"{chosen}: free")
+
+
+def _known(ledger: Ledger, name: str) -> str:
+    """The name, if a worker that lives has this device. Raises BadRequest if none has."""
+    known = [f"{worker.node}/{device['name']}" for worker in ledger.workers.live() for device in worker.devices]
+    if name not in known:
+        there = ", ".join(sorted(set(known))) or "none, because no worker is connected"
+        raise BadRequest(f"There is no device {name}.", next_step=f"Name one of: {there}.")
+    return name
 
 
 def _device(settings: Settings, name: str | None) -> Device:

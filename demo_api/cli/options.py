@@ -19,7 +19,7 @@ RESETS = ("reset_command", "reset_check", "reset_timeout")
 STATE = ("state_dir", "database_url", "session_url", "session_timeout", "keep_runs", "keep_days")
 
 GROUPS: dict[str, Collection[str]] = {
-    "Server": ("engine", "host", "port", "drain", "fail_fast", "log_format", "log_prompts"),
+    "Server": ("engine", "host", "port", "metrics_port", "drain", "fail_fast", "log_format", "log_prompts"),
     "Clients": ("keys_file", "insecure", "hosts", "cors_origins", "rate_limit", "run_rate_limit", "max_body"),
     "Demo and model": DEMO,
     "Direct engine": DIRECT,

@@ -28,7 +28,7 @@ _COMPILES = "The first run on a device compiles kernels, which takes minutes; la
 @click.option(
     "--no-devices", is_flag=True, help="Own no device: workers run what this server accepts (--devices none)."
 )
-@flags_of(flag_names())
+@flags_of([name for name in flag_names() if name != "metrics_port"])
 def serve(no_devices: bool, **flags: str | None) -> None:
     """Serve the demo, or a model in memory, over HTTP."""
     settings = Settings.load({**flags, "devices": "none"} if no_devices else flags)

@@ -14,7 +14,7 @@ from demo_api.devices.loop import DeviceLoop
 from demo_api.devices.presence import Presence
 from demo_api.errors import DeviceFailed, DeviceUnavailable
 from demo_api.messages import DeviceHealth, Request, Run
-from demo_api.queue import Ledger
+from demo_api.queue import Ledger, Worker
 from demo_api.queue.door import Door
 from demo_api.queue.pools import Pools
 from demo_api.queue.session import CANCELLED, QUEUED
@@ -97,6 +97,9 @@ class DemoEngine(Door):
                 loop.wake(payload or None)
             elif channel == CANCELLED:
                 loop.check_wanted(payload)
+
+    def _describe_devices(self, _workers: Sequence[Worker]) -> list[DeviceHealth]:
+        return self.devices()
 
     def _describe_device(self, loop: DeviceLoop) -> DeviceHealth:
         device, ours = loop.device, loop.warm_child

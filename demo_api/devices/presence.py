@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 
-from demo_api.errors import LedgerUnavailable
+from demo_api.errors import DemoApiError, LedgerUnavailable
 from demo_api.messages import DeviceHealth, PoolModel
 from demo_api.queue import Ledger, Session
 
@@ -58,14 +58,15 @@ class Presence:
             with suppress(LedgerUnavailable):  # they see it anyway
                 self._ledger.workers.note_gone(number)
 
-    def _enlist(self) -> int:
+    def _enlist(self, number: int | None) -> int:
         self._published = self._devices()
-        return self._ledger.workers.add(version("demo-api"), self._model(), self._published)
+        return self._ledger.workers.add(version("demo-api"), self._model(), self._published, number)
 
     def _note(self, number: int | None) -> None:
         self._ledger.queue.worker = number
 
     def _publish(self) -> None:
+        logged = ""
         while not self._closed.wait(_PUBLISH_SECONDS):
             number = self._ledger.queue.worker
             try:
@@ -74,5 +75,7 @@ class Presence:
                     self._ledger.workers.publish(number, devices)
                     self._published = devices
                 self._ledger.workers.note_gone()
-            except LedgerUnavailable as error:  # the session logs it
-                logger.debug("%s", error)
+            except Exception as error:  # it is tried again in a second
+                if str(error) != logged:
+                    logger.warning("%s", error, exc_info=not isinstance(error, DemoApiError))
+                logged = str(error)

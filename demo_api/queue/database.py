@@ -26,6 +26,15 @@ _CONNECTIONS = 8
 _AWAY_SECONDS = 3.0
 """A server reads once a second: after longer, the database, or this process, was away."""
 
+_NOTICES_CUTS = {
+    "connect_timeout": int(BUSY_SECONDS),
+    "tcp_user_timeout": int(BUSY_SECONDS * 1000),
+    "keepalives_idle": int(BUSY_SECONDS),
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+"""Parameters of libpq, without which a connection whose cable is cut would be waited for for hours."""
+
 _MIGRATING = 20261122  # the number of a lock of PostgreSQL's
 
 
@@ -52,8 +61,9 @@ class Database:
             options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
         else:
             options["pool_pre_ping"] = True  # a database server may have been restarted
+            options["connect_args"] = dict(_NOTICES_CUTS)
             if is_pooled:
-                options["connect_args"] = {"prepare_threshold": None}
+                options["connect_args"]["prepare_threshold"] = None
         self._engine = create_engine(self._url, **options)
         if self._is_sqlite:
             event.listen(self._engine, "connect", sqlite.prepare)

@@ -6,11 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from functools import lru_cache
 
 from demo_api.config import Settings
-from demo_api.demo.run_folder import RunFolder, check_room
-from demo_api.errors import BadRequest, LedgerUnavailable, NoLog, RunEnded, ShuttingDown
+from demo_api.demo.run_folder import check_room
+from demo_api.errors import BadRequest, LedgerUnavailable, RunEnded, ShuttingDown
 from demo_api.messages import (
     DEVICE_STATES,
     DeviceHealth,
@@ -22,9 +21,10 @@ from demo_api.messages import (
     Request,
     Run,
 )
-from demo_api.queue import Ledger
+from demo_api.queue import Ledger, Worker
 from demo_api.queue.history import RunProgress
 from demo_api.queue.lab import describe_nodes, describe_pools
+from demo_api.queue.logs import Logs
 from demo_api.queue.pools import Demo
 from demo_api.queue.session import BEAT_SECONDS, CHANGED
 from demo_api.queue.waiters import RunWaiters
@@ -55,13 +55,12 @@ class Door:
 
     def __init__(self, ledger: Ledger, demo: Demo, settings: Settings) -> None:
         self.ledger = ledger
+        self.logs = Logs(ledger, settings.runs_dir)
         self._demo = demo
         self._settings = settings
         self._session = ledger.session(self._hear)
         self._waiters = RunWaiters(ledger.history, _UNHEARD_SECONDS if self._session is None else BEAT_SECONDS)
         self._closed = threading.Event()
-        self._reading = threading.Lock()
-        self._printed_by_ended = lru_cache(maxsize=2)(self._printed)
 
     def listen(self, on_end: Callable[[Run], None]) -> None:
         """Calls this with every run that this process brings to its end."""
@@ -193,61 +192,20 @@ class Door:
             with suppress(RunEnded):
                 self.cancel(run_id)
 
-    def log(self, run: Run) -> str:
-        """All that the run's child has printed so far, on whatever host.
-
-        Raises:
-            NoLog: nothing is kept of it here.
-        """
-        printed = self._printed(run.batch_id) if run.batch_id else None
-        if printed is not None:
-            return printed
-        node = self._other_node(run)
-        if node:
-            raise NoLog(
-                f"The log of run {run.run_id} is on another host: the node {node} has it.",
-                next_step=f"Ask a server of that node, or look at runs/{run.batch_id} in its state folder.",
-            )
-        raise NoLog(f"There is no log of run {run.run_id}: it has not started yet, or the log was removed.")
-
-    def ended_log(self, run: Run) -> str | None:
-        """As ``log`` for a run that has ended, and empty where nothing is kept; None where only another node has it."""
-        if not run.batch_id:
-            return ""
-        with self._reading:  # the runs of a batch share one log, and all of them end together
-            printed = self._printed_by_ended(run.batch_id)
-        return "" if printed is None and not self._other_node(run) else printed
-
-    def _printed(self, batch_id: str) -> str | None:
-        folder = RunFolder(self._settings.runs_dir / batch_id)
-        return folder.readable_log() if folder.path.is_dir() else self.ledger.output.readable(batch_id)
-
-    def _other_node(self, run: Run) -> str | None:
-        node = self.ledger.queue.node_of(run.batch_id) if run.batch_id else None
-        return node if node != self.ledger.workers.node else None
-
     def describe(self) -> EngineHealth:
         """The model, the queue and the devices, as ``/health`` shows them; the best device stands for all of them."""
-        devices = self.devices()
+        workers = self.ledger.workers.live()
+        devices = self._describe_devices(workers)
         best = min(devices, key=lambda device: DEVICE_STATES.index(device["state"]), default=None)
         return {
             **self._demo.describe(),
-            **self._describe_lab(),
+            **self._describe_lab(workers),
             "model_loaded": any(device["warm"] == "model" for device in devices),
             "queue": self.ledger.queue.describe(),
             "device": best,
             "devices": devices,
             "estimate": self.ledger.history.estimate(None),
         }
-
-    def devices(self) -> list[DeviceHealth]:
-        """Each device of the workers that live, with its node's name."""
-        found: dict[str, DeviceHealth] = {}
-        for worker in self.ledger.workers.live():
-            for device in worker.devices:  # which servers of one node share
-                name = f"{worker.node}/{device['name']}"
-                found[name] = {**device, "name": name}
-        return list(found.values())
 
     def models(self) -> list[str]:
         """The names of the models that a request may ask for."""
@@ -273,10 +231,18 @@ class Door:
     def hurry(self) -> None:
         """Cuts short the time that ``close`` takes."""
 
-    def _describe_lab(self) -> LabHealth:
+    def _describe_devices(self, workers: Sequence[Worker]) -> list[DeviceHealth]:
+        """Each device of the workers that live, with its node's name."""
+        found: dict[str, DeviceHealth] = {}
+        for worker in workers:
+            for device in worker.devices:  # which servers of one node share
+                name = f"{worker.node}/{device['name']}"
+                found[name] = {**device, "name": name}
+        return list(found.values())
+
+    def _describe_lab(self, workers: Sequence[Worker]) -> LabHealth:
         if not self.ledger.has_many_hosts:
             return {"nodes": [], "pools": []}
-        workers = self.ledger.workers.live()
         return {"nodes": describe_nodes(workers), "pools": describe_pools(workers, self.ledger.history)}
 
     def _hear(self, channel: str, _payload: str) -> None:
@@ -332,4 +298,4 @@ class DemoRun:
 
     def output(self, run: Run) -> str | None:
         """The child's log."""
-        return self._door.ended_log(run)
+        return self._door.logs.of_ended(run)

@@ -31,7 +31,7 @@ def describe_pools(workers: Sequence[Worker], history: History) -> list[PoolHeal
 def _pools(workers: Sequence[Worker], counts: dict[tuple[str | None, str], int]) -> Iterator[PoolHealth]:
     names = {worker.pool for worker in workers} | {pool for pool, _ in counts}
     for name in sorted(names, key=lambda name: (name is None, name)):
-        there = [worker for worker in workers if worker.pool == name]
+        there = [worker for worker in workers if name in (worker.pool, None)]
         # Servers that share a node share its devices.
         devices = {(worker.node, device["name"]) for worker in there for device in worker.devices}
         yield {

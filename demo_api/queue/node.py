@@ -44,8 +44,8 @@ class Node:
             ) from None
 
     def device(self, name: str) -> str:
-        """The device's name in the database."""
-        return f"{self.name}/{name}"
+        """The device's name in the database: ``node/device``, which may also be given, for that of another node."""
+        return name if "/" in name else f"{self.name}/{name}"
 
     def names(self, device: str) -> list[str]:
         """All names that the device may have in the database: before there were nodes, it had its own name only."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from demo_api.errors import LedgerUnavailable, SetupError
+from demo_api.errors import DemoApiError, LedgerUnavailable, SetupError
 
 if TYPE_CHECKING:
     import psycopg
@@ -22,6 +22,8 @@ QUEUED, CHANGED, CANCELLED = "demo_api_queued", "demo_api_changed", "demo_api_ca
 
 BEAT_SECONDS = 1.0
 """How often the session shows that it lives, and its process looks whether it has missed a notification."""
+
+_CLOSE_SECONDS = 2.0
 
 _OLDEST = 14
 """PostgreSQL's version that has ``idle_session_timeout``."""
@@ -48,7 +50,7 @@ class Session:
         self._url = url
         self._timeout = timeout
         self._heard = heard
-        self._enlist: Callable[[], int] | None = None
+        self._enlist: Callable[[int | None], int] | None = None
         self._noted: Callable[[int | None], None] = lambda number: None
         self._number: int | None = None
         self._thread: threading.Thread | None = None
@@ -56,12 +58,14 @@ class Session:
         self._connect().close()
 
     def start(
-        self, enlist: Callable[[], int] | None = None, noted: Callable[[int | None], None] = lambda number: None
+        self,
+        enlist: Callable[[int | None], int] | None = None,
+        noted: Callable[[int | None], None] = lambda number: None,
     ) -> None:
         """Begins to live, once.
 
         Args:
-            enlist: of a worker: writes it down, and returns its number.
+            enlist: of a worker, at each connect: writes it down, and returns its number; it gets that of before.
             noted: called with that number when the session has its lock, and with None when it may have lost it.
         """
         if self._thread is None:
@@ -75,7 +79,7 @@ class Session:
         self._closed.set()
         if self._thread is not None:
             self._awake.close()
-            self._thread.join()
+            self._thread.join(_CLOSE_SECONDS)  # where the network is cut, it waits for an answer
 
     def _work(self) -> None:
         logged = ""
@@ -85,9 +89,9 @@ class Session:
                 try:
                     with self._connect() as connection:
                         self._live(connection, waiting)
-                except (LedgerUnavailable, SetupError) as error:
-                    if str(error) != logged:  # it is tried again every second
-                        logger.warning("%s", error)
+                except Exception as error:  # it is tried again every second, whatever went wrong
+                    if str(error) != logged:
+                        logger.warning("%s", error, exc_info=not isinstance(error, DemoApiError))
                     logged = str(error)
                 finally:
                     self._noted(None)
@@ -114,8 +118,7 @@ class Session:
     def _take_lock(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         if self._enlist is None:
             return
-        if self._number is None:
-            self._number = self._enlist()
+        self._number = self._enlist(self._number)
         # That of a connection that was cut without a word falls after the timeout; until then both count as living.
         connection.execute(
             "SELECT pg_advisory_lock(hashtext(concat('demo_api ', current_schema())), %s)", [self._number]

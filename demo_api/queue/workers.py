@@ -70,8 +70,11 @@ class Workers:
         """This node's name."""
         self._database = database
 
-    def add(self, version: str, model: PoolModel, devices: Sequence[DeviceHealth]) -> int:
+    def add(self, version: str, model: PoolModel, devices: Sequence[DeviceHealth], number: int | None = None) -> int:
         """Adds a worker of this node, and removes those that are gone from it, and from others for a day.
+
+        Args:
+            number: of a worker that comes back: it keeps that, unless it was removed meanwhile.
 
         Returns:
             its number. It lives as soon as a session has the lock of that number.
@@ -84,8 +87,11 @@ class Workers:
             "devices": list(devices),
             "since": time.time(),
         }
+        comes_back = update(workers).where(workers.c.number == number).values(**row, gone_at=None)
         is_old = (workers.c.node == self.node) | (workers.c.gone_at < time.time() - SECONDS_A_DAY)
         with self._database.write() as connection:
+            if number is not None and connection.execute(comes_back).rowcount:
+                return number
             connection.execute(delete(workers).where(is_old, workers.c.number.not_in(living())))
             return int(connection.execute(workers.insert().values(row).returning(workers.c.number)).scalar_one())
 

@@ -24,6 +24,18 @@ from demo_api.web.request_log import add_request_log, log_answer
 from demo_api.web.runs import add_runs
 
 
+def make_worker_app(settings: Settings, engine: Door) -> Flask:
+    """The application of a worker: how it is, and its metrics."""
+    app = Flask(__name__, static_folder=None)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    add_request_log(app, settings)
+    add_error_handlers(app)
+    engine.listen(add_metrics(app, engine, settings))
+    add_access(app, settings)
+    add_health(app, engine)
+    return app
+
+
 def make_app(settings: Settings, engine: Engine) -> Flask:
     """The application around an engine, which starts with the first request.
 

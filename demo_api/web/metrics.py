@@ -188,17 +188,21 @@ def _of_lab(now: EngineHealth) -> Iterator[Metric]:
     devices = GaugeMetricFamily(
         "demo_api_lab_devices", "Devices of the workers that live.", labels=("node", "model", "state")
     )
-    counted = Counter(
-        (node["node"], node["model"], device["state"]) for node in now["nodes"] for device in node["devices"]
-    )
-    for labels, number in counted.items():
+    # Servers that share a node share its devices, so each counts once.
+    states = {
+        (node["node"], node["model"], device["name"]): device["state"]
+        for node in now["nodes"]
+        for device in node["devices"]
+    }
+    counted = Counter((node, model, state) for (node, model, _), state in states.items())
+    for labels, number in sorted(counted.items()):
         devices.add_metric(labels, number)
     yield devices
     live = GaugeMetricFamily("demo_api_pool_workers", "Workers that live, by model.", labels=("model",))
     waiting = GaugeMetricFamily("demo_api_pool_waiting", "Runs that wait, by model.", labels=("model",))
     running = GaugeMetricFamily("demo_api_pool_running", "Runs that are under way, by model.", labels=("model",))
     for pool in now["pools"]:
-        model = (pool["model"] or "any",)
+        model = (pool["model"] or "",)  # of runs that any may take; a name could be another's
         live.add_metric(model, pool["workers"])
         waiting.add_metric(model, pool["waiting"])
         running.add_metric(model, pool["running"])

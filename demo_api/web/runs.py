@@ -160,7 +160,7 @@ def add_runs(app: Flask, door: Door, settings: Settings, slots: WaitSlots) -> No
         refusals=(*_FIND, *refusals.of(NoLog)),
     )
     def get_run_log(run_id: str) -> Response:
-        return Response(door.log(history.get(run_id)), mimetype="text/plain")
+        return Response(door.logs.of(history.get(run_id)), mimetype="text/plain")
 
     @app.post("/runs/<run_id>/cancel")
     @Operation(

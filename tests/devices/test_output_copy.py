@@ -124,7 +124,7 @@ def test_another_door_shows_what_is_printed_while_the_batch_runs(
     (run,) = batch.runs
     with copy_of(own, RunFolder(own.settings.runs_dir / batch.batch_id)):
         with pytest.raises(NoLog, match="is on another host"):  # there is no child yet
-            other.door.log(run)
+            other.door.logs.of(run)
         folder = own.folder(batch)
         folder.stdout.touch()
         folder.stderr.touch()
@@ -133,12 +133,12 @@ def test_another_door_shows_what_is_printed_while_the_batch_runs(
             folder.stderr.write_text(said)
             until(partial(shows, other, run, said))
         folder.stdout.write_text("1 passed\n")
-    assert other.door.log(run) == own.door.log(run) == "one\ntwo\n1 passed\n"
+    assert other.door.logs.of(run) == own.door.logs.of(run) == "one\ntwo\n1 passed\n"
 
 
 def shows(host: Host, run: Run, text: str) -> bool:
     try:
-        return host.door.log(run) == text
+        return host.door.logs.of(run) == text
     except NoLog:
         return False
 
@@ -169,8 +169,8 @@ def test_the_log_of_an_ended_run_is_the_same_from_any_door(
     copy_of(own, folder).catch_up()
     own.finish(batch)
     (run,) = batch.runs
-    assert other.door.log(run) == own.door.log(run) == folder.readable_log()
-    assert other.door.ended_log(run) == own.door.ended_log(run) == folder.readable_log()
+    assert other.door.logs.of(run) == own.door.logs.of(run) == folder.readable_log()
+    assert other.door.logs.of_ended(run) == own.door.logs.of_ended(run) == folder.readable_log()
 
 
 @on_postgresql
@@ -182,7 +182,7 @@ def test_a_long_log_is_cut_as_the_file_is_and_says_whose_file_that_was(hosts: tu
     folder.stderr.write_bytes(whole)
     copy_of(own, folder).catch_up()
     assert stored(own, batch) == whole
-    shown = other.door.log(batch.runs[0])
+    shown = other.door.logs.of(batch.runs[0])
     elsewhere = f"was written to stderr.txt of runs/{batch.batch_id} in the state folder of the node "
     assert f"bytes are left out here; the whole {elsewhere}{own.ledger.workers.node}]\n" in shown
     assert shown.replace(f"{elsewhere}{own.ledger.workers.node}", f"is in {folder.stderr}") == folder.readable_log()
@@ -196,7 +196,7 @@ def test_runs_of_a_batch_share_one_reading_of_its_log(hosts: tuple[Host, Host]) 
     folder.stderr.write_text("a line\n")
     copy_of(own, folder).catch_up()
     own.finish(batch)
-    shown = [other.door.ended_log(run) for run in batch.runs]
+    shown = [other.door.logs.of_ended(run) for run in batch.runs]
     assert shown == ["a line\n"] * 2
     assert shown[0] is shown[1]
 
@@ -209,7 +209,7 @@ def test_a_door_whose_own_folder_was_removed_shows_the_copy(hosts: tuple[Host, H
     folder.stderr.write_text("a line\n")
     copy_of(own, folder).catch_up()
     folder.remove()
-    assert own.door.log(batch.runs[0]) == "a line\n"
+    assert own.door.logs.of(batch.runs[0]) == "a line\n"
 
 
 def test_a_log_that_was_not_copied_is_with_its_node(hosts: tuple[Host, Host]) -> None:
@@ -218,12 +218,12 @@ def test_a_log_that_was_not_copied_is_with_its_node(hosts: tuple[Host, Host]) ->
     own.finish(batch)
     (run,) = batch.runs
     with pytest.raises(NoLog, match=f"on another host: the node {own.ledger.workers.node} has it") as caught:
-        other.door.log(run)
+        other.door.logs.of(run)
     assert f"runs/{batch.batch_id} in its state folder" in caught.value.next_step
-    assert other.door.ended_log(run) is None
+    assert other.door.logs.of_ended(run) is None
     with pytest.raises(NoLog, match="the log was removed"):
-        own.door.log(run)
-    assert own.door.ended_log(run) == ""
+        own.door.logs.of(run)
+    assert own.door.logs.of_ended(run) == ""
 
 
 # What is copied
@@ -263,7 +263,7 @@ def test_what_was_cut_off_is_not_kept(hosts: tuple[Host, Host]) -> None:
         assert stored(own, batch) == folder.stderr.read_bytes()
     folder.stderr.write_bytes(b"")
     copy.catch_up()
-    assert other.door.log(batch.runs[0]) == "ooo"
+    assert other.door.logs.of(batch.runs[0]) == "ooo"
 
 
 @on_postgresql

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from support.cutting_proxy import CuttingProxy
 from support.databases import PostgreSQL, postgresql_server
 from support.demo_homes import make_home
-from support.lab import Lab
+from support.lab import Lab, free_port
 from support.real_server import SERVE, WORK, RealServer, Site
 from support.waiting import until
 
@@ -146,6 +148,40 @@ def test_the_run_of_a_worker_that_is_suspended_goes_on_at_another_and_is_answere
     until(lambda: not child.is_running())
 
 
+def device_command(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
+    environ = lab.site.environ | {"DEMO_API_DATABASE_URL": lab.url, "DEMO_API_RESET_TIMEOUT": "30"}
+    command = [sys.executable, "-m", "demo_api", "device", *words]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+
+
+def test_a_device_of_another_host_is_reset_and_cleared_from_here(lab: Lab) -> None:
+    door = lab.door()
+    marks = lab.site.folder / "resets"
+    lab.worker(reset_command=f"{sys.executable} -c \"open('{marks}', 'a').write('one ')\"")
+    until(lambda: door.get("/readyz").status_code == 200)
+    name = door.device()["name"]
+    done = device_command(lab, "reset", name)
+    assert (done.returncode, done.stdout) == (0, f"{name}: free\n"), done.stderr
+    assert marks.read_text() == "one "
+    assert device_command(lab, "clear", name).stdout == f"{name}: free\n"
+    unknown = device_command(lab, "reset", "nowhere/device")
+    assert unknown.returncode == 2
+    assert unknown.stderr == f"demo-api: There is no device nowhere/device.\nName one of: {name}.\n"
+
+
+def test_a_device_that_has_failed_on_another_host_is_told_and_cleared(lab: Lab) -> None:
+    door = lab.door()
+    lab.worker(reset_command="false")
+    until(lambda: door.get("/readyz").status_code == 200)
+    name = door.device()["name"]
+    failed = device_command(lab, "reset", name)
+    assert failed.returncode == 1
+    assert "is failed: `false` ended with exit code 1" in failed.stderr
+    until(lambda: door.chat("Hello").json().get("code") == "device_failed")
+    device_command(lab, "clear", name)
+    until(lambda: door.chat("Hello").status_code == 200)
+
+
 def test_a_run_outlives_a_restart_of_postgresql_and_is_run_once(tmp_path: Path) -> None:
     site = Site(tmp_path)
     with postgresql_server() as server, ExitStack() as servers:
@@ -163,6 +199,30 @@ def test_a_run_outlives_a_restart_of_postgresql_and_is_run_once(tmp_path: Path) 
         subprocess.run(["kill", "-9", str(helper)], check=True)
         run = door.ending(run_id)
         assert (run["status"], run["attempts"]) == ("failed", 1)  # as the demo says, when its helper is killed
+
+
+def test_the_run_of_a_worker_that_is_cut_off_goes_on_at_another_and_is_answered_once(tmp_path: Path) -> None:
+    site, port = Site(tmp_path), free_port()
+    site.environ["DEMO_API_STOP_GRACE"] = "1"
+    proxy = CuttingProxy(f"http://127.0.0.1:{port}")
+    with postgresql_server(port=port) as server, ExitStack() as servers:
+        servers.callback(proxy.close)
+        lab = Lab(site, servers, server.url)
+        door = lab.door()
+        cut_off = lab.worker(database_url=f"postgresql://postgres@{proxy.url.removeprefix('http://')}/postgres")
+        until(lambda: door.get("/readyz").status_code == 200)
+        run_id = hangs_at(door, lab)
+        (child,) = site.processes()
+        proxy.stall()
+        until(lambda: not door.get("/health").json()["nodes"])
+        lab.worker()
+        run = door.ending(run_id)
+        assert (run["status"], run["response"], run["attempts"]) == ("succeeded", "ok: hang", 2)
+        proxy.mend()
+        until(lambda: not child.is_running())
+        until(lambda: len(door.get("/health").json()["nodes"]) == 2)
+        assert cut_off.process.poll() is None
+        assert door.run(run_id) == run
 
 
 def _restart(server: PostgreSQL) -> None:

@@ -19,7 +19,7 @@ from support.waiting import until
 
 from demo_api.config import Settings
 
-NEEDS = ("Tenstorrent hardware", "root", "Docker")
+NEEDS = ("Tenstorrent hardware", "root", "Docker", "PostgreSQL")
 # What takes long, or stops the server of the page, has a test of its own.
 ELSEWHERE = {
     "demo-api smoke --junit-xml": "cli/test_smoke.py::test_the_prompts_that_ship_pass_with_the_real_small_model",

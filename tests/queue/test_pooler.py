@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from support.lab import free_port
 from support.programs import program
 from support.real_server import SERVE, Site
 from support.waiting import until
@@ -45,8 +46,7 @@ def own_database(postgresql: str) -> str:
 def pooler(own_database: str, tmp_path: Path) -> Iterator[str]:
     """The same database's URL through pgbouncer, which hands two connections round."""
     found = program("pgbouncer", "Debian's pgbouncer")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     folder = tmp_path / "pgbouncer"
     folder.mkdir()
     url = urlsplit(own_database)

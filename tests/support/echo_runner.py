@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from support.waiting import wait_for
 
+from demo_api.demo.capabilities import check_model
 from demo_api.demo.progress import Listener
 from demo_api.demo.warm_child import WarmChild
 from demo_api.devices.lock import DeviceLock
@@ -35,6 +36,8 @@ class EchoRunner:
 
     def accept(self, requests: Sequence[Request]) -> None:
         self.check()
+        for request in requests:
+            check_model(request.model, self.models())
 
     def is_only_here(self, pool: str | None) -> bool:
         return True

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from support.real_server import SERVE, WORK, RealServer, Site
+
+from demo_api.messages import DeviceHealth, PoolModel
+from demo_api.queue import Ledger
+
+Enlist = Callable[..., "psycopg.Connection[Any]"]
 
 LEASE = 600
 """Seconds. So it is the session that tells, in these tests, that a worker is gone."""
@@ -36,7 +44,13 @@ class Lab:
     def _start(self, command: list[str], **settings: object) -> RealServer:
         self._count += 1
         common = {"database_url": self.url, "state_dir": self.site.folder / f"state {self._count}", "lease": LEASE}
-        return self._servers.enter_context(self.site.serving(command, **common, warm="off", **settings))
+        return self._servers.enter_context(self.site.serving(command, **(common | {"warm": "off"} | settings)))
+
+
+def free_port() -> int:
+    """A port on 127.0.0.1 that nobody uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 @pytest.fixture
@@ -45,3 +59,32 @@ def lab(tmp_path: Path, postgresql_schema: str) -> Iterator[Lab]:
     site.environ["DEMO_API_STOP_GRACE"] = "1"
     with ExitStack() as servers:
         yield Lab(site, servers, postgresql_schema)
+
+
+def device(name: str, state: str = "free", reason: str | None = None) -> DeviceHealth:
+    """As a worker publishes it."""
+    return {
+        "name": name,
+        "state": state,
+        "reason": reason,
+        "since": None,
+        "warm": "off",
+        "warm_since": None,
+        "warm_batches": None,
+    }
+
+
+@pytest.fixture
+def enlist(postgresql_schema: str) -> Iterator[Enlist]:
+    """Adds a worker to a node, without its process. It lives while the connection that is returned is open."""
+    with ExitStack() as sessions:
+
+        def add(ledger: Ledger, model: str, *devices: DeviceHealth) -> psycopg.Connection[Any]:
+            pool: PoolModel = {"model": model, "model_loaded": False, "sequence_limit": 2048, "takes_seed": True}
+            number = ledger.workers.add("0.1.0", pool, devices)
+            session = sessions.enter_context(psycopg.connect(postgresql_schema, autocommit=True))
+            lock = "SELECT pg_advisory_lock(hashtext(concat('demo_api ', current_schema())), %s)"
+            session.execute(lock, [number])
+            return session
+
+        yield add

@@ -16,7 +16,7 @@ import requests
 import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
-from support.doc_pages import PAGES, ROOT
+from support.doc_pages import PAGES, ROOT, code_words, table
 from support.echo_model import EchoModel
 from support.echo_runner import EchoRunner
 from support.real_server import GUNICORN, RealServer, Site, locked
@@ -279,7 +279,15 @@ def test_what_the_dashboard_and_the_alerts_ask_for_is_there(server: Server, expr
         assert set(words.split("|")) <= set(known[label])
 
 
+def _alerts() -> list[str]:
+    return [name.removeprefix("alert ") for name in _expressions() if name.startswith("alert ")]
+
+
+def test_every_alert_is_documented_in_its_order() -> None:
+    assert [code_words(row["alert"])[0] for row in table("monitoring.md", "alert", "when", "what helps")] == _alerts()
+
+
 def test_prometheus_accepts_the_alerts() -> None:
     done = subprocess.run([_promtool(), "check", "rules", str(ALERTS)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 rules found" in done.stdout
+    assert f"{len(_alerts())} rules found" in done.stdout

@@ -24,7 +24,7 @@ from support.cutting_proxy import CuttingProxy
 from support.doc_pages import PAGES
 from support.echo_model import EchoModel
 from support.echo_runner import EchoRunner
-from support.lab import Lab
+from support.lab import Enlist, Lab, device
 from support.serving import Server
 from support.waiting import until, wait_for
 
@@ -32,7 +32,8 @@ from demo_api.config import Settings
 from demo_api.devices.batch_runner import Listener
 from demo_api.devices.lock import DeviceLock
 from demo_api.direct import DirectEngine
-from demo_api.messages import Answer, Batch, Event, Failure, Outcome, Result, Timing
+from demo_api.messages import Answer, Batch, Event, Failure, Outcome, Request, Result, Timing
+from demo_api.queue import Ledger
 
 __all__ = ["browser"]  # the fixture
 
@@ -880,6 +881,27 @@ def test_where_several_models_are_served_a_menu_offers_them_and_health_shows_who
     for card in ("Model llama", "Model qwen"):
         expect(tab.page.locator("#health .pool", has_text=card)).to_contain_text("0 running, 0 waiting")
     expect(tab.page.locator("#health .node", has_text="llama")).to_contain_text("device free")
+
+
+def test_health_of_a_lab_is_readable_on_a_narrow_screen_whatever_the_names_are(
+    serve: Serve, settings: Make, postgresql_schema: str, enlist: Enlist, open_tab: Open
+) -> None:
+    door = settings(database_url=postgresql_schema, devices="none")
+    ledger = Ledger(door)
+    model = f"<b>{'W' * 200}"
+    enlist(ledger, model, device("W" * 100, "failed"), device("right"))
+    ledger.queue.submit([Request(prompt="Hello")], pool="gone")
+    ledger.close()
+    tab = open_tab(serve(door).url, "#health", viewport=NARROW)
+    expect(tab.page.locator("#health .pool", has_text="Model gone")).to_contain_text(
+        re.compile("Workers0Devices0Queue0 running, 1 waiting")
+    )
+    expect(tab.page.locator("#health .pool", has_text=model)).to_contain_text("Workers1Devices2")
+    node = tab.page.locator("#health .node")
+    expect(node).to_contain_text(f"Node {ledger.workers.node}Model{model}Version0.1.0")
+    expect(node).to_contain_text(f"{'W' * 100} failed, right free")
+    assert tab.serious() == []
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
 
 
 def test_where_one_model_is_served_there_is_no_menu(server: Server, open_tab: Open) -> None:
