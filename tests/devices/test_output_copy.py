@@ -383,7 +383,7 @@ def loop_of(host: Host, runner: EchoRunner) -> DeviceLoop:
 def shown_at_the_end(own: Host, other: Host) -> list[str]:
     """Gets what the other door shows of each run at the moment when it has ended."""
     shown: list[str] = []
-    own.ledger.queue.on_end = lambda run: shown.append(other.door.log(run))
+    own.ledger.queue.on_end = lambda run: shown.append(other.door.logs.of(run))
     return shown
 
 
