@@ -24,7 +24,10 @@ class Capabilities:
         """Raises SetupError when the script, the interpreter or the model is missing, or the state cannot be kept."""
         self._resolve()
 
-    def accept(self, requests: Sequence[Request]) -> None:
+    def pool_of(self, requests: Sequence[Request]) -> None:
+        """There is one pool only: None."""
+
+    def accept(self, requests: Sequence[Request], pool: str | None = None) -> None:
         """Raises what keeps a run of these requests from being accepted.
 
         Raises:

@@ -88,9 +88,10 @@ class Door:
             LedgerUnavailable: they could not be written down.
         """
         self._check_open()
-        pool = self._demo.accept(requests)
+        pool = self._demo.pool_of(requests)
         if idempotency_key is None:
             self.ledger.queue.check_room(pool)
+        self._demo.accept(requests, pool)
         if self._demo.is_only_here(pool):
             self._check_devices()
         runs = self.ledger.queue.submit(requests, idempotency_key, pool)

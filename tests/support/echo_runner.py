@@ -34,7 +34,10 @@ class EchoRunner:
     def check(self) -> None:
         pass
 
-    def accept(self, requests: Sequence[Request]) -> None:
+    def pool_of(self, requests: Sequence[Request]) -> str | None:
+        return None
+
+    def accept(self, requests: Sequence[Request], pool: str | None = None) -> None:
         self.check()
         for request in requests:
             check_model(request.model, self.models())
