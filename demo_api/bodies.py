@@ -71,7 +71,7 @@ class ChatAnswer(TypedDict):
         str | None,
         Field(
             description="Everything the child printed: the demo's log, then pytest's report; the middle of more than "
-            "1 MiB is left out. Null on the direct engine, and for a run of another host."
+            "1 MiB is left out. Null on the direct engine, and where only another host has it."
         ),
     ]
     tokens_generated: TokensGenerated

@@ -270,21 +270,20 @@ def _from_json(text: str) -> object:
         return None
 
 
-_LIMITS = {
-    "lock_timeout": int(BUSY_SECONDS * 1000),
+def _limits(word: str) -> str:
     # A server that is suspended within a transaction must not keep its locks.
-    "idle_in_transaction_session_timeout": int(BUSY_SECONDS * 1000),
-}
+    names = ("lock_timeout", "idle_in_transaction_session_timeout")
+    return "; ".join(f"{word} {name} = {int(BUSY_SECONDS * 1000)}" for name in names)
 
 
 def _prepare_postgresql(connection: Any, _record: object) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("; ".join(f"SET {name} = {value}" for name, value in _LIMITS.items()))
+        cursor.execute(_limits("SET"))
     connection.commit()
 
 
 def _prepare_transaction(connection: Connection) -> None:
-    connection.exec_driver_sql("; ".join(f"SET LOCAL {name} = {value}" for name, value in _LIMITS.items()))
+    connection.exec_driver_sql(_limits("SET LOCAL"))
 
 
 def _named(url: URL) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,19 +13,26 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, update
 from support.databases import locked
+from support.demo_homes import make_home
 from support.echo_runner import EchoRunner
-from support.waiting import until
+from support.lab import Lab
+from support.waiting import join, until
 
 from demo_api.config import Settings
 from demo_api.demo import readable
+from demo_api.demo.progress import Listener
 from demo_api.demo.run_folder import RunFolder
+from demo_api.demo.warm_child import WarmChild
 from demo_api.devices import output_copy
+from demo_api.devices.lock import DeviceLock, devices_of
+from demo_api.devices.loop import DeviceLoop
 from demo_api.devices.output_copy import OutputCopy
 from demo_api.errors import LedgerUnavailable, NoLog
-from demo_api.messages import Answer, Batch, Request, Result, Run
+from demo_api.messages import Answer, Batch, Outcome, Request, Result, Run
 from demo_api.queue import Ledger
 from demo_api.queue.door import Door
 from demo_api.queue.output import PIECE_BYTES
+from demo_api.queue.schema import batches as batch_table
 from demo_api.queue.schema import output as output_table
 from demo_api.queue.schema import runs as run_table
 
@@ -58,7 +66,13 @@ def host(url: str, tmp_path: Path) -> Iterator[Callable[[str], Host]]:
     made: list[Host] = []
 
     def make(name: str) -> Host:
-        flags = {"state_dir": tmp_path / name, "database_url": url, "keep_runs": 1, "max_output": MAX_OUTPUT}
+        flags = {
+            "state_dir": tmp_path / name,
+            "database_url": url,
+            "keep_runs": 1,
+            "max_output": MAX_OUTPUT,
+            "lease": 4,
+        }
         settings = Settings.load(flags)
         ledger = Ledger(settings)
         made.append(Host(ledger, Door(ledger, EchoRunner(), settings), settings))
@@ -343,6 +357,103 @@ def test_on_sqlite_nothing_is_copied(hosts: tuple[Host, Host]) -> None:
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("output-")]
     copy.catch_up()
     assert rows(own) == 0
+
+
+# With the batch that it is of
+
+
+class Printer(EchoRunner):
+    """Prints, as a child does, before it answers."""
+
+    def __init__(self, host: Host, text: bytes, first: Callable[[], object] = lambda: None) -> None:
+        super().__init__()
+        self._host, self._text, self._first = host, text, first
+
+    def generate(self, batch: Batch, listener: Listener, lock: DeviceLock, warm: WarmChild | None = None) -> Outcome:
+        self._first()
+        self._host.folder(batch).stderr.write_bytes(self._text)
+        return super().generate(batch, listener, lock, warm)
+
+
+def loop_of(host: Host, runner: EchoRunner) -> DeviceLoop:
+    device = devices_of(host.settings)[0]
+    return DeviceLoop(host.ledger, device, runner, host.settings, lambda: None)
+
+
+def shown_at_the_end(own: Host, other: Host) -> list[str]:
+    """Gets what the other door shows of each run at the moment when it has ended."""
+    shown: list[str] = []
+    own.ledger.queue.on_end = lambda run: shown.append(other.door.logs.of(run))
+    return shown
+
+
+@on_postgresql
+def test_when_a_run_has_ended_every_door_has_the_whole(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_copy, "COPY_SECONDS", 600)
+    own, other = hosts
+    own.ledger.queue.submit([Request(prompt="Hello")])
+    shown = shown_at_the_end(own, other)
+    assert loop_of(own, Printer(own, b"the whole\n")).turn()
+    assert shown == ["the whole\n"]
+
+
+@on_postgresql
+def test_a_run_does_not_end_before_its_output_could_be_copied(
+    host: Callable[[str], Host], url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("demo_api.queue.database.BUSY_SECONDS", 0.2)
+    own, other = host("own"), host("other")
+    (run,) = own.ledger.queue.submit([Request(prompt="Hello")])
+    shown = shown_at_the_end(own, other)
+    with ExitStack() as outage:
+        printer = Printer(own, b"the whole\n", lambda: outage.enter_context(locked(url)))
+        turn = threading.Thread(target=loop_of(own, printer).turn, daemon=True)
+        turn.start()
+        until(lambda: "its output could not be copied" in caplog.text)
+        assert other.ledger.history.get(run.run_id).status == "running"
+    join(turn)
+    assert shown == ["the whole\n"]
+    assert other.ledger.history.get(run.run_id).status == "succeeded"
+
+
+@on_postgresql
+def test_the_lease_is_renewed_while_the_end_is_copied(
+    host: Callable[[str], Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = host("own")
+    (run,) = own.ledger.queue.submit([Request(prompt="Hello")])
+    write, leases = own.ledger.output.write, []
+
+    def write_slowly(batch_id: str, parts: Mapping[str, tuple[int, bytes]]) -> bool:
+        before = lease(own, batch_id)
+        until(lambda: lease(own, batch_id) > before)
+        leases.append(lease(own, batch_id))
+        return write(batch_id, parts)
+
+    monkeypatch.setattr(own.ledger.output, "write", write_slowly)
+    assert loop_of(own, Printer(own, b"the whole\n")).turn()
+    assert leases
+    assert own.ledger.history.get(run.run_id).status == "succeeded"
+
+
+def lease(host: Host, batch_id: str) -> float:
+    with host.ledger._database.read() as connection:
+        wanted = select(batch_table.c.lease_until).where(batch_table.c.batch_id == batch_id)
+        until: float = connection.execute(wanted).scalar_one()
+    return until
+
+
+def test_a_child_that_prints_too_much_is_cut_for_all_doors(lab: Lab, tmp_path: Path) -> None:
+    door = lab.door()
+    lab.worker(max_output=2**18, demo_home=make_home(tmp_path / "floods", "floods_stderr"))
+    until(lambda: door.get("/readyz").status_code == 200)
+    run = door.ending(door.submit("Hello"))
+    assert run["code"] == "output_too_large"
+    (folder,) = [RunFolder(path) for path in lab.site.folder.glob("state */runs/*")]
+    assert folder.stdout.stat().st_size + folder.stderr.stat().st_size == 2**18
+    assert door.get(f"/runs/{run['run_id']}/log").text == folder.readable_log()
 
 
 # When it goes
