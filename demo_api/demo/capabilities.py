@@ -11,7 +11,8 @@ from demo_api.demo.command import DEFAULT_TEMPERATURE
 from demo_api.demo.home import ResolvedDemo
 from demo_api.demo.run_folder import check_state_folder
 from demo_api.errors import BadRequest, ModelNotFound
-from demo_api.messages import ModelHealth, PoolModel, Request
+from demo_api.messages import Request
+from demo_api.messages.health import ModelHealth, PoolModel
 
 
 class Capabilities:

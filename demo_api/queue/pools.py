@@ -11,7 +11,8 @@ from typing import Protocol, cast
 
 from demo_api.demo.capabilities import Capabilities, check_model, check_requests
 from demo_api.errors import BadRequest, DeviceFailed, NoWorker
-from demo_api.messages import ModelHealth, Request
+from demo_api.messages import Request
+from demo_api.messages.health import ModelHealth
 from demo_api.queue.workers import Worker, Workers
 
 _OLDEST_SECONDS = 0.5
