@@ -14,18 +14,8 @@ from pydantic import Field, GetPydanticSchema
 from typing_extensions import TypedDict, Unpack
 
 from demo_api.errors import Facts, RunFailed
-from demo_api.messages import (
-    STATUSES,
-    Answer,
-    DeviceName,
-    EngineHealth,
-    Estimate,
-    Failure,
-    Model,
-    Result,
-    Run,
-    Timing,
-)
+from demo_api.messages import STATUSES, Answer, Failure, Result, Run, Timing
+from demo_api.messages.health import DeviceName, EngineHealth, Estimate, Model
 
 RunId = Annotated[str, Field(description="The run's ID; IDs sort by time.")]
 EngineName = Annotated[

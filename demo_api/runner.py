@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from demo_api.config import DeviceSetting, Settings
+from demo_api.config import Settings
+from demo_api.config.values import DeviceSetting
 from demo_api.demo import command, home, model_shape
 from demo_api.demo.capabilities import check_requests
 from demo_api.demo.command import LaunchSpec

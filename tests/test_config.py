@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from demo_api.config import CPU_DEMO_HOME, Settings, flag, setting_names, users_folder, variable
+from demo_api.config import CPU_DEMO_HOME, Settings, flag, setting_names, variable
+from demo_api.config.values import users_folder
 from demo_api.errors import BadRequest
 
 

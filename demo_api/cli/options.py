@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 
-from demo_api.config import CPU_DEMO_HOME, DeviceSetting, Settings, flag, variable
+from demo_api.config import CPU_DEMO_HOME, Settings, flag, variable
+from demo_api.config.values import DeviceSetting
 
 DEMO = ("demo_home", "llama_dir", "hf_model", "python", "model_dir")
 DIRECT = ("slots", "max_seq_len")

@@ -18,7 +18,7 @@ from demo_api.cli.options import flags_of
 from demo_api.cli.visible import visible
 from demo_api.config import Settings
 from demo_api.devices.lock import Device, devices_of
-from demo_api.messages import NodeHealth, PoolHealth
+from demo_api.messages.health import NodeHealth, PoolHealth
 from demo_api.queue import Ledger
 from demo_api.queue.lab import describe_nodes, describe_pools
 

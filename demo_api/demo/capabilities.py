@@ -11,7 +11,8 @@ from demo_api.demo.command import DEFAULT_TEMPERATURE
 from demo_api.demo.home import ResolvedDemo
 from demo_api.demo.run_folder import check_state_folder
 from demo_api.errors import BadRequest, ModelNotFound
-from demo_api.messages import ModelHealth, PoolModel, Request
+from demo_api.messages import Request
+from demo_api.messages.health import ModelHealth, PoolModel
 
 
 class Capabilities:
@@ -24,7 +25,10 @@ class Capabilities:
         """Raises SetupError when the script, the interpreter or the model is missing, or the state cannot be kept."""
         self._resolve()
 
-    def accept(self, requests: Sequence[Request]) -> None:
+    def pool_of(self, requests: Sequence[Request]) -> None:
+        """There is one pool only: None."""
+
+    def accept(self, requests: Sequence[Request], pool: str | None = None) -> None:
         """Raises what keeps a run of these requests from being accepted.
 
         Raises:

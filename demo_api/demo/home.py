@@ -15,7 +15,7 @@ from demo_api.cpu_demo.models.tt_transformers.tt.gguf import read_metadata
 from demo_api.demo import small_model as weights
 from demo_api.demo.model_shape import sequence_limit
 from demo_api.errors import SetupError
-from demo_api.messages import ModelPlace
+from demo_api.messages.health import ModelPlace
 
 SCRIPT = Path("models/tt_transformers/demo/simple_text_demo.py")
 MODEL_CONFIG = Path("models/tt_transformers/tt/model_config.py")

@@ -13,7 +13,8 @@ from demo_api.devices.lock import devices_of
 from demo_api.devices.loop import DeviceLoop
 from demo_api.devices.presence import Presence
 from demo_api.errors import DeviceFailed, DeviceUnavailable
-from demo_api.messages import DeviceHealth, Request, Run
+from demo_api.messages import Request, Run
+from demo_api.messages.health import DeviceHealth
 from demo_api.queue import Ledger, Worker
 from demo_api.queue.door import Door
 from demo_api.queue.pools import Pools

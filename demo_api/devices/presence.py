@@ -9,7 +9,7 @@ from contextlib import suppress
 from importlib.metadata import version
 
 from demo_api.errors import DemoApiError, LedgerUnavailable
-from demo_api.messages import DeviceHealth, PoolModel
+from demo_api.messages.health import DeviceHealth, PoolModel
 from demo_api.queue import Ledger, Session
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ from demo_api.direct.loading import ModelLoading
 from demo_api.direct.model import Model
 from demo_api.direct.run import DirectRun
 from demo_api.errors import BadRequest, QueueFull, ShuttingDown
-from demo_api.messages import DeviceHealth, EngineHealth, Estimate, Question, Request, Run
+from demo_api.messages import Question, Request, Run
+from demo_api.messages.health import DeviceHealth, EngineHealth, Estimate
 from demo_api.queue.estimate import MOST_RUNS, estimate
 
 _REMEMBERED_RUNS = 200

@@ -13,7 +13,8 @@ from queue import Empty, SimpleQueue
 from demo_api.direct.model import Completion, Model
 from demo_api.direct.stop_sequences import StopSequences
 from demo_api.errors import DemoApiError, ShuttingDown
-from demo_api.messages import Answer, Estimate, Event, Failure, Question, Result, Run, Timing
+from demo_api.messages import Answer, Event, Failure, Question, Result, Run, Timing
+from demo_api.messages.health import Estimate
 from demo_api.queue import new_id
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
-from demo_api.messages import DEVICE_STATES, Outcome
+from demo_api.messages import Outcome
+from demo_api.messages.health import DEVICE_STATES
 from demo_api.queue.database import Database
 from demo_api.queue.node import Node
 from demo_api.queue.schema import devices

@@ -10,17 +10,8 @@ from contextlib import suppress
 from demo_api.config import Settings
 from demo_api.demo.run_folder import check_room
 from demo_api.errors import BadRequest, LedgerUnavailable, RunEnded, ShuttingDown
-from demo_api.messages import (
-    DEVICE_STATES,
-    DeviceHealth,
-    EngineHealth,
-    Estimate,
-    Event,
-    LabHealth,
-    Question,
-    Request,
-    Run,
-)
+from demo_api.messages import Event, Question, Request, Run
+from demo_api.messages.health import DEVICE_STATES, DeviceHealth, EngineHealth, Estimate, LabHealth
 from demo_api.queue import Ledger, Worker
 from demo_api.queue.history import RunProgress
 from demo_api.queue.lab import describe_nodes, describe_pools
@@ -88,9 +79,10 @@ class Door:
             LedgerUnavailable: they could not be written down.
         """
         self._check_open()
-        pool = self._demo.accept(requests)
+        pool = self._demo.pool_of(requests)
         if idempotency_key is None:
             self.ledger.queue.check_room(pool)
+        self._demo.accept(requests, pool)
         if self._demo.is_only_here(pool):
             self._check_devices()
         runs = self.ledger.queue.submit(requests, idempotency_key, pool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from demo_api.messages import Estimate
+from demo_api.messages.health import Estimate
 
 FEWEST_RUNS = 5
 """Fewer say nothing of the next one."""

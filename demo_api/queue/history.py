@@ -11,7 +11,8 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from demo_api.demo.run_folder import JUST_ENDED_SECONDS, SECONDS_A_DAY
 from demo_api.errors import BadRequest, NoSuchRun
-from demo_api.messages import Estimate, Event, Run
+from demo_api.messages import Event, Run
+from demo_api.messages.health import Estimate
 from demo_api.queue import rows
 from demo_api.queue.database import Database
 from demo_api.queue.estimate import MOST_RUNS, estimate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from demo_api.messages import NodeHealth, PoolHealth
+from demo_api.messages.health import NodeHealth, PoolHealth
 from demo_api.queue.history import History
 from demo_api.queue.workers import Worker
 

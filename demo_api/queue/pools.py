@@ -11,7 +11,8 @@ from typing import Protocol, cast
 
 from demo_api.demo.capabilities import Capabilities, check_model, check_requests
 from demo_api.errors import BadRequest, DeviceFailed, NoWorker
-from demo_api.messages import ModelHealth, Request
+from demo_api.messages import Request
+from demo_api.messages.health import ModelHealth
 from demo_api.queue.workers import Worker, Workers
 
 _OLDEST_SECONDS = 0.5
@@ -26,13 +27,23 @@ class Demo(Protocol):
     def check(self) -> None:
         """Raises SetupError or NoWorker, with the next step, when no run could succeed as it is now."""
 
-    def accept(self, requests: Sequence[Request]) -> str | None:
+    def pool_of(self, requests: Sequence[Request]) -> str | None:
         """The pool that these requests are for; None where there is one only.
 
         Raises:
-            ModelNotFound: they are for a model that is not here.
+            BadRequest: they are for several, or do not say for which of several.
+            NoWorker: no worker is connected, and they do not say for which.
+            SetupError: as ``check``.
+        """
+
+    def accept(self, requests: Sequence[Request], pool: str | None) -> None:
+        """Raises what keeps a run of these requests from being accepted for the pool.
+
+        Raises:
+            ModelNotFound: the model is not here.
             NoWorker: the workers that had it are gone.
             BadRequest: the model's demo is known to be unable to answer one of the requests.
+            DeviceFailed: all devices of the pool have failed, and they are others'.
             SetupError: as ``check``.
         """
 
@@ -67,21 +78,20 @@ class Pools:
         elif not self._live():
             raise NoWorker("No worker is connected, so nothing would be run.", retry_after=_RETRY_SECONDS)
 
-    def accept(self, requests: Sequence[Request]) -> str:
-        """As ``Demo.accept``.
-
-        Raises:
-            DeviceFailed: all devices of the pool have failed.
-        """
+    def pool_of(self, requests: Sequence[Request]) -> str:
+        """As ``Demo.pool_of``."""
         asked = {request.model or self._default() for request in requests}
         if len(asked) > 1:
             raise BadRequest("The requests are for several models.", next_step="Send them apart.", field="model")
         (pool,) = asked
+        return pool
+
+    def accept(self, requests: Sequence[Request], pool: str | None) -> None:
+        """As ``Demo.accept``."""
         if self._own is not None and pool == self._own.model_name():
             self._own.accept(requests)
         else:
             self._accept_elsewhere(pool, requests)
-        return pool
 
     def is_only_here(self, pool: str | None) -> bool:
         """Whether the pool is this process's own, and no other node has a device for it that has not failed."""
@@ -109,7 +119,7 @@ class Pools:
         del model["sequence_limit"], model["takes_seed"]
         return cast(ModelHealth, model)
 
-    def _accept_elsewhere(self, pool: str, requests: Sequence[Request]) -> None:
+    def _accept_elsewhere(self, pool: str | None, requests: Sequence[Request]) -> None:
         there = self._of(pool)
         gone = [gone_at for worker, gone_at in self._read() if worker.pool == pool and gone_at is not None]
         if gone and not there:

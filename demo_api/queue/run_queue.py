@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from sqlalchemy import ColumnElement, Connection, RowMapping, exists, false, select, update
 
 from demo_api.errors import IdempotencyConflict, NoSuchRun, RunEnded
-from demo_api.messages import Batch, Event, Failure, Queue, Request, Result, Run
+from demo_api.messages import Batch, Event, Failure, Request, Result, Run
+from demo_api.messages.health import Queue
 from demo_api.queue import rows, transitions
 from demo_api.queue.capacity import Capacity, count
 from demo_api.queue.database import Database

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import OID
 
 from demo_api.demo.run_folder import SECONDS_A_DAY
-from demo_api.messages import DeviceHealth, PoolModel
+from demo_api.messages.health import DeviceHealth, PoolModel
 from demo_api.queue.database import Database
 from demo_api.queue.node import Node
 from demo_api.queue.schema import workers

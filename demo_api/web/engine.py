@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Protocol
 
-from demo_api.messages import EngineHealth, Event, Question, Run
+from demo_api.messages import Event, Question, Run
+from demo_api.messages.health import EngineHealth
 
 
 class PendingRun(Protocol):

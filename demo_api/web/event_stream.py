@@ -16,7 +16,8 @@ from pydantic import Field
 from typing_extensions import NotRequired, TypedDict
 
 from demo_api.bodies import Failed, RunId, Seconds, Succeeded, ending
-from demo_api.messages import PHASES, STATUSES, DeviceName, Estimate, Event, Run
+from demo_api.messages import PHASES, STATUSES, Event, Run
+from demo_api.messages.health import DeviceName, Estimate
 
 KEEP_ALIVE_SECONDS = 15
 """How long a stream is silent at most, so that nobody in between takes it for dead."""

@@ -13,7 +13,7 @@ from flask import Flask, Response, g, jsonify
 
 from demo_api.bodies import BriefHealth, Health, Status
 from demo_api.errors import DemoApiError, LedgerUnavailable, SetupError, Starting
-from demo_api.messages import DeviceHealth, EngineHealth, Queue
+from demo_api.messages.health import DeviceHealth, EngineHealth, Queue
 from demo_api.web.engine import Engine
 from demo_api.web.openapi.examples import ESTIMATE, MODEL
 from demo_api.web.openapi.operation import JSON, Content, Operation

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from demo_api.config import parse_keys
+from demo_api.config.values import parse_keys
 from demo_api.errors import SetupError
 
 logger = logging.getLogger(__name__)

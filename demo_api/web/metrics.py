@@ -16,7 +16,8 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from demo_api import messages
 from demo_api.config import Settings
 from demo_api.errors import RUN_CODES, DemoApiError, MetricsUnavailable
-from demo_api.messages import DEVICE_STATES, EngineHealth, Run
+from demo_api.messages import Run
+from demo_api.messages.health import DEVICE_STATES, EngineHealth
 from demo_api.queue.door import Door
 from demo_api.web import health
 from demo_api.web.counters import Counters, Key

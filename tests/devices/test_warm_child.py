@@ -375,7 +375,7 @@ def test_a_device_that_falls_into_doubt_while_a_child_waits_is_reset(
 
 
 def test_after_a_while_without_a_request_the_child_is_let_go(serve: Serve, child_settings: ChildSettings) -> None:
-    server = serve(child_settings("passes", warm="imports", warm_idle=0.2))
+    server = serve(child_settings("passes", warm="imports", warm_idle=3))  # long enough for a busy machine to see it
     until(lambda: is_warm(server))
     until(lambda: not is_warm(server) and server.batches() == [])
     devices_of(server.settings)[0].wait_for_lock(seconds=1, given_up=Signal()).__exit__(None, None, None)

@@ -16,7 +16,8 @@ from support.serving import Server
 
 from demo_api import cli, create_app, errors
 from demo_api.config import Settings, flag, flag_names, setting_names, variable
-from demo_api.messages import DEVICE_STATES, STATUSES, Request, Timing
+from demo_api.messages import STATUSES, Request, Timing
+from demo_api.messages.health import DEVICE_STATES
 from demo_api.web.error_handlers import HTTP_ERRORS, endpoints
 
 ANSWER = json.loads(re.findall(r"```json\n(.*?)```", README, re.S)[0])

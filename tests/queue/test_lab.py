@@ -12,7 +12,8 @@ from support.lab import Enlist, device
 from support.serving import Server
 
 from demo_api.config import Settings
-from demo_api.messages import PoolHealth, Request
+from demo_api.messages import Request
+from demo_api.messages.health import PoolHealth
 from demo_api.queue import Ledger
 from demo_api.queue.lab import describe_nodes, describe_pools
 

@@ -12,7 +12,8 @@ from demo_api.demo.progress import Listener
 from demo_api.demo.warm_child import WarmChild
 from demo_api.devices.lock import DeviceLock
 from demo_api.errors import SetupError
-from demo_api.messages import Answer, Batch, Event, Failure, ModelHealth, Outcome, PoolModel, Request, Result, Run
+from demo_api.messages import Answer, Batch, Event, Failure, Outcome, Request, Result, Run
+from demo_api.messages.health import ModelHealth, PoolModel
 
 
 class EchoRunner:
@@ -34,7 +35,10 @@ class EchoRunner:
     def check(self) -> None:
         pass
 
-    def accept(self, requests: Sequence[Request]) -> None:
+    def pool_of(self, requests: Sequence[Request]) -> str | None:
+        return None
+
+    def accept(self, requests: Sequence[Request], pool: str | None = None) -> None:
         self.check()
         for request in requests:
             check_model(request.model, self.models())

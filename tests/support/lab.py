@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from support.real_server import SERVE, WORK, RealServer, Site
 
-from demo_api.messages import DeviceHealth, PoolModel
+from demo_api.messages.health import DeviceHealth, PoolModel
 from demo_api.queue import Ledger
 
 Enlist = Callable[..., "psycopg.Connection[Any]"]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from demo_api.config import Settings, parse_keys
+from demo_api.config import Settings
+from demo_api.config.values import parse_keys
 from demo_api.errors import BadRequest, SetupError
 from demo_api.web.keys import Keys
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from demo_api import errors
 from demo_api.errors import DemoApiError, RunFailed
-from demo_api.messages import Answer, Estimate, Event, Failure, Result, Run, Timing
+from demo_api.messages import Answer, Event, Failure, Result, Run, Timing
+from demo_api.messages.health import Estimate
 from demo_api.web.event_stream import Encoder
 from demo_api.web.parse import check_request
 

@@ -6,16 +6,14 @@ This is the only module that reads ``os.environ``.
 from __future__ import annotations
 
 import os
-import re
-import shlex
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from demo_api.config import values
 from demo_api.errors import BadRequest
 
 _WATCHING = 128
@@ -26,7 +24,7 @@ _CHILD_IDLE_SECONDS = 300.0
 _MOST_WAITING = 1000
 """Clients that may wait for runs in the queue."""
 
-CPU_DEMO_HOME = Path(__file__).parent / "cpu_demo"
+CPU_DEMO_HOME = Path(__file__).parents[1] / "cpu_demo"
 
 # LLAMA_DIR and HF_MODEL keep the names that tt-metal gives them, so that a shell set up for the demo is set up for us.
 _UNPREFIXED = {"llama_dir": "LLAMA_DIR", "hf_model": "HF_MODEL"}
@@ -38,136 +36,8 @@ _LISTS = ("keys", "hosts", "cors_origins")
 _SECRET = ("keys", "key", "database_url", "session_url")
 """They may hold a password, so no error repeats them."""
 
-_MIN_KEY = 16
-_KEY = re.compile(rf"[A-Za-z0-9._~+/=-]{{{_MIN_KEY},256}}")
-_HOST_NAME = re.compile(r"\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+")
-_ORIGIN = re.compile(
-    r"(?P<scheme>https?)://(?:[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(?P<port>:[1-9][0-9]{0,4})?"
-)
-_DEVICE_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
-_ENVIRONMENT_ENTRY = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class DeviceSetting:
-    """A device as ``DEMO_API_DEVICES`` has it.
-
-    Attributes:
-        name: its name in the ledger, and of its lock files.
-        environment: what selects it, such as ``TT_VISIBLE_DEVICES``.
-    """
-
-    name: str
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def parse_keys(words: Iterable[str]) -> tuple[str, ...]:
-    """The keys among some words; blanks around them, and words of nothing else, do not count.
-
-    Raises:
-        ValueError: there is none, or one is too short or has other characters than keys have. It names none of them.
-    """
-    keys = _stripped(words)
-    if not keys:
-        raise ValueError("it has no keys")
-    for number, key in enumerate(keys, 1):
-        if not _KEY.fullmatch(key):
-            raise ValueError(
-                f"key {number} is not {_MIN_KEY} to 256 letters, digits and . _ ~ + / = - "
-                "(`openssl rand -hex 24` makes a good one)"
-            )
-    return keys
-
-
-def _key(text: str) -> str:
-    (key,) = parse_keys([text])
-    return key
-
-
-def _hosts(text: str) -> tuple[str, ...]:
-    names = _stripped(text.lower().split(","))
-    for name in names:
-        if not _HOST_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not a host name such as demo.example.com, without scheme and port")
-    return names
-
-
-def _origins(text: str) -> tuple[str, ...]:
-    origins = _stripped(text.split(","))
-    for origin in origins:
-        # As a browser writes it: no path, no "*", the host in lower case, no port that the scheme has anyway.
-        match = _ORIGIN.fullmatch(origin)
-        if not match or (match["scheme"], match["port"]) in (("http", ":80"), ("https", ":443")):
-            raise ValueError(f"{origin!r} is not an origin such as http://127.0.0.1:8080, as a browser writes it")
-    return origins
-
-
-def _stripped(words: Iterable[str]) -> tuple[str, ...]:
-    return tuple(word.strip() for word in words if word.strip())
-
-
-def _devices(text: str) -> tuple[DeviceSetting, ...]:
-    """Reads ``name NAME=VALUE ...; name NAME=VALUE ...``, quoted as for a shell; or ``none``."""
-    if text.strip() == "none":
-        return ()
-    devices = tuple(_device(*shlex.split(part)) for part in text.split(";") if part.strip())
-    names = {device.name for device in devices}
-    if not names or len(names) < len(devices):
-        raise ValueError("it must name at least one device, and each only once")
-    return devices
-
-
-def _device(name: str, *pairs: str) -> DeviceSetting:
-    if not _DEVICE_NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is not a device name: 1 to 32 letters, digits, '_' or '-'")
-    for pair in pairs:
-        if not _ENVIRONMENT_ENTRY.fullmatch(pair):
-            raise ValueError(f"{pair!r} is not NAME=VALUE")
-    return DeviceSetting(name, dict(pair.split("=", 1) for pair in pairs))
-
-
-def _postgresql(text: str) -> str:
-    if not re.match("postgres(ql)?://", text):
-        raise ValueError("it does not begin with postgresql://")
-    return text
-
-
-def _command(text: str) -> str:
-    if not shlex.split(text):
-        raise ValueError("it names no program")
-    return text
-
-
-def _power_of_two(number: int) -> int:
-    # tt-metal pads a prompt to the next one, and that must fit too.
-    if number & (number - 1):
-        raise ValueError("it is not a power of two")
-    return number
-
-
-def _absolute(path: Path) -> Path:
-    # Nobody expands a quoted "~" for the demo, and the child runs in another directory than ours.
-    try:
-        return Path(os.path.abspath(path.expanduser()))
-    except RuntimeError as error:  # ~nobody
-        raise ValueError(error) from None
-
-
-def users_folder(path: Callable[[str], Path]) -> Path:
-    """The user's folder for our files of this kind; where there is no home, a path that nobody can make or use.
-
-    A container's user may have neither HOME nor an entry in passwd. Only what needs the folder is to fail then.
-    """
-    nowhere = Path("/dev/null/HOME-is-not-set/demo-api")
-    try:
-        found = path("demo-api")
-    except RuntimeError:  # of platformdirs 4.5 and later; an earlier one leaves the tilde
-        return nowhere
-    return found if found.is_absolute() else nowhere
-
-
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-Command = Annotated[str, AfterValidator(_command)]
+AbsolutePath = Annotated[Path, AfterValidator(values.absolute)]
+Command = Annotated[str, AfterValidator(values.command)]
 
 
 class Settings(BaseModel):
@@ -180,17 +50,17 @@ class Settings(BaseModel):
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="Port on 127.0.0.1 where a worker answers `/livez`, `/health` and `/metrics`."
     )
-    keys: Annotated[tuple[str, ...], BeforeValidator(lambda text: parse_keys(text.split(",")))] = Field(
+    keys: Annotated[tuple[str, ...], BeforeValidator(lambda text: values.parse_keys(text.split(",")))] = Field(
         (), repr=False, description="API keys that clients must send, separated by commas; at least 16 characters each."
     )
     keys_file: AbsolutePath | None = Field(
         None, description="File of API keys, one per line, readable only by its owner; reread when it changes."
     )
-    key: Annotated[str, AfterValidator(_key)] | None = Field(
+    key: Annotated[str, AfterValidator(values.key)] | None = Field(
         None, repr=False, description="API key that `chat --url`, `smoke --url` and `compare` send."
     )
     insecure: bool = Field(False, description="Accept requests from other machines without keys.")
-    hosts: Annotated[tuple[str, ...], BeforeValidator(_hosts)] = Field(
+    hosts: Annotated[tuple[str, ...], BeforeValidator(values.hosts)] = Field(
         (), description="Host names that clients use for the server, besides localhost: `a.example,b`."
     )
     rate_limit: int | None = Field(
@@ -211,7 +81,7 @@ class Settings(BaseModel):
         description="`demo` runs the demo as a child process for each batch; `direct` keeps the model in memory.",
     )
     slots: int = Field(8, ge=1, le=64, description="Requests that the direct engine answers at the same time.")
-    max_seq_len: Annotated[int, AfterValidator(_power_of_two)] | None = Field(
+    max_seq_len: Annotated[int, AfterValidator(values.power_of_two)] | None = Field(
         None,
         ge=1024,
         description="Most tokens of a prompt and its answer together on the direct engine; a power of two, from 1024.",
@@ -229,11 +99,11 @@ class Settings(BaseModel):
         None, description="Python for the child process, if the demo home has no python_env/bin/python."
     )
     model_dir: AbsolutePath = Field(
-        default_factory=lambda: users_folder(platformdirs.user_cache_path) / "models",
+        default_factory=lambda: values.users_folder(platformdirs.user_cache_path) / "models",
         description="Where `demo-api model pull` stores the small model.",
     )
     state_dir: AbsolutePath = Field(
-        default_factory=lambda: users_folder(platformdirs.user_state_path),
+        default_factory=lambda: values.users_folder(platformdirs.user_state_path),
         description="Folder for the ledger, the runs' logs and the devices' locks.",
     )
     database_url: str | None = Field(
@@ -241,7 +111,7 @@ class Settings(BaseModel):
         repr=False,
         description="The ledger's database, if not SQLite in the state folder: postgresql://user:password@host/name.",
     )
-    session_url: Annotated[str, AfterValidator(_postgresql)] | None = Field(
+    session_url: Annotated[str, AfterValidator(values.postgresql)] | None = Field(
         None,
         repr=False,
         description="PostgreSQL's own address, if a pooler such as pgbouncer is between it and `--database-url`.",
@@ -252,8 +122,8 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         description="Seconds after which a server that PostgreSQL no longer hears from counts as lost.",
     )
-    devices: Annotated[tuple[DeviceSetting, ...], BeforeValidator(_devices)] = Field(
-        (DeviceSetting("device"),),
+    devices: Annotated[tuple[values.DeviceSetting, ...], BeforeValidator(values.devices)] = Field(
+        (values.DeviceSetting("device"),),
         description='Devices of this host, each with the variables that select it: "a TT_VISIBLE_DEVICES=0; b ..."; or '
         "`none`: other hosts' workers have them all.",
     )
@@ -305,7 +175,7 @@ class Settings(BaseModel):
     max_output: int = Field(256 * 2**20, ge=2**16, description="Bytes a child may print before it is stopped.")
     keep_runs: int = Field(1000, ge=1, description="Finished runs to keep, with their logs.")
     keep_days: float = Field(30, gt=0, allow_inf_nan=False, description="Days to keep finished runs.")
-    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = Field(
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(values.origins)] = Field(
         (),
         description="Origins whose pages may read responses in a browser, separated by commas, such as http://host:8080.",
     )
