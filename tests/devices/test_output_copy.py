@@ -457,6 +457,18 @@ def test_a_child_that_prints_too_much_is_cut_for_all_doors(lab: Lab, tmp_path: P
     assert door.get(f"/runs/{run['run_id']}/log").text == folder.readable_log()
 
 
+def test_each_batch_of_a_child_that_keeps_its_model_has_its_own_log(lab: Lab) -> None:
+    door = lab.door()
+    lab.worker(warm="model")
+    until(lambda: door.get("/readyz").status_code == 200)
+    answers = [door.chat(prompt).json() for prompt in ("one", "two", "three")]
+    assert answers[-1]["timing"]["warm"] == "model"
+    files = [RunFolder(path).readable_log() for path in lab.site.folder.glob("state */runs/*")]
+    for answer in answers:
+        assert [log for log in files if f"ok: {answer['prompt']}" in log] == [answer["output"]]
+        assert door.get(f"/runs/{answer['run_id']}/log").text == answer["output"]
+
+
 # When it goes
 
 
