@@ -117,7 +117,7 @@ def _model_here(settings: Settings, sampling: dict[str, object]) -> Iterator[tup
     engine = DirectEngine(make_model(settings), settings)
 
     def answering(messages: Sequence[Message]) -> Generator[Piece]:
-        body = json.dumps({"model": "", "messages": messages, **sampling})
+        body = json.dumps({"model": engine.models()[0], "messages": messages, **sampling})
         run = engine.begin(parse_body(ChatCompletions, body.encode()).question())
         with closing(run.events()) as events:
             try:

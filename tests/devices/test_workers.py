@@ -177,9 +177,11 @@ def test_a_device_that_has_failed_on_another_host_is_told_and_cleared(lab: Lab) 
     failed = device_command(lab, "reset", name)
     assert failed.returncode == 1
     assert "is failed: `false` ended with exit code 1" in failed.stderr
-    until(lambda: door.chat("Hello").json().get("code") == "device_failed")
+    # What came before the door knew waits for the device.
+    until(lambda: door.post("/runs", {"prompt": "Hello"}).json().get("code") == "device_failed")
     device_command(lab, "clear", name)
-    until(lambda: door.chat("Hello").status_code == 200)
+    until(lambda: door.post("/runs", {"prompt": "Hello"}).status_code == 202)
+    assert door.chat("Hello").json()["response"] == "ok: Hello"
 
 
 def test_a_run_outlives_a_restart_of_postgresql_and_is_run_once(tmp_path: Path) -> None:
