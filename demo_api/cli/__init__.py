@@ -27,6 +27,7 @@ _MODULES = {
     "chat": "chat",
     "compare": "compare.command",
     "parse": "parse",
+    "database": "database",
     "device": "device",
     "doctor": "doctor.command",
     "model": "model",

@@ -14,23 +14,25 @@ from demo_api.devices.recovery import DeviceRecovery
 from demo_api.devices.reset import holders
 from demo_api.devices.warm import end_waiting_child
 from demo_api.errors import BadRequest, DeviceFailed, SetupError, ShuttingDown
+from demo_api.messages.health import OUT_OF_SERVICE
 from demo_api.process.stopping import stop_on_signals
 from demo_api.queue import Ledger
 
 
 @click.group()
 def device() -> None:
-    """Show, reset and clear devices."""
+    """Show, drain, reset and clear devices."""
 
 
 _LOOK_SECONDS = 0.2
 
 _NAME = click.argument("name", required=False)
-_DEVICE_SETTINGS = ["state_dir", "database_url", "devices", "reset_command", "reset_check", "reset_timeout"]
+_OF_A_NAME = ["state_dir", "database_url", "devices"]
+_DEVICE_SETTINGS = [*_OF_A_NAME, "reset_command", "reset_check", "reset_timeout"]
 
 
 @device.command()
-@flags_of(["state_dir", "database_url", "devices"])
+@flags_of(_OF_A_NAME)
 def status(**flags: str | None) -> None:
     """Print the state of every device, one line each."""
     settings = Settings.load(flags)
@@ -39,7 +41,39 @@ def status(**flags: str | None) -> None:
         known = ledger.devices.get(each.name)
         child = "a warm child is waiting" if each.waiting() else "a child is using it"
         taken = f" ({child})" if each.has_child() else ""
-        click.echo(f"{each.name}: {known.state}{taken}" + (f": {known.reason}" if known.reason else ""))
+        click.echo(f"{each.name}: {known.shown}{taken}" + (f": {known.reason}" if known.reason else ""))
+
+
+@device.command()
+@_NAME
+@flags_of(_OF_A_NAME)
+def drain(name: str | None, **flags: str | None) -> None:
+    """Let a device, or NODE/DEVICE of another host, take no further run, and wait until nothing runs on it."""
+    settings = Settings.load(flags)
+    ledger = Ledger(settings)
+    chosen = _chosen(settings, ledger, name)
+    ledger.devices.drain(chosen)
+    stopped = threading.Event()
+    stop_on_signals(stopped.set, lambda: None)
+    while _is_used(settings, ledger, chosen):
+        if stopped.wait(_LOOK_SECONDS):
+            raise ShuttingDown(
+                f"{chosen} takes no further run, but one still runs on it.",
+                next_step="`demo-api device status`, or `demo-api status` of other hosts, shows when it has ended.",
+            )
+    click.echo(f"{chosen}: drained")
+
+
+@device.command()
+@_NAME
+@flags_of(_OF_A_NAME)
+def resume(name: str | None, **flags: str | None) -> None:
+    """Let a drained device, or NODE/DEVICE of another host, take runs again."""
+    settings = Settings.load(flags)
+    ledger = Ledger(settings)
+    chosen = _chosen(settings, ledger, name)
+    ledger.devices.resume(chosen)
+    click.echo(f"{chosen}: {ledger.devices.get(chosen).shown}")
 
 
 @device.command()
@@ -75,19 +109,19 @@ def reset(name: str | None, **flags: str | None) -> None:
     known = devices.get(chosen.name)
     if known.state != "free":
         raise DeviceFailed(f"The device {chosen.name} is {known.state}: {known.reason}")
-    click.echo(f"{chosen.name}: free")
+    click.echo(f"{chosen.name}: {known.shown}")
 
 
 @device.command()
 @_NAME
-@flags_of(["state_dir", "database_url", "devices"])
+@flags_of(_OF_A_NAME)
 def clear(name: str | None, **flags: str | None) -> None:
     """Mark a suspect device as healthy; NODE/DEVICE is one of another host."""
     settings = Settings.load(flags)
     ledger = Ledger(settings)
-    chosen = _known(ledger, name) if name is not None and "/" in name else _device(settings, name).name
+    chosen = _chosen(settings, ledger, name)
     ledger.devices.set(chosen, "free")
-    click.echo(f"{chosen}: free")
+    click.echo(f"{chosen}: {ledger.devices.get(chosen).shown}")
 
 
 def _reset_elsewhere(settings: Settings, name: str) -> None:
@@ -105,7 +139,25 @@ def _reset_elsewhere(settings: Settings, name: str) -> None:
             f"The device {chosen} is {known.state}: {known.reason}",
             next_step="Look at its worker: whether it has a reset command, and who uses the device.",
         )
-    click.echo(f"{chosen}: free")
+    click.echo(f"{chosen}: {known.shown}")
+
+
+def _chosen(settings: Settings, ledger: Ledger, name: str | None) -> str:
+    """The name of one of this host's devices, or of another's that a worker has."""
+    return _known(ledger, name) if name is not None and "/" in name else _device(settings, name).name
+
+
+def _is_used(settings: Settings, ledger: Ledger, name: str) -> bool:
+    """Whether a child uses the device. Of a device whose worker is gone, none does that anybody waits for."""
+    if "/" not in name:
+        return _device(settings, name).has_child() or bool(ledger.queue.batches(name, "open"))
+    devices = [
+        device
+        for worker in ledger.workers.live()
+        for device in worker.devices
+        if f"{worker.node}/{device['name']}" == name
+    ]
+    return any(device["state"] not in OUT_OF_SERVICE or device["warm"] != "off" for device in devices)
 
 
 def _known(ledger: Ledger, name: str) -> str:

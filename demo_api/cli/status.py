@@ -62,7 +62,7 @@ def _describe(device: Device, ledger: Ledger) -> dict[str, object]:
     busy = known.state in ("free", "suspect") and (is_used or ledger.queue.batches(device.name, "open"))
     return {
         "name": device.name,
-        "state": "busy" if busy else known.state,
+        "state": "busy" if busy else known.shown,
         "reason": known.reason,
         "since": known.since,
     }

@@ -12,12 +12,12 @@ from demo_api.devices.batch_runner import BatchRunner
 from demo_api.devices.lock import devices_of
 from demo_api.devices.loop import DeviceLoop
 from demo_api.devices.presence import Presence
-from demo_api.errors import DeviceFailed, DeviceUnavailable
+from demo_api.errors import DeviceUnavailable
 from demo_api.messages import Request, Run
 from demo_api.messages.health import DeviceHealth
 from demo_api.queue import Ledger, Worker
 from demo_api.queue.door import Door
-from demo_api.queue.pools import Pools
+from demo_api.queue.pools import Pools, check_in_service
 from demo_api.queue.session import CANCELLED, QUEUED
 from demo_api.runner import DemoRunner
 
@@ -128,12 +128,12 @@ class DemoEngine(Door):
     ) -> DeviceHealth:
         known = self.ledger.devices.get(name)
         busy = in_use or self.ledger.queue.batches(name, "open")
-        state = "busy" if busy and known.state in ("free", "suspect") else known.state
+        state = "busy" if busy and known.state in ("free", "suspect") else known.shown
         return {
             "name": name,
             "state": state,
             "reason": known.reason,
-            "since": known.since,
+            "since": known.drained_at if state == "drained" else known.since,
             "warm": warm,
             "warm_since": warm_since,
             "warm_batches": warm_batches,
@@ -141,8 +141,7 @@ class DemoEngine(Door):
 
     def _check_devices(self) -> None:
         states = [self.ledger.devices.get(loop.device.name) for loop in self._loops]
-        if all(state.state == "failed" for state in states):
-            raise DeviceFailed(f"The device has failed: {states[0].reason}")
+        check_in_service((state.shown, state.reason) for state in states)
         problems = [loop.problem() for loop in self._loops]
         if all(problems):
             raise DeviceUnavailable(f"No device can be used now: {problems[0]}")

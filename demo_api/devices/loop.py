@@ -183,6 +183,8 @@ class DeviceLoop:
                     pause = 0.0 if self.turn() else BLOCKED_SECONDS
                 else:
                     self._blocked_since = None  # of the next run, not of one that was cancelled or ended elsewhere
+                    if self._ledger.devices.get(self.device.name).drained_at is not None:
+                        self._suspect(self._warm.end())
                     self.start_warm_child()
                 self._failing = None
             except Exception as error:  # the loop must outlive whatever goes wrong, a full disk included
@@ -200,7 +202,7 @@ class DeviceLoop:
             logger.error("device %s: %s", self.device.name, self._failing[1], exc_info=is_ours)
 
     def _is_free(self) -> bool:
-        return self._ledger.devices.get(self.device.name).state == "free"
+        return self._ledger.devices.get(self.device.name).shown == "free"
 
     def _suspect(self, doubt: str | None) -> None:
         if doubt:
@@ -221,12 +223,15 @@ class DeviceLoop:
     def _recover_device(self, lock: DeviceLock) -> bool:
         """Ends what earlier servers left on the device that we have. False: one of them is still at it."""
         queue, name = self._ledger.queue, self.device.name
-        # Where no other server shares the device, those of these batches are gone; otherwise one may be suspended.
-        queue.recover(() if lock.others_serve else queue.batches(name, "open"))
-        if queue.batches(name, "open"):
-            return False
+        has_left = queue.has_left(name)
+        if has_left:
+            # Where no other server shares the device, those of these batches are gone; otherwise one may be suspended.
+            queue.recover(() if lock.others_serve else queue.batches(name, "open"))
+            if queue.batches(name, "open"):
+                return False
         self._suspect(self._recovery.clear_up())
-        queue.forget_lost(name)
+        if has_left:
+            queue.forget_lost(name)
         return True
 
     def _wait_for_device(self) -> None:

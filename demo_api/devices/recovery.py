@@ -81,7 +81,7 @@ class DeviceRecovery:
                 self._log_users(", ".join(users))
                 return False
             self.reset(lock)
-        return self._states.get(self._device.name).state != "failed"
+        return True
 
     def reset(self, lock: DeviceLock) -> None:
         """Resets the device, and records the outcome: ``free``, ``failed``, or ``suspect`` when it was stopped."""

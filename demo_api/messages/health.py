@@ -7,8 +7,11 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import NotRequired, TypedDict
 
-DEVICE_STATES = ("free", "busy", "suspect", "resetting", "failed")
+DEVICE_STATES = ("free", "busy", "suspect", "resetting", "drained", "failed")
 """What a device can be, the best first. ``suspect``: a child may have left it open; ``failed``: no reset helped."""
+
+OUT_OF_SERVICE = ("drained", "failed")
+"""The states in which a device takes no run before somebody does something."""
 
 Model = Annotated[str | None, Field(description="The model's name in the demo; null if the demo did not report it.")]
 DeviceName = Annotated[

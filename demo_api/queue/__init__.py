@@ -27,21 +27,30 @@ __all__ = [
     "Worker",
     "Workers",
     "new_id",
+    "open_database",
 ]
+
+
+def open_database(settings: Settings, *, upgrades: bool = False) -> Database:
+    """The ledger's database, made if it is not there; see ``Database``.
+
+    Raises:
+        SetupError: as ``Database``, or another user has planted a symbolic link in the state folder.
+    """
+    refuse_links(settings.state_dir)
+    place = settings.database_url or settings.state_dir / "ledger.db"
+    return Database(place, is_pooled=settings.session_url is not None, upgrades=upgrades)
 
 
 class Ledger:
     """The database of runs: their queue, their history, and the states of the devices.
 
     Raises:
-        SetupError: the database cannot be opened, is damaged, or was written by a newer version, the state folder
-            cannot be used, or another user has planted a symbolic link in it.
+        SetupError: as ``open_database``, or the state folder cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
-        refuse_links(settings.state_dir)
-        place = settings.database_url or settings.state_dir / "ledger.db"
-        self._database = Database(place, is_pooled=settings.session_url is not None)
+        self._database = open_database(settings)
         try:
             node = Node.of(settings.state_dir)
         except BaseException:

@@ -9,9 +9,9 @@ import time
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from demo_api.errors import QueueFull
+from demo_api.queue.alive import living
 from demo_api.queue.database import Database
 from demo_api.queue.schema import batches, runs, workers
-from demo_api.queue.workers import living
 
 _REMEMBERED_BATCHES = 20
 _REFUSAL_SECONDS = 0.1

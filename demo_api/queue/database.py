@@ -8,18 +8,18 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event, extract, func, select, update
+from sqlalchemy import ColumnElement, Connection, create_engine, event, extract, func, literal, select, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from demo_api.errors import LedgerUnavailable, SetupError, StorageFull
-from demo_api.queue import schema, sqlite
+from demo_api.queue import schema, sqlite, versions
 from demo_api.queue.sqlite import BUSY_SECONDS
 
 _CONNECTIONS = 8
@@ -45,12 +45,17 @@ class Database:
         place: SQLite's file, or SQLAlchemy's URL.
         is_pooled: whether a pooler such as pgbouncer gives each transaction to whichever connection is free: then
             nothing may stay behind on one.
+        upgrades: whether older tables are upgraded even while workers use them.
+
+    Attributes:
+        found_version: of the tables when it was opened; None where there were none.
 
     Raises:
-        SetupError: it cannot be opened, is damaged, or was written by a newer version.
+        SetupError: it cannot be opened, is damaged, was written by a newer version, or by an older one whose workers
+            are at work.
     """
 
-    def __init__(self, place: Path | str, *, is_pooled: bool = False) -> None:
+    def __init__(self, place: Path | str, *, is_pooled: bool = False, upgrades: bool = False) -> None:
         self._url = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else _checked(place)
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
         # SQLite's own waiting for its lock is unfair and wakes up late; so the writers of one process wait here.
@@ -76,9 +81,10 @@ class Database:
         self._file: tuple[int, int] | None = None  # which one is open
         self._refuses_writes = False
         self._used_at = time.monotonic()
+        self.found_version: str | None = None
         self._there_since = -math.inf  # of an outage before its start a process knows nothing
         try:
-            self._open()
+            self._open(upgrades=upgrades)
             self._file = sqlite.identity(self._path) if self._is_sqlite else None
         except BaseException:
             self.close()
@@ -157,9 +163,16 @@ class Database:
         finally:
             self._writing.release()
 
-    def lock_queue(self, connection: Connection) -> None:
-        """Keeps all others from here until the transaction ends. On SQLite every transaction that writes does."""
-        connection.execute(select(schema.queue_lock.c.id).with_for_update())
+    def lock(self, connection: Connection, names: Collection[str]) -> None:
+        """Keeps all who lock one of these names from here until the transaction ends.
+
+        On SQLite every transaction that writes does that, whatever it locks.
+        """
+        if not self._is_sqlite:
+            here = func.hashtext(func.concat("demo_api queue ", func.current_schema()))
+            # In one order, or two transactions wait for each other.
+            locks = [func.pg_advisory_xact_lock(here, func.hashtext(name)) for name in sorted(names)]
+            connection.execute(select(*locks))
 
     @property
     def has_many_hosts(self) -> bool:
@@ -182,9 +195,15 @@ class Database:
         SQLite is for one host, whose monotonic clock all processes share (it begins anew with the host). PostgreSQL may
         have servers on many hosts, so it is PostgreSQL's own.
         """
-        if self._is_sqlite:
-            return time.monotonic()
-        return float(connection.execute(select(extract("epoch", func.clock_timestamp()))).scalar_one())
+        return (
+            float(connection.execute(select(self.clock_now())).scalar_one())
+            if self.has_many_hosts
+            else time.monotonic()
+        )
+
+    def clock_now(self) -> ColumnElement[float]:
+        """The same, within a statement."""
+        return literal(time.monotonic()) if self._is_sqlite else extract("epoch", func.clock_timestamp())
 
     def close(self) -> None:
         """Closes the connections."""
@@ -202,43 +221,42 @@ class Database:
         self._writing = threading.Lock()
         self._engine.dispose(close=False)
 
-    def _open(self) -> None:
+    def _open(self, *, upgrades: bool) -> None:
         if self._is_sqlite:
             sqlite.make_private(self._path)
             sqlite.check(self._path)
         try:
             with self._engine.connect() as connection:
-                version = _version(connection)
-            if version != schema.VERSION:
-                self._migrate()
+                self.found_version = versions.version(connection)
+            if not versions.suits(self.found_version):
+                self._migrate(upgrades=upgrades)
         except SQLAlchemyError as error:
             raise _cannot_open(self._url, error) from None
 
-    def _migrate(self) -> None:
+    def _migrate(self, *, upgrades: bool) -> None:
         with self.write() as connection:
             if not self._is_sqlite:
                 connection.execute(select(func.pg_advisory_xact_lock(_MIGRATING)))
-            version = _version(connection)  # another server may have been first
-            if version is None:
+            found = versions.version(connection)  # another server may have been first
+            if found is None:
                 schema.create(connection)
-            elif version != schema.VERSION:
-                self._upgrade(connection, version)
+            elif not versions.suits(found):
+                self._check_upgrade(connection, found, upgrades=upgrades)
+                versions.upgrade(connection)
 
-    def _upgrade(self, connection: Connection, version: str) -> None:
-        from alembic import command  # here, because it takes long to import and is seldom needed
-        from alembic.config import Config
-        from alembic.script import ScriptDirectory
-
-        config = Config()
-        config.set_main_option("script_location", "demo_api.queue:migrations")
-        config.set_main_option("path_separator", "os")
-        if version not in {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}:
+    def _check_upgrade(self, connection: Connection, found: str, *, upgrades: bool) -> None:
+        if not versions.is_older(found):
             raise SetupError(
-                f"The ledger {_named(self._url)} was written by a newer demo_api (version {version} of its tables).",
+                f"The ledger {_named(self._url)} was written by a newer demo_api (version {found} of its tables).",
                 next_step="Use that newer demo_api, or another --state-dir or DEMO_API_DATABASE_URL.",
             )
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        at_work = [] if self._is_sqlite or upgrades else versions.workers_of(connection, found)
+        if at_work:
+            raise SetupError(
+                f"The ledger {_named(self._url)} is of an earlier demo_api (version {found} of its tables), whose "
+                f"workers use it: {', '.join(at_work)}.",
+                next_step="Run `demo-api database upgrade`: those of the version before go on working.",
+            )
 
 
 def _checked(url: str) -> URL:
@@ -288,14 +306,6 @@ def _prepare_transaction(connection: Connection) -> None:
 
 def _named(url: URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
-
-
-def _version(connection: Connection) -> str | None:
-    from sqlalchemy import inspect, text
-
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def _cannot_open(url: URL, error: SQLAlchemyError) -> SetupError:

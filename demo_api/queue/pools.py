@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Protocol, cast
@@ -12,7 +12,7 @@ from typing import Protocol, cast
 from demo_api.demo.capabilities import Capabilities, check_model, check_requests
 from demo_api.errors import BadRequest, DeviceFailed, NoWorker
 from demo_api.messages import Request
-from demo_api.messages.health import ModelHealth
+from demo_api.messages.health import OUT_OF_SERVICE, ModelHealth
 from demo_api.queue.workers import Worker, Workers
 
 _OLDEST_SECONDS = 0.5
@@ -94,9 +94,9 @@ class Pools:
             self._accept_elsewhere(pool, requests)
 
     def is_only_here(self, pool: str | None) -> bool:
-        """Whether the pool is this process's own, and no other node has a device for it that has not failed."""
+        """Whether the pool is this process's own, and no other node has a device for it that is in service."""
         elsewhere = (worker.devices for worker in self._of(pool) if worker.node != self._workers.node)
-        fit = any(device["state"] != "failed" for devices in elsewhere for device in devices)
+        fit = any(device["state"] not in OUT_OF_SERVICE for devices in elsewhere for device in devices)
         return self._own is not None and pool == self._own.model_name() and not fit
 
     def models(self) -> list[str]:
@@ -127,9 +127,7 @@ class Pools:
             raise NoWorker(f"No worker has had the model {pool!r} since {since}.", retry_after=_RETRY_SECONDS)
         check_model(pool, self.models())
         check_requests(SimpleNamespace(**there[0].model), requests)
-        devices = [device for worker in there for device in worker.devices]
-        if devices and all(device["state"] == "failed" for device in devices):
-            raise DeviceFailed(f"The device has failed: {devices[0]['reason']}")
+        check_in_service((device["state"], device["reason"]) for worker in there for device in worker.devices)
 
     def _default(self) -> str:
         if self._own is not None:
@@ -156,3 +154,17 @@ class Pools:
                 self._known = self._workers.known()
                 self._read_at = time.monotonic()
             return self._known
+
+
+def check_in_service(devices: Iterable[tuple[str, str | None]]) -> None:
+    """Raises DeviceFailed if none of the devices takes runs, by their states and the reasons of those."""
+    states = list(devices)
+    if not states or any(state not in OUT_OF_SERVICE for state, _ in states):
+        return
+    for state, reason in states:
+        if state == "failed":
+            raise DeviceFailed(f"The device has failed: {reason}")
+    raise DeviceFailed(
+        "The device is drained: it takes no runs.",
+        next_step="Wait until somebody puts it back into service: `demo-api device resume`.",
+    )

@@ -108,16 +108,21 @@ def add_events(connection: Connection, new: Iterable[tuple[int, Event]]) -> None
     Args:
         new: a run's number, and the event; in the order of the runs' numbers, so that nobody locks them crosswise.
     """
-    rows = []
+    counted_events = []
     for number, event in new:
         counted = update(runs).where(runs.c.number == number).values(last_event=runs.c.last_event + 1)
         latest = connection.execute(counted.returning(runs.c.last_event)).scalar_one_or_none()
         if latest is not None:  # otherwise the run was removed
-            rows.append(
-                {"run_number": number, "number": latest, "kind": event.kind, "at": event.at, "data": event.data}
-            )
-    if rows:
-        connection.execute(events.insert(), rows)
+            counted_events.append((number, latest, event))
+    insert_events(connection, counted_events)
+
+
+def insert_events(connection: Connection, new: Sequence[tuple[int, int, Event]]) -> None:
+    """Keeps events of runs: each with the run's number and its own."""
+    if new:
+        names = ("run_number", "number", "kind", "at", "data")
+        values = [(run, number, event.kind, event.at, event.data) for run, number, event in new]
+        connection.execute(events.insert(), [dict(zip(names, each, strict=True)) for each in values])
 
 
 def positions(connection: Connection, numbers: Collection[int]) -> dict[int, int]:

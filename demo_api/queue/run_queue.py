@@ -6,19 +6,19 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, exists, false, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, exists, false, func, select, true, update
 
 from demo_api.errors import IdempotencyConflict, NoSuchRun, RunEnded
 from demo_api.messages import Batch, Event, Failure, Request, Result, Run
 from demo_api.messages.health import Queue
 from demo_api.queue import rows, transitions
+from demo_api.queue.alive import has_lived, living
 from demo_api.queue.capacity import Capacity, count
 from demo_api.queue.database import Database
 from demo_api.queue.node import Node
-from demo_api.queue.schema import batches, runs
+from demo_api.queue.schema import batches, devices, runs
 from demo_api.queue.session import CANCELLED, CHANGED, QUEUED
 from demo_api.queue.submissions import Submission, Submissions
-from demo_api.queue.workers import has_lived, living
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class RunQueue:
         damaged: list[Run] = []
         with self._database.write() as connection:
             batch = None
-            while batch is None and (found := self._waiting_alike(connection, pool)):
+            while batch is None and (found := self._waiting_alike(connection, device, pool)):
                 by_id = {row["run_id"]: row for row in found}
                 waiting = [rows.to_run(row) for row in found]
                 for run in filter(rows.is_damaged, waiting):
@@ -180,12 +180,15 @@ class RunQueue:
             return list(connection.execute(wanted).scalars())
 
     def has_work(self, device: str, pool: str | None = None) -> bool:
-        """Whether a run of the pool waits, the device has a batch that is open or lost, or any node has a lost one."""
-        waits = exists().where(runs.c.status == "queued", _is_for(pool))
-        left = exists().where(batches.c.state.in_(["open", "lost"]), self._is_on(device))
+        """Whether the device has a run of the pool to take, or a batch that is open or lost, or any node a lost one."""
+        waits = exists().where(runs.c.status == "queued", _is_for(pool), self._takes_runs(device))
         with self._database.read() as connection:
-            overdue = exists(batches.c.batch_id).where(self._is_overdue(connection))
-            return bool(connection.execute(select(waits | left | overdue)).scalar())
+            return bool(connection.execute(select(waits | self._has_left(device))).scalar())
+
+    def has_left(self, device: str) -> bool:
+        """Whether the device has a batch that is open or lost, or any node one that is to be lost."""
+        with self._database.read() as connection:
+            return bool(connection.execute(select(self._has_left(device))).scalar())
 
     def node_of(self, batch_id: str) -> str | None:
         """The name of the node that has run this batch, or runs it; None where that is not known."""
@@ -281,10 +284,11 @@ class RunQueue:
         waiting = rows.positions(connection, [row["number"] for row in found])
         return [rows.to_run(row, waiting.get(row["number"])) for row in found]
 
-    def _waiting_alike(self, connection: Connection, pool: str | None) -> Sequence[RowMapping]:
-        """The oldest waiting run of the pool, and those like it; none where nobody waits."""
+    def _waiting_alike(self, connection: Connection, device: str, pool: str | None) -> Sequence[RowMapping]:
+        """The oldest waiting run of the pool, and those like it; none where nobody waits, or the device takes none."""
         waiting = select(runs).where(runs.c.status == "queued", _is_for(pool)).order_by(runs.c.number)
-        head = connection.execute(waiting.limit(1).with_for_update(skip_locked=True)).mappings().first()
+        oldest = waiting.where(self._takes_runs(device)).limit(1)
+        head = connection.execute(oldest.with_for_update(skip_locked=True)).mappings().first()
         if head is None:
             return []
         nearest = waiting.with_only_columns(runs.c.number).limit(_SEARCHED_RUNS)
@@ -334,15 +338,15 @@ class RunQueue:
 
     def _overdue(self, connection: Connection, gone: Collection[str]) -> list[str]:
         known = (batches.c.state == "open") & batches.c.batch_id.in_(list(gone))
-        late = select(batches.c.batch_id).where(known | self._is_overdue(connection))
+        late = select(batches.c.batch_id).where(known | self._is_overdue())
         return list(connection.execute(late).scalars())
 
-    def _is_overdue(self, connection: Connection) -> ColumnElement[bool]:
+    def _is_overdue(self) -> ColumnElement[bool]:
         """Selects the batches that are open although their lease is over, or their worker is gone.
 
         None before all could have renewed their leases, or taken their locks again.
         """
-        now = self._database.clock(connection)
+        now = self._database.clock_now()
         over: ColumnElement[bool] = false()
         if self._database.was_there(self._lease):
             # A lease longer than any that is given was written before the host's clock began anew.
@@ -351,6 +355,17 @@ class RunQueue:
             # A session that is younger proves nothing: PostgreSQL was away, or this process was.
             over |= batches.c.worker.not_in(living()) & has_lived(self.worker, self._session_timeout)
         return (batches.c.state == "open") & over
+
+    def _has_left(self, device: str) -> ColumnElement[bool]:
+        left = exists().where(batches.c.state.in_(["open", "lost"]), self._is_on(device))
+        return left | exists(batches.c.batch_id).where(self._is_overdue())
+
+    def _takes_runs(self, device: str) -> ColumnElement[bool]:
+        """Selects whether it is neither drained nor failed. See ``DeviceStates`` for its names."""
+        takes = devices.c.drained_at.is_(None) & (devices.c.state != "failed")
+        own, *_ = names = self._node.names(device)
+        known = select(takes).where(devices.c.name.in_(names)).order_by((devices.c.name == own).desc()).limit(1)
+        return func.coalesce(known.scalar_subquery(), true())
 
     def _is_on(self, device: str) -> ColumnElement[bool]:
         return batches.c.device.in_(self._node.names(device))

@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION = "0003"
+VERSION = "0004"
 """The newest migration."""
 
 metadata = MetaData()
@@ -86,6 +86,7 @@ devices = Table(
     Column("state", Text, nullable=False),
     Column("reason", Text),
     Column("since", Float(53), nullable=False),
+    Column("drained_at", Float(53)),  # since when it takes no runs, Unix seconds; null: it does
 )
 
 # What a batch's child has printed, in pieces; only where servers do not share their files.
@@ -114,7 +115,7 @@ workers = Table(
     sqlite_autoincrement=True,
 )
 
-# One row, which is locked where the whole queue must not change: PostgreSQL has no BEGIN IMMEDIATE.
+# One row. Earlier versions locked it; now it shows whether the ledger can be written.
 queue_lock = Table("queue_lock", metadata, Column("id", Integer, primary_key=True, autoincrement=False))
 
 _versions = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))

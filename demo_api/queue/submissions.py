@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -60,7 +60,7 @@ class Submissions:
         accepted: list[tuple[Submission, list[Run]]] = []
         try:
             with self._database.write() as connection:
-                self._database.lock_queue(connection)
+                self._database.lock(connection, {name for each in together for name in _locked_by(each)})
                 for each in together:
                     try:
                         accepted.append((each, self._insert(connection, each)))
@@ -72,3 +72,10 @@ class Submissions:
             return
         for each, runs in accepted:
             each.runs = runs
+
+
+def _locked_by(submission: Submission) -> Iterator[str]:
+    """What two submissions must not change at the same time: the queue of their pool, and what their key stands for."""
+    yield f"pool {submission.pool or ''}"
+    if submission.idempotency_key is not None:
+        yield f"key {submission.idempotency_key}"

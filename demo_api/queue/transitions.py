@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Connection, RowMapping, update
 
 from demo_api.messages import Event, Request, Result, Run
 from demo_api.queue import rows
-from demo_api.queue.schema import events, runs
+from demo_api.queue.schema import runs
 
 
 def insert(
@@ -41,8 +43,7 @@ def insert(
         "pool": pool,
     }
     row = connection.execute(runs.insert().values(values).returning(*runs.c)).mappings().one()
-    first = {"run_number": row["number"], "number": 1, "kind": "queued", "at": at, "data": {"position": position}}
-    connection.execute(events.insert(), first)
+    rows.insert_events(connection, [(row["number"], 1, Event("queued", at, {"position": position}))])
     return rows.to_run(row, position)
 
 
@@ -51,51 +52,41 @@ def start(
 ) -> Run:
     """Gives a waiting run to a batch."""
     attempt = row["attempts"] + 1
-    started = (
-        update(runs)
-        .where(runs.c.number == row["number"])
-        .values(
-            status="running",
-            started_at=at,
-            waited_seconds=rows.elapsed(row, at, clock),
-            attempts=attempt,
-            batch_id=batch_id,
-        )
-    )
+    values = {
+        "status": "running",
+        "started_at": at,
+        "waited_seconds": rows.elapsed(row, at, clock),
+        "attempts": attempt,
+        "batch_id": batch_id,
+    }
     data = {"attempt": attempt, "batch_size": batch_size, "device": device}
-    rows.add_events(connection, [(row["number"], Event("started", at, data))])
-    return rows.to_run(connection.execute(started.returning(*runs.c)).mappings().one())
+    return rows.to_run(_change(connection, row, values, Event("started", at, data)))
 
 
 def requeue(connection: Connection, row: RowMapping, at: float, *, attempts: int) -> None:
     """Puts a run that was started back into the queue, where it was."""
     position = rows.position(connection, row) + 1
-    back = (
-        update(runs)
-        .where(runs.c.number == row["number"])
-        .values(status="queued", attempts=attempts, started_at=None, waited_seconds=None)
-    )
-    connection.execute(back)
-    rows.add_events(connection, [(row["number"], Event("queued", at, {"position": position, "again": True}))])
+    values = {"status": "queued", "attempts": attempts, "started_at": None, "waited_seconds": None}
+    _change(connection, row, values, Event("queued", at, {"position": position, "again": True}))
 
 
 def end(connection: Connection, row: RowMapping, result: Result, at: float, clock: float) -> Run:
     """Gives a run its terminal value and its last event. Returns it as it is then."""
-    seconds = rows.elapsed(row, at, clock)
-    ended = (
-        update(runs)
-        .where(runs.c.number == row["number"])
-        .values(
-            status=_status(result),
-            finished_at=at,
-            time_seconds=seconds,
-            result=rows.from_result(result),
-        )
-    )
-    fresh = connection.execute(ended.returning(*runs.c)).mappings().one()
-    run = rows.to_run(fresh)
-    rows.add_events(connection, [(row["number"], Event("done", at))])
-    return run
+    values = {
+        "status": _status(result),
+        "finished_at": at,
+        "time_seconds": rows.elapsed(row, at, clock),
+        "result": rows.from_result(result),
+    }
+    return rows.to_run(_change(connection, row, values, Event("done", at)))
+
+
+def _change(connection: Connection, row: RowMapping, values: dict[str, Any], event: Event) -> RowMapping:
+    """Gives a run new values, and its event of that. Returns it as it is then."""
+    changed = update(runs).where(runs.c.number == row["number"]).values(last_event=runs.c.last_event + 1, **values)
+    fresh = connection.execute(changed.returning(*runs.c)).mappings().one()
+    rows.insert_events(connection, [(row["number"], fresh["last_event"], event)])
+    return fresh
 
 
 def _status(result: Result) -> str:
