@@ -195,13 +195,11 @@ class Database:
         SQLite is for one host, whose monotonic clock all processes share (it begins anew with the host). PostgreSQL may
         have servers on many hosts, so it is PostgreSQL's own.
         """
-        return (
-            float(connection.execute(select(self.clock_now())).scalar_one())
-            if self.has_many_hosts
-            else time.monotonic()
-        )
+        if self._is_sqlite:
+            return time.monotonic()
+        return float(connection.execute(select(self.clock_now())).scalar_one())
 
-    def clock_now(self) -> ColumnElement[float]:
+    def clock_now(self) -> ColumnElement[Any]:
         """The same, within a statement."""
         return literal(time.monotonic()) if self._is_sqlite else extract("epoch", func.clock_timestamp())
 
