@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.databases import insert, make_first_tables
+from support.databases import insert, make_tables
 from support.demo_homes import make_home
 from support.real_server import RealServer, Site
 from support.waiting import until
@@ -90,7 +90,7 @@ def test_a_run_is_run_with_the_demo_and_the_model_of_the_node_that_claims_it(
 def test_a_run_that_waits_in_an_older_database_is_run_here_whatever_paths_it_has(
     start_node: StartNode, shared_url: str
 ) -> None:
-    make_first_tables(shared_url)
+    make_tables(shared_url, "0001")
     gone = dict.fromkeys(("demo_home", "python", "llama_dir", "model_dir"), "/gone") | {"hf_model": None}
     request = {"prompt": "Hello", "max_tokens": 128, "temperature": None, "top_p": 0.9, "seed": None}
     at = time.time()

@@ -19,7 +19,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, MetaData, delete, event, func, inspect, select, text
-from support.databases import OpenLedger, in_processes, in_threads, locked, make_first_tables, own_process
+from support.databases import OpenLedger, columns, in_processes, in_threads, locked, make_tables, own_process
 
 from demo_api.config import Settings
 from demo_api.errors import LedgerUnavailable, SetupError, StorageFull
@@ -53,7 +53,7 @@ def opened(path: Path) -> Database:
 @pytest.fixture
 def migrated(url: str) -> Iterator[Database]:
     """The database of a ledger that the first version made."""
-    make_first_tables(url)
+    make_tables(url, "0001")
     with closing(Database(url)) as database:
         yield database
 
@@ -107,7 +107,7 @@ def test_a_number_is_never_given_twice(open_ledger: OpenLedger, database: Databa
     assert numbers == sorted(set(numbers))
 
 
-@pytest.mark.parametrize("version", ["9999", "some_branch"])
+@pytest.mark.parametrize("version", ["9999", f"{int(schema.VERSION) + 2:04}", "some_branch"])
 def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(
     open_ledger: OpenLedger, database: Database, version: str
 ) -> None:
@@ -125,6 +125,21 @@ def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(
     with database.read() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == version
     assert prompts(ledger) == ["Hello"]
+
+
+SINCE_WORKERS = [f"{number:04}" for number in range(3, int(schema.VERSION) + 1)]
+
+
+@pytest.mark.parametrize("newer", SINCE_WORKERS)
+def test_a_migration_only_adds_so_that_the_version_before_goes_on(url: str, newer: str) -> None:
+    make_tables(url, f"{int(newer) - 1:04}")
+    before = columns(url)
+    make_tables(url, newer)
+    after = columns(url)
+    assert {name: after[name] for name in before} == before
+    tables = {table for table, _ in before}
+    for (table, name), (_, nullable) in after.items():
+        assert (table, name) in before or table not in tables or nullable, "the version before leaves it out"
 
 
 def _open_and_submit(url: str) -> int:

@@ -26,7 +26,7 @@ import psycopg
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.pool import NullPool
 from support.waiting import at_once, until
 
@@ -87,15 +87,25 @@ def database(url: str) -> Iterator[Database]:
     database.close()
 
 
-def make_first_tables(url: str) -> None:
-    """Makes a ledger as the first version had it: one that is opened by this version is migrated."""
+def make_tables(url: str, version: str) -> None:
+    """Makes or migrates a ledger's tables: one of an earlier version is migrated when this version opens it."""
     config = Config()
     config.set_main_option("script_location", "demo_api.queue:migrations")
     config.set_main_option("path_separator", "os")
     engine = create_engine(_driven(url), poolclass=NullPool)
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+        command.upgrade(config, version)
+
+
+def columns(url: str) -> dict[tuple[str, str], tuple[str, bool]]:
+    """The type of each table's columns, and whether they may be null."""
+    told = inspect(create_engine(_driven(url), poolclass=NullPool))
+    return {
+        (table, column["name"]): (str(column["type"]), column["nullable"])
+        for table in told.get_table_names()
+        for column in told.get_columns(table)
+    }
 
 
 def insert(url: str, table: str, row: Mapping[str, object]) -> None:

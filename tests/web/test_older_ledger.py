@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.databases import insert, make_first_tables
+from support.databases import insert, make_tables
 from support.echo_runner import EchoRunner
 from support.serving import Server
 from support.sse import events
@@ -65,7 +65,7 @@ def make_older_ledger(path: Path, status: str, *, damaged: str | None = None) ->
     ]
     path.parent.mkdir(parents=True)
     url = f"sqlite:///{path}"
-    make_first_tables(url)
+    make_tables(url, "0001")
     insert(url, "runs", run)
     for event in told:
         insert(url, "events", {"run_number": 1, **event})

@@ -12,6 +12,7 @@ const DEVICE = {
     "it is reset, if there is a command for that; otherwise the next run tries it, and a run that succeeds makes it free. By hand: demo-api device reset; or demo-api device clear, if you know that it is well",
   ],
   resetting: ["the reset command runs", "wait until it is over"],
+  drained: ["somebody has drained it", "waiting runs keep waiting; if no other device can take them, new ones get 503 device_failed, until you resume it: demo-api device resume"],
   failed: [
     "the reset did not help",
     "runs in the queue wait, new ones are refused with 503 device_failed, until somebody resets or clears it. Look at the device (on Tenstorrent: tt-smi), then: demo-api device reset; or demo-api device clear, when it is well",

@@ -1,0 +1,38 @@
+"""The version after this one: a copy of the package with one more migration, for two that work side by side."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import demo_api
+from demo_api.queue import schema
+
+NEXT = f"{int(schema.VERSION) + 1:04}"
+
+_MIGRATION = f'''
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{NEXT}"
+down_revision = "{schema.VERSION}"
+
+
+def upgrade():
+    op.create_table("colours", sa.Column("name", sa.Text, primary_key=True))
+    op.add_column("runs", sa.Column("colour", sa.Text))
+'''
+
+_COLUMN = '    Column("pool", Text),  # the model'
+
+
+def make_next_version(folder: Path) -> dict[str, str]:
+    """Makes it. Returns the environment variables with which ``python -m demo_api`` is that version."""
+    copy = shutil.copytree(Path(demo_api.__file__).parent, folder / "demo_api", ignore=shutil.ignore_patterns("*.pyc"))
+    (copy / "queue/migrations/versions" / f"{NEXT}_colours.py").write_text(_MIGRATION)
+    tables = copy / "queue/schema.py"
+    text = tables.read_text()
+    assert _COLUMN in text
+    text = text.replace(f'VERSION = "{schema.VERSION}"', f'VERSION = "{NEXT}"')
+    tables.write_text(text.replace(_COLUMN, f'    Column("colour", Text, default="blue"),\n{_COLUMN}'))
+    return {"PYTHONPATH": str(folder)}
