@@ -1,0 +1,173 @@
+"""A lab with a full queue: 1,000 runs of one token, two doors, three workers; and how far one queue's lock carries.
+
+    PYTHONPATH=tests python benchmarks/full_lab.py [RUNS]
+
+First without children: processes claim runs that all differ, one and then three at once; then two processes submit runs
+at once, for one model and for two. Then the whole: both doors accept, while three workers, with the CPU edition, answer
+in batches, and somebody looks. PostgreSQL is the tests' own, with fsync.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import requests
+from support.databases import in_processes, postgresql_server
+from support.lab import Lab
+from support.real_server import RealServer, Site
+from support.waiting import at_once, until
+
+from demo_api.config import CPU_DEMO_HOME, Settings
+from demo_api.demo import small_model
+from demo_api.messages import Request, Result
+from demo_api.queue import Ledger
+
+SECONDS = 10.0
+CLIENTS = 8
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    with postgresql_server(fsync=True) as server:
+        claims = {workers: claimed(server.url, workers, count) for workers in (1, 3)}
+        for workers, rate in claims.items():
+            print(f"{workers} at once claim: {rate:.0f} runs a second, {count} wait", flush=True)
+        submits = {models: submitted(server.url, models) for models in (1, 2)}
+        for models, rate in submits.items():
+            print(f"2 at once submit, for {models} model(s): {rate:.0f} runs a second", flush=True)
+        print(f"two models / one: {submits[2] / submits[1]:.2f}")
+        with fresh(server.url) as url:
+            whole(url, count)
+
+
+@contextmanager
+def fresh(url: str) -> Iterator[str]:
+    """A database that has nothing in it, until the end of the block."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA lab")
+        yield f"{url}&options=-csearch_path%3Dlab"
+        connection.execute("DROP SCHEMA lab CASCADE")
+
+
+def ledger_of(url: str, folder: str) -> Ledger:
+    settings = Settings.load({"state_dir": folder, "database_url": url}, {})
+    return Ledger(settings.model_copy(update={"max_queue": 100_000, "max_batch": 1}))
+
+
+def claimed(url: str, workers: int, count: int) -> float:
+    """Runs a second that so many processes claim and finish, one by one."""
+    with fresh(url) as own, tempfile.TemporaryDirectory() as folder:
+        all_different = [Request(prompt="Hello", max_tokens=1, seed=number) for number in range(count)]
+        ledger_of(own, folder).queue.submit(all_different)
+        return sum(in_processes(workers, claim_for_some_seconds, own))
+
+
+def claim_for_some_seconds(url: str) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        queue = ledger_of(url, folder).queue
+        began, done = time.perf_counter(), 0
+        while time.perf_counter() - began < SECONDS and (batch := queue.claim("device", list)) is not None:
+            queue.finish(batch.batch_id, [Result(run.run_id) for run in batch.runs], 1.0)
+            done += 1
+        return done / (time.perf_counter() - began)
+
+
+def submitted(url: str, models: int) -> float:
+    """Runs a second that two doors accept together."""
+    with fresh(url) as own, tempfile.TemporaryDirectory() as folder:
+        ledger_of(own, folder)  # makes the tables
+        return sum(in_processes(2, submit_for_some_seconds, own, models))
+
+
+def submit_for_some_seconds(url: str, models: int) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        queue = ledger_of(url, folder).queue
+        pool = f"model {os.getpid() % 2 if models == 2 else 0}"
+        request, ends, done = Request(prompt="Hello", max_tokens=1), time.perf_counter() + SECONDS, []
+
+        def submit() -> None:
+            while time.perf_counter() < ends:
+                queue.submit([request], pool=pool)
+                done.append(1)
+
+        at_once([submit] * CLIENTS)
+        return len(done) / SECONDS
+
+
+def whole(url: str, count: int) -> None:
+    model = small_model.pull(Settings.load().model_dir)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
+        site = Site(Path(folder))
+        site.environ["DEMO_API_DEMO_HOME"] = str(CPU_DEMO_HOME)
+        lab = Lab(site, servers, url)
+        doors = [lab.door(max_queue=10_000) for _ in range(2)]
+        (site.folder / model.name).symlink_to(model)
+        workers = [lab.worker(model.name, warm="model") for _ in range(3)]
+        until(lambda: all(len(door.get("/health").json()["nodes"]) == len(workers) for door in doors))
+        look = Look(doors[0])
+        began = time.perf_counter()
+        per_client = count // (CLIENTS * len(doors))
+        accepted: list[float] = []
+        at_once([partial(submit_all, door, per_client, accepted) for door in doors for _ in range(CLIENTS)])
+        seconds = time.perf_counter() - began
+        print(f"{len(accepted)} runs accepted by two doors, {len(accepted) / seconds:.0f} a second; {shown(accepted)}")
+        until(lambda: is_done(doors[1]), seconds=1800, tick_seconds=0.5)
+        seconds = time.perf_counter() - began
+        look.stop()
+        ended = doors[1].get("/health").json()["queue"]
+        print(f"all answered after {seconds:.0f} s by 3 workers: {len(accepted) / seconds:.1f} runs a second; {ended}")
+        for path, times in look.seconds.items():
+            print(f"GET {path} of a door meanwhile: {shown(times)}")
+
+
+def submit_all(door: RealServer, count: int, accepted: list[float]) -> None:
+    with requests.Session() as session:
+        for number in range(count):
+            answer = session.post(f"{door.url}/runs", json={"prompt": f"Hello {number}", "max_tokens": 1}, timeout=60)
+            answer.raise_for_status()
+            accepted.append(answer.elapsed.total_seconds())
+
+
+def is_done(door: RealServer) -> bool:
+    queue = door.get("/health").json()["queue"]
+    return queue["waiting"] == queue["running"] == 0
+
+
+class Look:
+    """Asks a door again and again, 20 times a second."""
+
+    def __init__(self, door: RealServer) -> None:
+        self.seconds: dict[str, list[float]] = {"/livez": [], "/health": [], "/runs?limit=20": []}
+        self._door = door
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        with requests.Session() as session:
+            while not self._stopped.wait(0.05):
+                for path, found in self.seconds.items():
+                    found.append(session.get(f"{self._door.url}{path}", timeout=60).elapsed.total_seconds())
+
+
+def shown(seconds: list[float]) -> str:
+    p99 = statistics.quantiles(seconds, n=100)[98]
+    return f"median {statistics.median(seconds) * 1000:.0f} ms, 99th percentile {p99 * 1000:.0f} ms of {len(seconds)}"
+
+
+if __name__ == "__main__":
+    main()
