@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import psycopg
 from support.lab import Lab
 from support.next_version import NEXT, make_next_version
-from support.real_server import SERVE
+from support.real_server import PROGRAM
 from support.waiting import until
 
 from demo_api.queue import schema
 
-UPGRADE = [sys.executable, "-m", "demo_api", "database", "upgrade"]
 
-
-def of_the_next_version(lab: Lab, new: dict[str, str], command: list[str]) -> subprocess.CompletedProcess[str]:
-    environ = lab.site.environ | new | {"DEMO_API_DATABASE_URL": lab.url}
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=100, check=False)
+def run(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
+    environ = lab.site.environ | {"DEMO_API_DATABASE_URL": lab.url}
+    return subprocess.run([*lab.program, *words], env=environ, capture_output=True, text=True, timeout=100, check=False)
 
 
 def colours(lab: Lab) -> set[str | None]:
@@ -29,20 +26,19 @@ def colours(lab: Lab) -> set[str | None]:
 
 
 def test_a_lab_is_upgraded_without_an_outage(lab: Lab, tmp_path: Path) -> None:
-    new = make_next_version(tmp_path / "next")
+    next_version = make_next_version(tmp_path / "next")
     old_door, old_worker = lab.door(), lab.worker()
     until(lambda: old_door.get("/readyz").status_code == 200)
-    refused = of_the_next_version(lab, new, [*SERVE, "--no-devices"])
+
+    lab.program = next_version
+    refused = run(lab, "serve", "--no-devices", "--port", "0")
     assert refused.returncode == 3
     assert "whose workers use it" in refused.stderr
     assert "Run `demo-api database upgrade`" in refused.stderr
-
-    upgraded = of_the_next_version(lab, new, UPGRADE)
+    upgraded = run(lab, "database", "upgrade")
     assert upgraded.stdout == f"The ledger's tables were upgraded from version {schema.VERSION} to {NEXT}.\n"
     assert old_door.chat("an old door and an old worker").status_code == 200
 
-    old_environ = dict(lab.site.environ)
-    lab.site.environ.update(new)
     new_door = lab.door()
     assert new_door.chat("a new door and an old worker").status_code == 200
     lab.worker()
@@ -52,7 +48,7 @@ def test_a_lab_is_upgraded_without_an_outage(lab: Lab, tmp_path: Path) -> None:
     assert old_door.chat("an old door and a new worker").status_code == 200
     assert colours(lab) == {None, "blue"}  # both versions wrote
 
-    lab.site.environ.clear()
-    lab.site.environ.update(old_environ)
+    lab.program = PROGRAM
     again = lab.door()  # the old version starts on the new tables, too
     assert again.chat("an old door that was restarted").status_code == 200
+    assert "there was nothing to do" in run(lab, "database", "upgrade").stdout

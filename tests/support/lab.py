@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.real_server import SERVE, WORK, RealServer, Site
+from support.real_server import PROGRAM, RealServer, Site
 
 from demo_api.messages.health import DeviceHealth, PoolModel
 from demo_api.queue import Ledger
@@ -22,29 +22,36 @@ LEASE = 600
 
 
 class Lab:
-    """Doors and workers, each with a state folder of its own."""
+    """Doors and workers, each with a state folder of its own.
+
+    Attributes:
+        program: what starts them: this version's, or another's.
+    """
 
     def __init__(self, site: Site, servers: ExitStack, url: str) -> None:
         self.site = site
         self.url = url
+        self.program = PROGRAM
         self._servers = servers
         self._count = 0
 
     def door(self, **settings: object) -> RealServer:
         """A server without devices, which has no model and no demo."""
         nowhere = {"demo_home": "/nowhere", "model_dir": "/nowhere"}
-        return self._start([*SERVE, "--no-devices"], **nowhere, **settings)
+        return self._start("serve", "--port", "0", "--no-devices", **nowhere, **settings)
 
     def worker(self, model: str = "model", **settings: object) -> RealServer:
         """A worker that has this model."""
         (self.site.folder / model).mkdir(exist_ok=True)
         self.site.environ["LLAMA_DIR"] = str(self.site.folder / model)
-        return self._start(WORK, **settings)
+        return self._start("worker", **settings)
 
-    def _start(self, command: list[str], **settings: object) -> RealServer:
+    def _start(self, *words: str, **settings: object) -> RealServer:
         self._count += 1
         common = {"database_url": self.url, "state_dir": self.site.folder / f"state {self._count}", "lease": LEASE}
-        return self._servers.enter_context(self.site.serving(command, **(common | {"warm": "off"} | settings)))
+        return self._servers.enter_context(
+            self.site.serving([*self.program, *words], **(common | {"warm": "off"} | settings))
+        )
 
 
 def free_port() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import demo_api
@@ -26,8 +27,8 @@ def upgrade():
 _COLUMN = '    Column("pool", Text),  # the model'
 
 
-def make_next_version(folder: Path) -> dict[str, str]:
-    """Makes it. Returns the environment variables with which ``python -m demo_api`` is that version."""
+def make_next_version(folder: Path) -> list[str]:
+    """Makes it. Returns the command that is its ``demo-api``."""
     copy = shutil.copytree(Path(demo_api.__file__).parent, folder / "demo_api", ignore=shutil.ignore_patterns("*.pyc"))
     (copy / "queue/migrations/versions" / f"{NEXT}_colours.py").write_text(_MIGRATION)
     tables = copy / "queue/schema.py"
@@ -35,4 +36,6 @@ def make_next_version(folder: Path) -> dict[str, str]:
     assert _COLUMN in text
     text = text.replace(f'VERSION = "{schema.VERSION}"', f'VERSION = "{NEXT}"')
     tables.write_text(text.replace(_COLUMN, f'    Column("colour", Text, default="blue"),\n{_COLUMN}'))
-    return {"PYTHONPATH": str(folder)}
+    program = folder / "demo-api.py"  # its folder is the first in which Python looks
+    program.write_text('import runpy\n\nrunpy.run_module("demo_api", run_name="__main__")\n')
+    return [sys.executable, str(program)]

@@ -19,8 +19,9 @@ from support.demo_homes import make_home
 from support.sse import events
 from support.waiting import pause, until
 
-SERVE = [sys.executable, "-m", "demo_api", "serve", "--port", "0"]
-WORK = [sys.executable, "-m", "demo_api", "worker"]
+PROGRAM = [sys.executable, "-m", "demo_api"]
+SERVE = [*PROGRAM, "serve", "--port", "0"]
+WORK = [*PROGRAM, "worker"]
 GUNICORN = [sys.executable, "-m", "gunicorn", "demo_api:create_app()", "-b", "127.0.0.1:0"]
 
 
