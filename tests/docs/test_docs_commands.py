@@ -19,7 +19,7 @@ from support.waiting import until
 
 from demo_api.config import Settings
 
-NEEDS = ("Tenstorrent hardware", "root", "Docker", "PostgreSQL")
+NEEDS = ("Tenstorrent hardware", "root", "Docker", "Kubernetes", "PostgreSQL")
 # What takes long, or stops the server of the page, has a test of its own.
 ELSEWHERE = {
     "demo-api smoke --junit-xml": "cli/test_smoke.py::test_the_prompts_that_ship_pass_with_the_real_small_model",
@@ -30,10 +30,12 @@ ELSEWHERE = {
 CLIENTS = "docs/test_docs_clients.py::test_an_example_prints_the_right_answer"
 NO_COMMANDS = ("json", "yaml", "text", "ini", "nginx")
 LOOKS_LIKE_A_COMMAND = re.compile(
-    r"^(curl|demo-api|make|pip|docker|systemctl|sudo|gunicorn|export|sqlite3|pg_dump) ", re.M
+    r"^(curl|demo-api|make|pip|docker|kubectl|systemctl|sudo|gunicorn|export|sqlite3|pg_dump) ", re.M
 )
 # What must not happen to the machine of whoever runs the tests, even if a mark was forgotten.
-NEVER = re.compile(r"^ *(sudo|systemctl|apt-get|useradd|docker|nginx|install|rm|sed --in-place|tt-smi)\b", re.MULTILINE)
+NEVER = re.compile(
+    r"^ *(sudo|systemctl|apt-get|useradd|docker|kubectl|nginx|install|rm|sed --in-place|tt-smi)\b", re.MULTILINE
+)
 ENGINES = {"direct.md": "direct"}
 SERVERS = ("demo-api serve", "gunicorn ")
 
