@@ -17,7 +17,7 @@ RUNS = ("run_timeout", "max_output", "max_batch")
 WARM = ("warm", "warm_idle")
 DEVICES = ("devices", "stop_grace")
 RESETS = ("reset_command", "reset_check", "reset_timeout")
-STATE = ("state_dir", "database_url", "session_url", "session_timeout", "keep_runs", "keep_days")
+STATE = ("state_dir", "node", "database_url", "session_url", "session_timeout", "keep_runs", "keep_days")
 
 GROUPS: dict[str, Collection[str]] = {
     "Server": ("engine", "host", "port", "metrics_port", "drain", "fail_fast", "log_format", "log_prompts"),

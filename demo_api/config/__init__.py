@@ -106,6 +106,9 @@ class Settings(BaseModel):
         default_factory=lambda: values.users_folder(platformdirs.user_state_path),
         description="Folder for the ledger, the runs' logs and the devices' locks.",
     )
+    node: str | None = Field(
+        None, description="Name of this host for people, in a new state folder; random digits are added to it."
+    )
     database_url: str | None = Field(
         None,
         repr=False,

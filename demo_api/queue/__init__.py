@@ -52,7 +52,7 @@ class Ledger:
     def __init__(self, settings: Settings) -> None:
         self._database = open_database(settings)
         try:
-            node = Node.of(settings.state_dir)
+            node = Node.of(settings.state_dir, settings.node)
         except BaseException:
             self._database.close()
             raise

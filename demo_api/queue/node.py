@@ -21,14 +21,17 @@ class Node:
     """What the servers of one state folder share: the locks of their devices, and the folders of their runs.
 
     Attributes:
-        name: the host's name and random digits.
+        name: the host's name, or the one that it has for people, and random digits.
     """
 
     name: str
 
     @classmethod
-    def of(cls, state_dir: Path) -> Node:
+    def of(cls, state_dir: Path, host: str | None = None) -> Node:
         """The node of this folder. Its first server names it, in the file ``node``.
+
+        Args:
+            host: with what the name of a new node begins; default: the host's name.
 
         Raises:
             SetupError: the folder cannot be used.
@@ -36,7 +39,7 @@ class Node:
         check_state_folder(state_dir)
         path = state_dir / "node"
         try:
-            return cls(_read(path) or _make(path))
+            return cls(_read(path) or _make(path, host or socket.gethostname()))
         except OSError as error:
             raise SetupError(
                 f"The file {path} cannot be used: {error.strerror}.",
@@ -65,13 +68,12 @@ def _read(path: Path) -> str | None:
     return None
 
 
-def _make(path: Path) -> str:
+def _make(path: Path, host: str) -> str:
     """Makes the file. Of several servers that try, one succeeds, and the others take its name."""
-    host = re.sub("[^A-Za-z0-9_-]", "-", socket.gethostname())[:32]
     new = path.with_name(f"node.{secrets.token_hex(8)}")
     try:
         with open(new, "x", encoding="ascii") as file:
-            file.write(f"{host}-{secrets.token_hex(4)}\n")
+            file.write(f"{re.sub('[^A-Za-z0-9_-]', '-', host)[:32]}-{secrets.token_hex(4)}\n")
             file.flush()
             os.fsync(file.fileno())
         with suppress(FileExistsError):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, update
 from support.databases import OpenLedger, in_processes
 
+from demo_api.config import Settings
 from demo_api.errors import SetupError
 from demo_api.messages import Answer, Batch, Request, Result
 from demo_api.queue import Database, Ledger, Node
@@ -57,6 +60,18 @@ def test_a_damaged_name_is_set_aside_and_made_anew(tmp_path: Path, damage: bytes
     [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/etc/hostname")],
     ids=["pipe", "folder", "link"],
 )
+@pytest.mark.parametrize(
+    ("given", "begins"), [(None, ""), ("rack 3/left", "rack-3-left-"), ("box.example", "box-example-")]
+)
+def test_a_new_node_is_named_for_people(
+    settings: Callable[..., Settings], tmp_path: Path, given: str | None, begins: str
+) -> None:
+    with closing(Ledger(settings(state_dir=tmp_path, node=given))) as ledger:
+        assert re.fullmatch(f"{begins}[A-Za-z0-9_-]*[0-9a-f]{{8}}", ledger.workers.node)
+    with closing(Ledger(settings(state_dir=tmp_path, node="later"))) as again:
+        assert again.workers.node == ledger.workers.node
+
+
 def test_what_is_no_file_is_set_aside(tmp_path: Path, put: Callable[[Path], None]) -> None:
     put(tmp_path / "node")
     name = Node.of(tmp_path).name
