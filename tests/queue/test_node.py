@@ -56,11 +56,6 @@ def test_a_damaged_name_is_set_aside_and_made_anew(tmp_path: Path, damage: bytes
 
 
 @pytest.mark.parametrize(
-    "put",
-    [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/etc/hostname")],
-    ids=["pipe", "folder", "link"],
-)
-@pytest.mark.parametrize(
     ("given", "begins"), [(None, ""), ("rack 3/left", "rack-3-left-"), ("box.example", "box-example-")]
 )
 def test_a_new_node_is_named_for_people(
@@ -72,6 +67,11 @@ def test_a_new_node_is_named_for_people(
         assert again.workers.node == ledger.workers.node
 
 
+@pytest.mark.parametrize(
+    "put",
+    [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/etc/hostname")],
+    ids=["pipe", "folder", "link"],
+)
 def test_what_is_no_file_is_set_aside(tmp_path: Path, put: Callable[[Path], None]) -> None:
     put(tmp_path / "node")
     name = Node.of(tmp_path).name
