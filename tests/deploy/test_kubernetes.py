@@ -37,12 +37,13 @@ each_pod = pytest.mark.parametrize("name", _PODS)
 
 
 def _environ(name: str) -> dict[str, str]:
-    """What the manifest sets, with the secrets as they may be."""
-    secret = {"DEMO_API_DATABASE_URL": "postgresql://demo_api@db.example/demo_api", "DEMO_API_KEYS": "k" * 48}
-    return {
-        each["name"]: each["value"] if "value" in each else secret[each["valueFrom"]["secretKeyRef"]["key"]]
-        for each in _CONTAINERS[name]["env"]
+    """What the manifest sets, with the secrets and the node's name as they may be."""
+    elsewhere = {
+        "DEMO_API_DATABASE_URL": "postgresql://demo_api@db.example/demo_api",
+        "DEMO_API_KEYS": "k" * 48,
+        "DEMO_API_NODE": "box-a.example",
     }
+    return {each["name"]: each.get("value") or elsewhere[each["name"]] for each in _CONTAINERS[name]["env"]}
 
 
 def _parse(words: list[str]) -> tuple[str, dict[str, Any]]:
@@ -124,7 +125,7 @@ def test_secrets_are_those_that_the_documentation_makes() -> None:
         (each["valueFrom"]["secretKeyRef"]["name"], each["valueFrom"]["secretKeyRef"]["key"])
         for container in _CONTAINERS.values()
         for each in container["env"]
-        if "valueFrom" in each
+        if "secretKeyRef" in each.get("valueFrom", {})
     }
     assert {name for name, _ in used} == set(re.findall(r"create secret generic (\S+)", PAGES["many-hosts.md"]))
     made = re.search(r"printf '(.*)' .*> demo-api\.env", PAGES["many-hosts.md"])
