@@ -511,7 +511,7 @@ def test_the_version_has_a_short_flag(flag: str) -> None:
 
 COMPLETED = {
     "commands": ([], "dev", [("plain", "device")]),
-    "subcommands": (["device"], "", [("plain", "clear"), ("plain", "reset"), ("plain", "status")]),
+    "subcommands": (["device"], "", [("plain", name) for name in ("clear", "drain", "reset", "resume", "status")]),
     "choices": (["serve", "--engine"], "d", [("plain", "demo"), ("plain", "direct")]),
     "paths": (["serve", "--demo-home"], "/", [("file", "/")]),
 }
