@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import psutil
@@ -13,6 +13,7 @@ import pytest
 import requests
 from support.checkouts import GENERATIONS, make_bare_environment
 from support.command_line import Serving, serving
+from support.echo_runner import EchoRunner
 from support.serving import Server
 from support.sse import events
 from support.waiting import pause, until
@@ -21,11 +22,13 @@ from demo_api.cli.doctor.machine_checks import model_process
 from demo_api.cli.doctor.probe import Setup
 from demo_api.config import Settings
 from demo_api.devices.lock import devices_of
+from demo_api.devices.loop import DeviceLoop
 from demo_api.direct import make_model
 from demo_api.direct.hosted_model import HostedModel
 from demo_api.direct.model import EngineLost
 from demo_api.errors import RunFailed, SetupError
 from demo_api.messages import Question, Request
+from demo_api.queue import Ledger
 
 
 @pytest.fixture(scope="module")
@@ -363,6 +366,21 @@ def test_a_device_that_was_not_closed_is_reset(start: Callable[..., Server], tol
     process_of().kill()
     until(lambda: (tmp_path / "reset").exists())
     until(lambda: is_ready(server))
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "closed in order"])
+def test_a_device_that_a_killed_model_left_is_suspect_for_the_demo_too(
+    home: Callable[..., Settings], load: Callable[[Settings], HostedModel], killed: bool
+) -> None:
+    settings = home()
+    model = load(settings)
+    if killed:
+        process_of().kill()
+    model.close()
+    with closing(Ledger(settings)) as ledger:
+        (device,) = devices_of(settings)
+        DeviceLoop(ledger, device, EchoRunner(), settings, changed=lambda: None).turn()
+        assert ledger.devices.get(device.name).state == ("suspect" if killed else "free")
 
 
 @pytest.fixture
