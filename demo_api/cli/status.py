@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
@@ -18,8 +17,8 @@ from demo_api.cli.options import flags_of
 from demo_api.cli.visible import visible
 from demo_api.config import Settings
 from demo_api.devices.lock import Device, devices_of
-from demo_api.messages.health import NodeHealth, PoolHealth
-from demo_api.queue import Ledger
+from demo_api.messages.health import PoolHealth
+from demo_api.queue import Ledger, Worker
 from demo_api.queue.lab import describe_nodes, describe_pools
 
 _NOBODY = "No worker is connected. Start `demo-api worker`, or `demo-api serve`, with the same DEMO_API_DATABASE_URL."
@@ -40,11 +39,11 @@ def status(as_json: bool, **flags: str | None) -> None:
         console.width = _WIDEST
     if ledger.has_many_hosts:
         workers = ledger.workers.live()
-        nodes, pools = describe_nodes(workers), describe_pools(workers, ledger.history)
+        pools = describe_pools(workers, ledger.history)
         if as_json:
-            click.echo(json.dumps({"nodes": nodes, "pools": pools}))
+            click.echo(json.dumps({"nodes": describe_nodes(workers), "pools": pools}))
         else:
-            _print_lab(console, nodes, pools)
+            _print_lab(console, workers, pools)
         return
     devices = [_describe(device, ledger) for device in devices_of(settings)]
     queue = {name: number for name, number in ledger.queue.describe().items() if name != "limit"}  # each server's own
@@ -68,11 +67,11 @@ def _describe(device: Device, ledger: Ledger) -> dict[str, object]:
     }
 
 
-def _print_lab(console: Console, nodes: Sequence[NodeHealth], pools: Sequence[PoolHealth]) -> None:
-    if not nodes:
+def _print_lab(console: Console, workers: Sequence[Worker], pools: Sequence[PoolHealth]) -> None:
+    if not workers:
         console.print(_NOBODY, soft_wrap=True)
     else:
-        rows = [row for node in nodes for row in _rows(node)]
+        rows = [row for worker in sorted(workers, key=lambda worker: worker.node) for row in _rows(worker)]
         _print(console, ["node", "model", "version", "up", "device", "state", "warm", "reason"], rows)
     if pools:
         console.print()
@@ -82,11 +81,11 @@ def _print_lab(console: Console, nodes: Sequence[NodeHealth], pools: Sequence[Po
         _print(console, ["model", *columns], [[name, *each] for name, each in zip(names, counted, strict=True)])
 
 
-def _rows(node: NodeHealth) -> list[list[object]]:
-    """A row for each device of a node; what is the node's own stands in the first."""
-    up = str(timedelta(seconds=max(0, int(time.time() - node["since"]))))
-    first = [node["node"], node["model"], node["version"], up]
-    devices = [[device["name"], device["state"], device["warm"], device["reason"]] for device in node["devices"]]
+def _rows(worker: Worker) -> list[list[object]]:
+    """A row for each device of a worker; what is the worker's own stands in the first."""
+    up = str(timedelta(seconds=max(0, int(worker.seconds))))
+    first = [worker.node, worker.pool, worker.version, up]
+    devices = [[device["name"], device["state"], device["warm"], device["reason"]] for device in worker.devices]
     return [[*(first if number == 0 else [""] * len(first)), *device] for number, device in enumerate(devices)]
 
 

@@ -33,10 +33,11 @@ class DemoEngine(Door):
     runs_here = True
 
     def __init__(self, ledger: Ledger, demo: Capabilities, runners: Sequence[BatchRunner], settings: Settings) -> None:
-        super().__init__(ledger, Pools(ledger.workers, demo) if ledger.has_many_hosts else demo, settings)
+        self._pools = Pools(ledger.workers, demo) if ledger.has_many_hosts else None
+        super().__init__(ledger, self._pools or demo, settings)
         pool = demo.model_name if ledger.has_many_hosts else lambda: None
         self._loops = [
-            DeviceLoop(ledger, device, runner, settings, self._waiters.notify, pool)
+            DeviceLoop(ledger, device, runner, settings, self._waiters.notify, pool, self._is_a_device_warm)
             for device, runner in zip(devices_of(settings), runners, strict=True)
         ]
         self._presence = self._session and Presence(ledger, self._session, demo.pool_model, self.devices)
@@ -90,6 +91,11 @@ class DemoEngine(Door):
         self._hurried.set()
         for loop in self._loops:
             loop.hurry()
+
+    def _is_a_device_warm(self) -> bool:
+        """Whether some device waits with a warm child for a run of this worker's model."""
+        here = any(loop.waits_warm for loop in self._loops)
+        return here or (self._pools is not None and self._pools.is_warm_elsewhere())
 
     def _hear(self, channel: str, payload: str) -> None:
         super()._hear(channel, payload)

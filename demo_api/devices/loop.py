@@ -33,6 +33,9 @@ BLOCKED_SECONDS = 0.1
 
 RETRY_SECONDS = 1.0
 
+HEAD_START_SECONDS = 0.03
+"""How long a device without a warm child leaves a run to one with such a child."""
+
 FAILING_SECONDS = 3.0
 """After how long a loop that meets one error after another is reported as unable to work."""
 
@@ -44,6 +47,7 @@ class DeviceLoop:
         changed: is called when the ledger was changed.
         pool: whose runs are taken, by its name; None where there is one only. What it raises keeps the loop from
             taking any.
+        is_warm_elsewhere: whether another device waits with a warm child for such runs.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class DeviceLoop:
         settings: Settings,
         changed: Callable[[], None],
         pool: Callable[[], str | None] = lambda: None,
+        is_warm_elsewhere: Callable[[], bool] = lambda: False,
     ) -> None:
         self.device = device
         self.unkept: dict[str, LedgerUnavailable] = {}
@@ -63,6 +68,7 @@ class DeviceLoop:
         self._settings = settings
         self._changed = changed
         self._pool = pool
+        self._is_warm_elsewhere = is_warm_elsewhere
         self._woken = threading.Event()
         self._closed = False
         self._requeues = threading.Event()
@@ -125,6 +131,11 @@ class DeviceLoop:
         """The child that waits, or that runs a batch and may stay after it; None where there is none."""
         return self._warm.child
 
+    @property
+    def waits_warm(self) -> bool:
+        """Whether a warm child waits for a run."""
+        return self._warm.child is not None and self._batch_id is None
+
     def problem(self) -> str | None:
         """Why the loop has not been able to work for some seconds; None while it works."""
         since, reason = self._failing or (math.inf, "")
@@ -180,6 +191,8 @@ class DeviceLoop:
             try:
                 self._suspect(self._warm.check())
                 if self.has_work():
+                    if self._warm.child is None and self._is_warm_elsewhere():
+                        self._requeues.wait(HEAD_START_SECONDS)
                     pause = 0.0 if self.turn() else BLOCKED_SECONDS
                 else:
                     self._blocked_since = None  # of the next run, not of one that was cancelled or ended elsewhere

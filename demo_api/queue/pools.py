@@ -99,6 +99,12 @@ class Pools:
         fit = any(device["state"] not in OUT_OF_SERVICE for devices in elsewhere for device in devices)
         return self._own is not None and pool == self._own.model_name() and not fit
 
+    def is_warm_elsewhere(self) -> bool:
+        """Whether a device of another node waits with a warm child for runs of this process's own pool."""
+        own = None if self._own is None else self._own.model_name()
+        devices = (worker.devices for worker in self._of(own) if worker.node != self._workers.node)
+        return any(each["state"] == "free" and each["warm"] != "off" for there in devices for each in there)
+
     def models(self) -> list[str]:
         """The names of the models that a worker has."""
         own = [] if self._own is None else [self._own.model_name()]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from sqlalchemy import RowMapping, delete, select, update
+from sqlalchemy import RowMapping, case, delete, func, select, update
 
 from demo_api.demo.run_folder import SECONDS_A_DAY
 from demo_api.messages.health import DeviceHealth, PoolModel
@@ -28,6 +27,7 @@ class Worker:
         model: what a door must know of that model.
         devices: as ``/health`` shows them; their names are those on the node.
         since: when it began, in Unix seconds.
+        seconds: for how long it has been there.
     """
 
     number: int
@@ -37,10 +37,11 @@ class Worker:
     model: PoolModel
     devices: Sequence[DeviceHealth]
     since: float
+    seconds: float
 
 
 class Workers:
-    """Who lives, and what it has."""
+    """Who lives, and what it has. Times are by PostgreSQL's clock."""
 
     def __init__(self, database: Database, node: Node) -> None:
         self.node = node.name
@@ -62,10 +63,10 @@ class Workers:
             "pool": str(model["model"]),
             "model": model,
             "devices": list(devices),
-            "since": time.time(),
+            "since": self._database.clock_now(),
         }
         comes_back = update(workers).where(workers.c.number == number).values(**row, gone_at=None)
-        is_old = (workers.c.node == self.node) | (workers.c.gone_at < time.time() - SECONDS_A_DAY)
+        is_old = (workers.c.node == self.node) | (workers.c.gone_at < self._database.clock_now() - SECONDS_A_DAY)
         with self._database.write() as connection:
             if number is not None and connection.execute(comes_back).rowcount:
                 return number
@@ -85,7 +86,8 @@ class Workers:
             found = connection.execute(unseen).scalars().all()
         if found:
             with self._database.write() as connection:
-                connection.execute(update(workers).where(workers.c.number.in_(found)).values(gone_at=time.time()))
+                gone_now = update(workers).where(workers.c.number.in_(found))
+                connection.execute(gone_now.values(gone_at=self._database.clock_now()))
 
     def live(self) -> list[Worker]:
         """Those whose session has its lock, by their numbers."""
@@ -95,10 +97,12 @@ class Workers:
         """All that are remembered, by their numbers; those that are gone with when that was seen, in Unix seconds."""
         if not self._database.has_many_hosts:
             return []
-        lives = workers.c.number.in_(living()).label("lives")
+        now = self._database.clock_now()
+        gone = case((workers.c.number.in_(living()), None), else_=func.coalesce(workers.c.gone_at, now))
+        seconds = (now - workers.c.since).label("seconds")
+        wanted = select(workers, seconds, gone.label("gone")).order_by(workers.c.number)
         with self._database.read() as connection:
-            found = connection.execute(select(workers, lives).order_by(workers.c.number)).mappings().all()
-        return [(_worker(row), None if row["lives"] else row["gone_at"] or time.time()) for row in found]
+            return [(_worker(row), row["gone"]) for row in connection.execute(wanted).mappings()]
 
 
 def _worker(row: RowMapping) -> Worker:

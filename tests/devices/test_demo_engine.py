@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.echo_runner import EchoRunner
-from support.waiting import join, until
+from support.waiting import join, pause, until, wait_for
 
 from demo_api.config import Settings
 from demo_api.demo.run_folder import RunFolder
@@ -99,6 +99,29 @@ def test_the_loops_body_runs_without_a_thread(loop: tuple[DeviceLoop, EchoRunner
     assert kinds == ["queued", "started", "phase", "done"]
     assert body.turn() is False
     assert engine.seen == [["a"]]
+
+
+def test_a_device_without_a_warm_child_leaves_a_run_to_one_that_has_one(
+    settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demo_api.devices.loop.HEAD_START_SECONDS", 60)
+    chosen, asked = settings(), threading.Event()
+    ledger = Ledger(chosen)
+    ledger.queue.submit([ask("a")])
+
+    def is_warm_elsewhere() -> bool:
+        asked.set()
+        return True
+
+    (device,) = devices_of(chosen)
+    loop = DeviceLoop(ledger, device, EchoRunner(), chosen, lambda: None, is_warm_elsewhere=is_warm_elsewhere)
+    loop.start()
+    wait_for(asked)
+    pause(0.2)
+    assert ledger.queue.claim("warm", list) is not None
+    loop.requeue()
+    loop.close()
+    assert loop.join(60)
 
 
 @pytest.mark.parametrize("prompt", ["break", "unplug", "fail"])

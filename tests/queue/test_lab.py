@@ -12,10 +12,12 @@ from support.lab import Enlist, device
 from support.serving import Server
 
 from demo_api.config import Settings
+from demo_api.demo.capabilities import Capabilities
 from demo_api.messages import Request
-from demo_api.messages.health import PoolHealth
+from demo_api.messages.health import DeviceHealth, PoolHealth
 from demo_api.queue import Ledger
 from demo_api.queue.lab import describe_nodes, describe_pools
+from demo_api.queue.pools import Pools
 
 
 @pytest.fixture
@@ -50,6 +52,46 @@ def test_a_worker_is_shown_as_long_as_its_session_lives(nodes: tuple[Ledger, Led
     session.close()
     assert [node["model"] for node in describe_nodes(one.workers.live())] == ["qwen"]
     assert pools(one) == [("qwen", 1, 1, 0, 0)]
+
+
+WARM = {
+    "warm": (device("left", warm="imports"), True, True),
+    "warm, but at work": (device("left", "busy", warm="model"), True, False),
+    "cold": (device("left"), True, False),
+    "of another model": (device("left", warm="model"), False, False),
+}
+
+
+@pytest.mark.parametrize(("there", "of_this_model", "is_warm"), WARM.values(), ids=WARM)
+def test_a_worker_knows_whether_another_waits_with_a_warm_child(
+    nodes: tuple[Ledger, Ledger],
+    enlist: Enlist,
+    child_settings: Callable[..., Settings],
+    there: DeviceHealth,
+    of_this_model: bool,
+    is_warm: bool,
+) -> None:
+    one, other = nodes
+    own = Capabilities(child_settings("passes"))
+    enlist(other, own.model_name() if of_this_model else "qwen", there)
+    assert Pools(one.workers, own).is_warm_elsewhere() is is_warm
+    assert not Pools(other.workers, own).is_warm_elsewhere()  # that is its own
+
+
+def test_the_clock_of_a_host_does_not_matter(
+    nodes: tuple[Ledger, Ledger], enlist: Enlist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = nodes
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    session = enlist(one, "llama", device("left"))
+    (worker,) = other.workers.live()
+    assert 0 <= worker.seconds < 60
+    assert worker.since > 1e9
+    session.close()
+    other.workers.note_gone()
+    ((_, gone_at),) = other.workers.known()
+    assert gone_at is not None
+    assert gone_at > 1e9
 
 
 def test_a_model_whose_workers_are_gone_is_shown_while_runs_wait_for_it(

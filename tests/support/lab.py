@@ -68,14 +68,14 @@ def lab(tmp_path: Path, postgresql_schema: str) -> Iterator[Lab]:
         yield Lab(site, servers, postgresql_schema)
 
 
-def device(name: str, state: str = "free", reason: str | None = None) -> DeviceHealth:
+def device(name: str, state: str = "free", reason: str | None = None, warm: str = "off") -> DeviceHealth:
     """As a worker publishes it."""
     return {
         "name": name,
         "state": state,
         "reason": reason,
         "since": None,
-        "warm": "off",
+        "warm": warm,
         "warm_since": None,
         "warm_batches": None,
     }
