@@ -17,22 +17,24 @@ import re
 import selectors
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from figures import OTHER, report
 
 HERE = Path(__file__).parents[1]
 CLIENTS = 500
 MAX_QUEUE = 100
 PATHS = ("/livez", "/health")
 DEADLINE_SECONDS = 60.0
+GOALS = {"/livez p99": 50, "/health p99": 50, "refused last": 2000}  # milliseconds
 
 
 def main() -> None:
@@ -45,9 +47,16 @@ def main() -> None:
             found.setdefault(checkout, []).append(measured)
             shown = ", ".join(f"{name} {value:.0f}" for name, value in measured.items())
             print(f"round {number + 1}, {checkout}: {shown}", flush=True)
-    for checkout, each in found.items():
-        medians = {name: statistics.median(one[name] for one in each) for name in each[0]}
-        print(f"median, {checkout}: " + ", ".join(f"{name} {value:.0f}" for name, value in medians.items()))
+    report_each(f"burst of {CLIENTS}", found, other, GOALS)
+
+
+def report_each(
+    of: str, found: dict[Path, list[dict[str, float]]], other: Path | None, goals: Mapping[str, float]
+) -> None:
+    """Reports every time of this checkout's rounds, in milliseconds, beside those of the other one if there is one."""
+    for name in found[HERE][0]:
+        ours, theirs = ([one[name] for one in found[each]] if each else [] for each in (HERE, other))
+        report(f"{of}: {name}", ours, "ms", beside=OTHER if other else "", theirs=theirs, goal=goals.get(name))
 
 
 def one_round(checkout: Path) -> dict[str, float]:
@@ -59,7 +68,8 @@ def one_round(checkout: Path) -> dict[str, float]:
         told = json.loads(crowd.stdout)
         if not told["refused"] or told.get("without Retry-After"):
             raise RuntimeError(f"not as it should be: {told}")
-        return {**measured, "refused p50": told["p50"], "refused last": told["last"], "refused": told["refused"]}
+        print(f"{told['refused']} of {CLIENTS} were refused", flush=True)
+        return {**measured, "refused p50": told["p50"], "refused last": told["last"]}
 
 
 @contextmanager
