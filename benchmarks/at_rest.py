@@ -18,8 +18,8 @@ from figures import OTHER, report
 SECONDS = 5.0
 REST_SECONDS = 35.0  # threads that nobody needs end after 30
 TIMES = 5
-UNITS = {"memory of the server's process": "MiB", "threads": "", "wake-ups": "a second", "--version": "s"}
-GOALS = {"memory of the server's process": 60, "wake-ups": 100, "--version": 0.15}
+UNITS = {"memory of the server's process": "MiB", "threads": "", "wake-ups": "a second", "demo-api --version": "s"}
+GOALS = {"memory of the server's process": 60, "wake-ups": 100, "demo-api --version": 0.15}
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
         found[checkout] = dict(zip(UNITS, measured, strict=True))
     for name, ours in found[HERE].items():
         theirs = found[other][name] if other else []
-        what = name if name == "--version" else f"at rest: {name}"
+        what = name if "--version" in name else f"at rest: {name}"
         report(what, ours, UNITS[name], beside=OTHER if other else "", theirs=theirs, goal=GOALS.get(name))
 
 

@@ -159,9 +159,9 @@ def compare(url: str, their_url: str, anchor: str, clients: int, rounds: int) ->
     firsts, their_firsts = ([1000 * first for _, first in found[each]] for each in extra)
     who = "1 client" if clients == 1 else f"{clients} clients at once"
     report(
-        f"direct engine, {who}: tokens",
+        f"direct engine, {who}",
         rates,
-        "/s",
+        "tokens/s",
         beside=anchor,
         theirs=their_rates,
         ratio_goal=1.0,

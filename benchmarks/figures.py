@@ -50,8 +50,8 @@ class Figure:
 
     def goal_text(self) -> str:
         bound = "at least" if self.more_is_better else "at most"
-        goals = [f"{bound} {_text(self.goal, self.unit)}"] if self.goal is not None else []
-        goals += [f"ratio {bound} {_text(self.ratio_goal)}"] if self.ratio_goal is not None else []
+        goals = [f"{bound} {self.goal:,g} {self.unit}".rstrip()] if self.goal is not None else []
+        goals += [f"ratio {bound} {self.ratio_goal:g}"] if self.ratio_goal is not None else []
         return ", ".join(goals)
 
     def __str__(self) -> str:

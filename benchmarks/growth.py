@@ -50,7 +50,7 @@ def main() -> None:
         for kept in others:
             ours, theirs = [found[kept][name]], [found[least][name]]
             what = f"{name}, {kept:,} runs kept"
-            report(what, ours, "/s", beside=f"{least} kept", theirs=theirs, more_is_better=True)
+            report(what, ours, "requests/s", beside=f"{least} kept", theirs=theirs, more_is_better=True)
 
 
 def fill(kept: int, folder: str) -> None:

@@ -31,9 +31,9 @@ def main() -> None:
     for waiting in WAITING:
         theirs = [in_checkout(other, waiting, url)] if other else []
         report(
-            f"claims, {waiting:,} runs waiting, {'PostgreSQL' if url else 'SQLite'}",
+            f"{waiting:,} runs waiting, {'PostgreSQL' if url else 'SQLite'}",
             [in_checkout(HERE, waiting, url)],
-            "/s",
+            "claims/s",
             beside=OTHER if other else "",
             theirs=theirs,
             more_is_better=True,

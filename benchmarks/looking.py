@@ -15,7 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from burst import HERE, looked_at, report_each, serving
+from burst import HERE, P99, looked_at, report_each, serving
 
 CLIENTS = 8
 TOKENS = 256
@@ -31,7 +31,7 @@ def main() -> None:
             measured = one_round(checkout)
             found.setdefault(checkout, []).append(measured)
             print(f"round {number + 1}, {checkout}: {_shown(measured)}", flush=True)
-    goals = {name: 10.0 for name in found[HERE][0] if "p99" in name}
+    goals = {name: 10.0 for name in found[HERE][0] if P99 in name}
     report_each("a direct server", found, other, goals)
 
 

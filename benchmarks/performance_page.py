@@ -128,7 +128,7 @@ def svg(measured: list[Measured]) -> str:
         " page has the same figures.</desc>\n"
         f'<style>{STYLE}</style>\n<rect class="page" width="{WIDTH}" height="{height}"/>\n'
         '<text class="note" x="16" y="24">Bars: ratio to what is named beside it, or to the goal. Green: the goal is'
-        " met; orange: it is missed; blue: there is none.</text>\n"
+        f" met; orange: it is missed; blue: there is none. A bar ends at {MOST}.</text>\n"
         f'<text class="note" x="{LEFT + ONE}" y="42" text-anchor="middle">1.0</text>\n'
         f"{line}\n" + "\n".join(parts) + "\n</svg>\n"
     )
@@ -140,10 +140,9 @@ def _row(figure: Figure, y: int) -> Iterator[str]:
     yield f'<text x="16" y="{y - 14}">{escape(_cut(figure.what, 80))}</text>'
     yield f'<text class="note" x="16" y="{y}">{escape(_cut(note, 95))}</text>'
     if (ratio := _bar(figure)) is not None:
-        end = LEFT + ONE * min(ratio, MOST)
-        yield f'<rect class="{_class(figure)}" x="{LEFT}" y="{y - 20}" width="{end - LEFT:.1f}" height="12" rx="2"/>'
-        x, text = max(end, LEFT + ONE) + 6, f"{'> ' if ratio > MOST else ''}{number(ratio)}"
-        yield f'<text class="note" x="{x:.1f}" y="{y - 10}">{escape(text)}</text>'
+        width = ONE * min(ratio, MOST)
+        yield f'<rect class="{_class(figure)}" x="{LEFT}" y="{y - 20}" width="{width:.1f}" height="12" rx="2"/>'
+        yield f'<text class="note" x="{WIDTH - 16}" y="{y - 10}" text-anchor="end">{number(ratio)}</text>'
     if figure.ratio_goal is not None:
         x = LEFT + ONE * min(figure.ratio_goal, MOST)
         yield f'<line class="goal" x1="{x:.1f}" y1="{y - 24}" x2="{x:.1f}" y2="{y - 4}"/>'

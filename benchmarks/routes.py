@@ -39,7 +39,7 @@ def main() -> None:
         report(
             f"{name}, {CLIENTS} clients",
             found[HERE][name],
-            "/s",
+            "requests/s",
             beside=OTHER if other else "",
             theirs=theirs,
             goal=GOALS.get(name),

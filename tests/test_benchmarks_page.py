@@ -18,11 +18,11 @@ FINDS = '''"""What it finds.
 """
 from figures import report
 report("POST /chat | a token", [2.0, 3.0, 1.0], "s", beside="raw <pytest>", theirs=[4.0, 4.0, 4.0], ratio_goal=0.4)
-report("direct engine: tokens", [1234.5], "/s", beside="llama-server (none)", ratio_goal=1, more_is_better=True)
+report("direct engine", [1234.5], "tokens/s", beside="llama-server (none)", ratio_goal=1, more_is_better=True)
 report("at rest: memory", [40.0, 50.0], "MiB", goal=60)
 report("nobody knows", [], "ms")
 '''
-SHOWN = ("2 s; raw <pytest>: 4 s", "0.500", "1,234 /s", "45 MiB", "at most 60 MiB", "0.750", "nobody knows")
+SHOWN = ("2 s; raw <pytest>: 4 s", "0.500", "1,234 tokens/s", "45 MiB", "at most 60 MiB", "0.750", "nobody knows")
 
 
 @pytest.fixture
@@ -62,10 +62,10 @@ def test_what_a_benchmark_finds_is_in_the_table_and_in_the_picture(
             "2 s",
             "raw &lt;pytest>: 4 s",
             "0.500 (0.250 to 0.750 of 3)",
-            "ratio at most 0.400",
+            "ratio at most 0.4",
             "A",
         ],
-        ["direct engine: tokens", how, "1,234 /s", "llama-server (none): -", "-", "ratio at least 1", "A"],
+        ["direct engine", how, "1,234 tokens/s", "llama-server (none): -", "-", "ratio at least 1", "A"],
         ["at rest: memory", how, "45 MiB (40 to 50 of 2)", "", "", "at most 60 MiB", "A"],
         ["nobody knows", how, "-", "", "", "", "A"],
     ]
