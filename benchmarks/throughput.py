@@ -35,7 +35,7 @@ PROMPTS = [f"Name {number} {things}." for number in ("two", "three", "four", "fi
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 20
+    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 10
     with tempfile.TemporaryDirectory() as folder:
         many_at_once(Path(folder), rounds)
         one_at_a_time(Path(folder) / "ledger", pairs)
