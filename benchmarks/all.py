@@ -93,7 +93,9 @@ def measure(root: Path, script: str, machine: str) -> Measured:
         figures = [Figure(**json.loads(line)) for line in lines.read_text(encoding="utf-8").splitlines()]
     failed = f"it took longer than {LONGEST_SECONDS:g} s" if late else ""
     if process.returncode and not late:
-        failed = (text.strip().splitlines() or [f"exit code {process.returncode}, without a word"])[-1]
+        failed = (text.strip().splitlines() or [f"exit code {process.returncode}, without a word"])[-1].replace(
+            f"{root}/", ""
+        )
     return Measured(command, machine, figures, failed)
 
 
@@ -127,8 +129,9 @@ def describe_machine() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     information = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*: (.+)", information.read_text(), re.M) if information.exists() else []
+    kernel = platform.release().partition("-")[0]
     return (
-        f"{cores} cores of {names[0] if names else platform.machine()}, {platform.system()} {platform.release()}, "
+        f"{cores} cores of {names[0] if names else platform.machine()}, {platform.system()} {kernel}, "
         f"Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f} at the start, "
         f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
     )

@@ -83,7 +83,10 @@ def _bars(picture: str) -> list[str]:
     ("end", "reason"),
     [
         ("raise SystemExit('No <PostgreSQL> is | here.')\n", "failed: No <PostgreSQL> is | here."),
-        ("1 / 0\n", "failed: ZeroDivisionError: division by zero"),
+        (
+            "import os; open(os.path.abspath('none'))\n",
+            "failed: FileNotFoundError: [Errno 2] No such file or directory: 'none'",
+        ),
         ("import os; os._exit(7)\n", "failed: exit code 7, without a word"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGILL)\n", "failed: exit code -4, without a word"),
     ],
