@@ -93,9 +93,8 @@ def measure(root: Path, script: str, machine: str) -> Measured:
         figures = [Figure(**json.loads(line)) for line in lines.read_text(encoding="utf-8").splitlines()]
     failed = f"it took longer than {LONGEST_SECONDS:g} s" if late else ""
     if process.returncode and not late:
-        failed = (text.strip().splitlines() or [f"exit code {process.returncode}, without a word"])[-1].replace(
-            f"{root}/", ""
-        )
+        failed = (text.strip().splitlines() or [f"exit code {process.returncode}, without a word"])[-1]
+        failed = failed.replace(f"{root}/", "")
     return Measured(command, machine, figures, failed)
 
 
