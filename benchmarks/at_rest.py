@@ -6,7 +6,6 @@ python benchmarks/at_rest.py [OTHER_CHECKOUT]
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -14,14 +13,19 @@ from pathlib import Path
 
 import psutil
 from burst import HERE, serving
+from figures import OTHER, report
 
 SECONDS = 5.0
 REST_SECONDS = 35.0  # threads that nobody needs end after 30
 TIMES = 5
+UNITS = {"memory of the server's process": "MiB", "threads": "", "wake-ups": "a second", "demo-api --version": "s"}
+GOALS = {"memory of the server's process": 60, "wake-ups": 100, "demo-api --version": 0.15}
 
 
 def main() -> None:
-    for checkout in [*map(Path, sys.argv[1:2]), HERE]:
+    other = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    found: dict[Path, dict[str, list[float]]] = {}
+    for checkout in filter(None, (other, HERE)):
         with serving(checkout) as port:
             server = psutil.Process(next(each.pid for each in psutil.net_connections() if _listens(each, port)))
             time.sleep(REST_SECONDS)
@@ -30,8 +34,12 @@ def main() -> None:
             wakes = (wake_ups(server.pid) - before) / SECONDS
             mib = server.memory_info().rss / 2**20
             threads = server.num_threads()
-            print(f"{checkout}: {mib:.0f} MiB, {threads} threads, {wakes:.0f} wake-ups a second", flush=True)
-        print(f"{checkout}: --version: median {version_seconds(checkout):.2f} s")
+        measured = ([mib], [float(threads)], [wakes], version_seconds(checkout))
+        found[checkout] = dict(zip(UNITS, measured, strict=True))
+    for name, ours in found[HERE].items():
+        theirs = found[other][name] if other else []
+        what = name if "--version" in name else f"at rest: {name}"
+        report(what, ours, UNITS[name], beside=OTHER if other else "", theirs=theirs, goal=GOALS.get(name))
 
 
 def _listens(each: object, port: int) -> bool:
@@ -47,8 +55,8 @@ def wake_ups(pid: int) -> int:
     return found
 
 
-def version_seconds(checkout: Path) -> float:
-    """The median of some."""
+def version_seconds(checkout: Path) -> list[float]:
+    """How long each of some took."""
     seconds = []
     for _ in range(TIMES):
         began = time.perf_counter()
@@ -57,7 +65,7 @@ def version_seconds(checkout: Path) -> float:
             command, cwd=checkout, env=os.environ | {"PYTHONPATH": str(checkout)}, check=True, stdout=subprocess.DEVNULL
         )
         seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+    return seconds
 
 
 if __name__ == "__main__":

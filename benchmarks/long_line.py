@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from figures import OTHER, report
+
 HERE = Path(__file__).parents[1]
 WAITING = (10, 1000, 10_000)
 CLAIMS = 20
@@ -27,12 +29,15 @@ def main() -> None:
     other = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     url = sys.argv[2] if len(sys.argv) > 2 else ""
     for waiting in WAITING:
-        rates = []
-        for checkout in filter(None, (other, HERE)):
-            rates.append(in_checkout(checkout, waiting, url))
-            print(f"{waiting:6} waiting, {checkout}: {rates[-1]:.1f} claims a second", flush=True)
-        if len(rates) > 1:
-            print(f"{waiting:6} waiting: this checkout / the other one: {rates[1] / rates[0]:.2f}", flush=True)
+        theirs = [in_checkout(other, waiting, url)] if other else []
+        report(
+            f"{waiting:,} runs waiting, {'PostgreSQL' if url else 'SQLite'}",
+            [in_checkout(HERE, waiting, url)],
+            "claims/s",
+            beside=OTHER if other else "",
+            theirs=theirs,
+            more_is_better=True,
+        )
 
 
 def in_checkout(checkout: Path, waiting: int, url: str) -> float:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import http.client
 import json
-import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from burst import HERE, looked_at, serving
+from burst import HERE, P99, looked_at, report_each, serving
 
 CLIENTS = 8
 TOKENS = 256
@@ -32,9 +31,8 @@ def main() -> None:
             measured = one_round(checkout)
             found.setdefault(checkout, []).append(measured)
             print(f"round {number + 1}, {checkout}: {_shown(measured)}", flush=True)
-    for checkout, each in found.items():
-        medians = {name: statistics.median(one[name] for one in each) for name in each[0]}
-        print(f"median, {checkout}: {_shown(medians)}")
+    goals = {name: 10.0 for name in found[HERE][0] if P99 in name}
+    report_each("a direct server", found, other, goals)
 
 
 def _shown(measured: dict[str, float]) -> str:

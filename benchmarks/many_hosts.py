@@ -9,7 +9,6 @@ last figure have no model. A worker is killed (SIGKILL), or suspended (SIGSTOP),
 from __future__ import annotations
 
 import signal
-import statistics
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
+from figures import report
 from support.databases import postgresql_server
 from support.lab import Lab
 from support.real_server import RealServer, Site
@@ -33,20 +33,20 @@ TICK_SECONDS = 0.002
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     with postgresql_server(fsync=True) as server:
-        found: dict[str, list[float]] = {}
+        found: dict[Callable[[Lab], list[float]], list[float]] = {measure: [] for measure in GOALS}
         for number in range(rounds):
-            for measure in (claimed, cancelled, killed, suspended):
+            for measure in GOALS:
                 with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
                     lab = Lab(Site(Path(folder)), servers, server.url)
-                    found.setdefault(measure.__doc__ or "", []).extend(measure(lab))
+                    found[measure] += measure(lab)
             print(f"round {number + 1}", flush=True)
-        for name, seconds in found.items():
-            print(f"{name} median {_ms(statistics.median(seconds))}, worst {_ms(max(seconds))} of {len(seconds)}")
+        for measured, seconds in found.items():
+            report(str(measured.__doc__), _ms(seconds), "ms", goal=GOALS[measured])
         cost(server.url, rounds)
 
 
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms"
+def _ms(seconds: list[float]) -> list[float]:
+    return [each * 1000 for each in seconds]
 
 
 def ready(lab: Lab) -> tuple[RealServer, RealServer]:
@@ -57,7 +57,7 @@ def ready(lab: Lab) -> tuple[RealServer, RealServer]:
 
 
 def claimed(lab: Lab) -> list[float]:
-    """From accepted at a door to claimed by a worker:"""
+    """From accepted at a door to claimed by a worker"""
     door, _ = ready(lab)
     runs = [door.ending(door.submit(f"Hello {number}")) for number in range(CLAIMS)]
     return [(_at(run["started_at"]) - _at(run["accepted_at"])).total_seconds() for run in runs]
@@ -74,7 +74,7 @@ def hanging(door: RealServer, lab: Lab) -> str:
 
 
 def cancelled(lab: Lab) -> list[float]:
-    """From a cancel at a door to the worker that ends the child:"""
+    """From a cancel at a door to the worker that ends the child"""
     door, worker = ready(lab)
     run_id = hanging(door, lab)
     seconds = timed(lambda: ": cancelled" in worker.log(), door.post(f"/runs/{run_id}/cancel").elapsed.total_seconds())
@@ -82,13 +82,16 @@ def cancelled(lab: Lab) -> list[float]:
 
 
 def killed(lab: Lab) -> list[float]:
-    """From a worker's SIGKILL to its run's start elsewhere:"""
+    """From a worker's SIGKILL to its run's start elsewhere"""
     return [elsewhere(lab, signal.SIGKILL)]
 
 
 def suspended(lab: Lab) -> list[float]:
-    """From a worker's SIGSTOP to its run's start elsewhere:"""
+    """From a worker's SIGSTOP to its run's start elsewhere"""
     return [elsewhere(lab, signal.SIGSTOP)]
+
+
+GOALS = {claimed: 20, cancelled: 50, killed: 1000, suspended: None}  # milliseconds
 
 
 def elsewhere(lab: Lab, how: signal.Signals) -> float:
@@ -123,10 +126,10 @@ def cost(url: str, rounds: int) -> None:
         for _ in range(10 * rounds):
             for name, server in zip(names, serve, strict=True):
                 seconds[name].append(server.chat("Hello", max_tokens=1).elapsed.total_seconds())
-        medians = {name: statistics.median(each[5:]) for name, each in seconds.items()}
-        for name, median in medians.items():
-            print(f"POST /chat, one token, kept model, {name}: median {_ms(median)} of {10 * rounds - 5}")
-        print(f"PostgreSQL costs {_ms(medians['PostgreSQL'] - medians['SQLite'])} a run")
+        sqlite, postgresql = (_ms(seconds[name][5:]) for name in names)
+        report("POST /chat, one token, kept model, PostgreSQL", postgresql, "ms", beside="SQLite", theirs=sqlite)
+        more = [ours - theirs for ours, theirs in zip(postgresql, sqlite, strict=True)]
+        report("POST /chat, one token, kept model, what PostgreSQL adds", more, "ms", goal=10)
 
 
 if __name__ == "__main__":

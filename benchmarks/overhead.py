@@ -4,7 +4,7 @@
 
 Both answer the same prompt with at most 32 tokens at temperature 0 on the CPU edition of the demo, each with a child of
 its own that starts and loads the model anew. Neither loads the pytest plugins of this environment, which are there for
-the tests: a user has none of them. What is reported is the ratio of each pair and the median of the ratios.
+the tests: a user has none of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,12 +20,14 @@ from pathlib import Path
 
 import psutil
 import requests
+from figures import report
 
 from demo_api.config import Settings
 from demo_api.demo import home
 
 PROMPT = "Name three primary colors."
 MAX_TOKENS = 32
+RAW = "the raw pytest command"
 
 
 def main() -> None:
@@ -55,17 +56,19 @@ def start_server(folder: Path, *flags: str) -> tuple[subprocess.Popen[str], str]
 def compare(server: subprocess.Popen[str], url: str, settings: Settings, folder: Path, pairs: int) -> None:
     shell_command, environ = raw_command(settings, folder)
     in_shell(shell_command, environ, settings), over_http(url)  # the first of each fills the page cache
-    ratios = []
+    found: dict[str, list[float]] = {"ours": [], "raw": []}
     for number in range(pairs):
         if number % 2:  # neither always comes first
             raw, ours = in_shell(shell_command, environ, settings), over_http(url)
         else:
             ours, raw = over_http(url), in_shell(shell_command, environ, settings)
-        ratios.append(ours / raw)
+        found["ours"].append(ours)
+        found["raw"].append(raw)
         print(f"pair {number + 1:2}: shell {raw:.3f} s, POST /chat {ours:.3f} s, ratio {ours / raw:.3f}", flush=True)
     memory = psutil.Process(server.pid).memory_info().rss / 2**20
-    print(f"POST /chat / shell: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
-    print(f"the server's resident memory after {pairs + 1} runs: {memory:.1f} MiB")
+    what = f"POST /chat, {MAX_TOKENS} tokens, each with a new child"
+    report(what, found["ours"], "s", beside=RAW, theirs=found["raw"], ratio_goal=1.10)
+    report(f"memory of the server's process after {pairs + 1} such runs", [memory], "MiB")
 
 
 def raw_command(settings: Settings, folder: Path, prompt: str = PROMPT) -> tuple[str, dict[str, str]]:

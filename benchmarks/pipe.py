@@ -9,13 +9,13 @@ turns. The difference is what the pipe takes, JSON and threads on both sides inc
 from __future__ import annotations
 
 import os
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from figures import report
 from support.checkouts import SITE, make_bare_environment, make_checkout
 
 from demo_api.config import Settings
@@ -61,7 +61,7 @@ def compare(here: Callable[[], protocol.Completion], apart: Callable[[], protoco
         ours, theirs = microseconds(here), microseconds(apart)
         costs.append(theirs - ours)
         print(f"round {number + 1:2}: in this process {ours:6.1f} us a token, in its own {theirs:6.1f}", flush=True)
-    print(f"the pipe: median {statistics.median(costs):.0f} us a token ({min(costs):.0f} to {max(costs):.0f})")
+    report("the pipe to the direct engine's model, for each token", costs, "us")
 
 
 def microseconds(answer: Callable[[], protocol.Completion]) -> float:

@@ -10,22 +10,18 @@ from __future__ import annotations
 
 import http.client
 import json
-import statistics
 import sys
 import threading
 import time
 from pathlib import Path
 
 from burst import HERE, serving
+from figures import OTHER, report
 
 CLIENTS = 8
 SECONDS = 3.0
-ROUTES = {
-    "GET /livez": ("GET", "/livez"),
-    "GET /health": ("GET", "/health"),
-    "POST /runs": ("POST", "/runs"),
-    "GET /runs?limit=20": ("GET", "/runs?limit=20"),
-}
+ROUTES = ("GET /livez", "GET /health", "POST /runs", "GET /runs?limit=20")
+GOALS = {"GET /health": 1000, "POST /runs": 600, "GET /runs?limit=20": 800}
 
 
 def main() -> None:
@@ -38,14 +34,17 @@ def main() -> None:
             for name, rate in rates.items():
                 found.setdefault(checkout, {}).setdefault(name, []).append(rate)
             print(f"round {number + 1}, {checkout}: {_shown(rates)}", flush=True)
-    medians = {
-        checkout: {name: statistics.median(each) for name, each in rates.items()} for checkout, rates in found.items()
-    }
-    for checkout, each in medians.items():
-        print(f"median, {checkout}: {_shown(each)}")
-    if other is not None:
-        ratios = {name: medians[HERE][name] / medians[other][name] for name in ROUTES}
-        print("this checkout / the other one: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
+    for name in ROUTES:
+        theirs = found[other][name] if other else []
+        report(
+            f"{name}, {CLIENTS} clients",
+            found[HERE][name],
+            "requests/s",
+            beside=OTHER if other else "",
+            theirs=theirs,
+            goal=GOALS.get(name),
+            more_is_better=True,
+        )
 
 
 def _shown(rates: dict[str, float]) -> str:
@@ -55,7 +54,7 @@ def _shown(rates: dict[str, float]) -> str:
 def one_round(checkout: Path) -> dict[str, float]:
     """Answers a second, by route."""
     with serving(checkout, "--max-queue=1000") as port:
-        return {name: rate(port, *route) for name, route in ROUTES.items()}
+        return {route: rate(port, *route.split()) for route in ROUTES}
 
 
 def rate(port: int, method: str, path: str) -> float:

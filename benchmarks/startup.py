@@ -2,27 +2,29 @@
 
     python benchmarks/startup.py [ROUNDS]
 
-Each way starts the CPU edition's demo as the server does and stops after collection. The ways take turns; what is
-reported is the median of each one's ratio to the server's way of the same round, by processor time (user and system),
-which other programs disturb less than wall time, and by wall time.
+Each way starts the CPU edition's demo as the server does and stops after collection. The ways take turns; each is
+compared to the server's way of the same round, by processor time (user and system), which other programs disturb less
+than wall time.
 """
 
 from __future__ import annotations
 
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from figures import report
+
 from demo_api.config import Settings
 from demo_api.demo import command, home
 from demo_api.demo.run_folder import RunFolder
 
+USUAL = "as the server does"
 WAYS: dict[str, tuple[list[str], dict[str, str]]] = {
-    "as the server does": ([], {}),
+    USUAL: ([], {}),
     "with this environment's plugins": ([], {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""}),
     "no cache provider": (["-p", "no:cacheprovider"], {}),
     "no assertion rewriting": (["--assert=plain"], {}),
@@ -43,16 +45,16 @@ def main() -> None:
                 seconds = start(settings, RunFolder(place), words, environ)
                 if number:
                     found[name].append(seconds)
-    usual = found["as the server does"]
-    cpu, wall = (statistics.median(one[kind] for one in usual) for kind in (0, 1))
-    print(f"as the server does: {cpu:.3f} s of processor time, {wall:.3f} s of wall time, medians of {rounds}")
-    for name, seconds in found.items():
-        ratios = [[one[kind] / other[kind] for one, other in zip(seconds, usual, strict=True)] for kind in (0, 1)]
-        print(f"{name:32} processor {statistics.median(ratios[0]):.3f}  wall {statistics.median(ratios[1]):.3f}")
+    processor = {name: [one for one, _ in each] for name, each in found.items()}
+    usual = processor.pop(USUAL)
+    report("start-up of a child, wall time", [wall for _, wall in found[USUAL]], "s")
+    report("start-up of a child, processor time", usual, "s")
+    for name, times in processor.items():
+        report(f"start-up of a child, processor time, {name}", times, "s", beside=USUAL, theirs=usual)
 
 
 def start(settings: Settings, folder: RunFolder, words: list[str], environ: dict[str, str]) -> tuple[float, float]:
-    folder.write([], command.plugin_config("benchmark"))
+    folder.write([], command.plugin_config("benchmark", folder.path.name))
     spec = command.launch_spec(home.resolve(settings), {}, folder, {})
     argv = [*spec.argv, "--collect-only", *words]
     if "no:junitxml" in words:

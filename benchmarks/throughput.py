@@ -9,7 +9,6 @@ part, one prompt at a time goes through the demo engine with its ledger, and str
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 import threading
@@ -18,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import requests
-from overhead import MAX_TOKENS, in_shell, raw_command, start_server
+from figures import report
+from overhead import MAX_TOKENS, RAW, in_shell, raw_command, start_server
 
 from demo_api.config import Settings
 from demo_api.demo.capabilities import Capabilities
@@ -35,7 +35,7 @@ PROMPTS = [f"Name {number} {things}." for number in ("two", "three", "four", "fi
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 20
+    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 10
     with tempfile.TemporaryDirectory() as folder:
         many_at_once(Path(folder), rounds)
         one_at_a_time(Path(folder) / "ledger", pairs)
@@ -47,17 +47,21 @@ def many_at_once(folder: Path, rounds: int) -> None:
     try:
         in_shell(*raw_command(settings, folder), settings)  # fills the page cache
         chat(url, PROMPTS[0])
-        ratios = []
+        lessons, crowds = [], []
         for number in range(rounds):
             (lesson, one_by_one), (ours, together) = shell_loop(settings, folder), at_once(url)
-            ratios.append(lesson / ours)
+            lessons.append(lesson)
+            crowds.append(ours)
             same = sum(a == b for a, b in zip(one_by_one, together, strict=True))
             print(
-                f"round {number + 1}: shell loop {lesson:.2f} s, at once {ours:.2f} s, ratio {lesson / ours:.2f}; "
+                f"round {number + 1}: shell loop {lesson:.2f} s, at once {ours:.2f} s, ratio {ours / lesson:.3f}; "
                 f"{same} of {len(PROMPTS)} answers the same",
                 flush=True,
             )
-        print(f"shell loop / {len(PROMPTS)} x POST /chat at once: median {statistics.median(ratios):.2f}")
+        beside = f"{RAW}, {len(PROMPTS)} times"
+        report(
+            f"{len(PROMPTS)} POST /chat at once, {MAX_TOKENS} tokens each", crowds, "s", beside=beside, theirs=lessons
+        )
     finally:
         server.terminate()
         server.wait(60)
@@ -96,18 +100,19 @@ def one_at_a_time(folder: Path, pairs: int) -> None:
     engine.start()
     request = Request(prompt=PROMPTS[0], max_tokens=MAX_TOKENS, temperature=0)
     with_ledger(engine, request), without_ledger(settings, request)
-    ratios = []
+    found: dict[str, list[float]] = {"ours": [], "without": []}
     for number in range(pairs):
         if number % 2:  # neither always comes first
             without, ours = without_ledger(settings, request), with_ledger(engine, request)
         else:
             ours, without = with_ledger(engine, request), without_ledger(settings, request)
-        ratios.append(ours / without)
+        found["ours"].append(ours)
+        found["without"].append(without)
         print(
             f"pair {number + 1:2}: with {ours:.3f} s, without {without:.3f} s, ratio {ours / without:.3f}", flush=True
         )
     engine.close()
-    print(f"with the ledger / without: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+    report("one run with the ledger", found["ours"], "s", beside="the runner alone", theirs=found["without"])
 
 
 def with_ledger(engine: DemoEngine, request: Request) -> float:

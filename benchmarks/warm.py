@@ -3,13 +3,12 @@
     python benchmarks/warm.py [ROUNDS]
 
 All answer the same prompt with 32 tokens at temperature 0 on the CPU edition, taking turns in an order that changes. A
-request to a warm server is sent when its child waits. Then the same prompt as a stream: seconds to the first text. What
-is reported is the median of the rounds' ratios, and where the time of the warm requests goes.
+request to a warm server is sent when its child waits. Then the same prompt as a stream: seconds to the first text. At
+last, where the time of the requests to a kept model goes.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 import threading
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from overhead import in_shell, raw_command, start_server
+from figures import report
+from overhead import RAW, in_shell, raw_command, start_server
 
 from demo_api.config import Settings
 
@@ -34,7 +34,14 @@ SERVERS = {
     "model": ("--warm", "model"),
     "direct": ("--engine", "direct"),
 }
-RATIOS = [("model", "raw"), ("imports", "raw"), ("off", "raw"), ("model", "direct"), ("first model", "first direct")]
+NAMES = {"raw": RAW, "direct": "the direct engine", "first direct": "the direct engine"}
+RATIOS = {
+    ("model", "raw"): ("POST /chat, 32 tokens, kept model", 0.33),
+    ("imports", "raw"): ("POST /chat, 32 tokens, --warm imports", None),
+    ("off", "raw"): ("POST /chat, 32 tokens, --warm off", 1.10),
+    ("model", "direct"): ("POST /chat, 32 tokens, kept model", 1.3),
+    ("first model", "first direct"): ("first text of a stream, kept model", 1.5),
+}
 
 
 def main() -> None:
@@ -82,20 +89,18 @@ def compare(settings: Settings, folder: Path, urls: dict[str, str], rounds: int)
         print("  ".join(f"{name} {seconds[-1]:.3f}" for name, seconds in found.items()), flush=True)
     for side, answers in bodies.items():
         assert {body["timing"]["warm"] for body in answers} == {side}, f"{side}: {answers}"
-    for one, other in RATIOS:
-        ratios = [a / b for a, b in zip(found[one], found[other], strict=True)]
-        print(f"{one} / {other}: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
-    print_parts(bodies["model"])
+    for (one, other), (what, goal) in RATIOS.items():
+        report(what, found[one], "s", beside=NAMES[other], theirs=found[other], ratio_goal=goal)
+    report_parts(bodies["model"])
 
 
-def print_parts(bodies: list[dict[str, Any]]) -> None:
-    print("where the time of a request to a kept model goes, medians in ms:")
-    known = {name: [body["timing"][f"{name}_seconds"] for body in bodies] for name in PARTS}
+def report_parts(bodies: list[dict[str, Any]]) -> None:
+    known = {name.replace("_", " "): [body["timing"][f"{name}_seconds"] for body in bodies] for name in PARTS}
     known["ledger, HTTP, the rest"] = [
         body["seconds"] - sum(body["timing"][f"{name}_seconds"] for name in PARTS) for body in bodies
     ]
     for name, seconds in known.items():
-        print(f"  {name:24} {statistics.median(seconds) * 1000:6.1f}")
+        report(f"of the time with a kept model: {name}", [each * 1000 for each in seconds], "ms")
 
 
 def ask(url: str) -> tuple[float, dict[str, Any]]:
