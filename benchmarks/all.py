@@ -42,6 +42,7 @@ NAMES = (
     "routes",
     "growth",
     "many_hosts",
+    "full_lab",
     "burst",
     "looking",
     "at_rest",

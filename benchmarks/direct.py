@@ -54,15 +54,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     named = sys.argv[2] if len(sys.argv) > 2 else None
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        anchor, theirs, their_url = NONE, None, ""
-        try:
-            program = find_llama_server(named)
-            theirs, their_url = stack.enter_context(llama_server(program, Path(folder)))
-            anchor = NAMES.get(program, "llama-server")
-        except SystemExit as error:
-            if named:
-                raise
-            print(error, flush=True)
+        anchor, theirs, their_url = start_llama_server(stack, Path(folder), named)
         ours, url = start_server(Path(folder) / "direct", "--engine", "direct", "--slots", str(SLOTS))
         with stopped(ours):
             wait_until_ready(f"{url}/readyz", ours)
@@ -73,6 +65,24 @@ def main() -> None:
             demo, demo_url = start_server(Path(folder) / "demo", "--warm", "off")
             with stopped(demo):
                 against_the_demo(url, demo_url, rounds)
+
+
+def start_llama_server(
+    stack: ExitStack, folder: Path, named: str | None = None, slots: int = SLOTS, tokens: int = MAX_SEQ_LEN
+) -> tuple[str, subprocess.Popen[str] | None, str]:
+    """What it is called, its process and its URL; if none is named and none runs here, that is said.
+
+    Arguments:
+        tokens: of each slot's context.
+    """
+    try:
+        program = find_llama_server(named)
+        return NAMES.get(program, "llama-server"), *stack.enter_context(llama_server(program, folder, slots, tokens))
+    except SystemExit as error:
+        if named:
+            raise
+        print(error, flush=True)
+        return NONE, None, ""
 
 
 def resident(process: subprocess.Popen[str]) -> float:
@@ -99,9 +109,9 @@ def find_llama_server(named: str | None) -> Path:
 
 
 @contextmanager
-def llama_server(program: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def llama_server(program: Path, folder: Path, slots: int, tokens: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
     file, threads = home.gguf_file(Settings.load()), usable_cpus()
-    words = f"-t {max(1, threads // 2)} -tb {threads} -np {SLOTS} -c {SLOTS * MAX_SEQ_LEN} -b 256 -ngl 0 -no-kvu"
+    words = f"-t {max(1, threads // 2)} -tb {threads} -np {slots} -c {slots * tokens} -b 256 -ngl 0 -no-kvu"
     port, log = free_port(), folder / "llama-server.txt"
     print(f"llama-server: {program}", flush=True)
     with log.open("w") as output:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import psycopg
 import requests
+from figures import report
 from support.databases import in_processes, postgresql_server
 from support.lab import Lab
 from support.real_server import RealServer, Site
@@ -39,13 +40,12 @@ CLIENTS = 8
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     with postgresql_server(fsync=True) as server:
-        claims = {workers: claimed(server.url, workers, count) for workers in (1, 3)}
-        for workers, rate in claims.items():
-            print(f"{workers} at once claim: {rate:.0f} runs a second, {count} wait", flush=True)
-        submits = {models: submitted(server.url, models) for models in (1, 2)}
-        for models, rate in submits.items():
-            print(f"2 at once submit, for {models} model(s): {rate:.0f} runs a second", flush=True)
-        print(f"two models / one: {submits[2] / submits[1]:.2f}")
+        one, three = (claimed(server.url, workers, count) for workers in (1, 3))
+        what = f"claimed and finished by 3 workers, {count:,} runs waiting, PostgreSQL"
+        report(what, [three], "runs/s", beside="by one", theirs=[one], more_is_better=True)
+        for_one, for_two = (submitted(server.url, models) for models in (1, 2))
+        what = "accepted for two models, by two doors at once, PostgreSQL"
+        report(what, [for_two], "runs/s", beside="for one model", theirs=[for_one], more_is_better=True)
         with fresh(server.url) as url:
             whole(url, count)
 
@@ -92,7 +92,7 @@ def submitted(url: str, models: int) -> float:
 def submit_for_some_seconds(url: str, models: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         queue = ledger_of(url, folder).queue
-        pool = f"model {os.getpid() % 2 if models == 2 else 0}"
+        pool = f"model {os.getpid() if models == 2 else 0}"
         request, ends, done = Request(prompt="Hello", max_tokens=1), time.perf_counter() + SECONDS, []
 
         def submit() -> None:
@@ -119,15 +119,15 @@ def whole(url: str, count: int) -> None:
         per_client = count // (CLIENTS * len(doors))
         accepted: list[float] = []
         at_once([partial(submit_all, door, per_client, accepted) for door in doors for _ in range(CLIENTS)])
-        seconds = time.perf_counter() - began
-        print(f"{len(accepted)} runs accepted by two doors, {len(accepted) / seconds:.0f} a second; {shown(accepted)}")
+        rate = len(accepted) / (time.perf_counter() - began)
+        report(f"{len(accepted):,} runs accepted by two doors", [rate], "runs/s")
+        percentile("POST /runs of 16 clients meanwhile", accepted)
         until(lambda: is_done(doors[1]), seconds=1800, tick_seconds=0.5)
         seconds = time.perf_counter() - began
         look.stop()
-        ended = doors[1].get("/health").json()["queue"]
-        print(f"all answered after {seconds:.0f} s by 3 workers: {len(accepted) / seconds:.1f} runs a second; {ended}")
+        report("the same runs answered by three workers, CPU edition", [len(accepted) / seconds], "runs/s")
         for path, times in look.seconds.items():
-            print(f"GET {path} of a door meanwhile: {shown(times)}")
+            percentile(f"GET {path} of a door meanwhile", times)
 
 
 def submit_all(door: RealServer, count: int, accepted: list[float]) -> None:
@@ -164,9 +164,8 @@ class Look:
                     found.append(session.get(f"{self._door.url}{path}", timeout=60).elapsed.total_seconds())
 
 
-def shown(seconds: list[float]) -> str:
-    p99 = statistics.quantiles(seconds, n=100)[98]
-    return f"median {statistics.median(seconds) * 1000:.0f} ms, 99th percentile {p99 * 1000:.0f} ms of {len(seconds)}"
+def percentile(what: str, seconds: list[float]) -> None:
+    report(f"{what}, 99th percentile", [statistics.quantiles(seconds, n=100)[98] * 1000], "ms")
 
 
 if __name__ == "__main__":

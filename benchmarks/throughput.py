@@ -1,9 +1,10 @@
-"""Many requests at once against the lesson's way, and one request with the ledger against one without.
+"""Many requests at once against the lesson's way and llama-server's, and one request with and without the ledger.
 
     python benchmarks/throughput.py [ROUNDS [PAIRS]]
 
 The lesson's way is one ``pytest`` child per prompt, one after another, as a shell loop does it. Both answer the same 32
-prompts, greedily, with at most 32 tokens each, on the CPU edition of the demo; the answers are compared. For the second
+prompts, greedily, with at most 32 tokens each, on the CPU edition of the demo; the answers are compared. Then a server
+that keeps its model answers them beside a llama-server with 32 slots and no prompt cache (see direct.py). For the last
 part, one prompt at a time goes through the demo engine with its ledger, and straight to the runner, in this process.
 """
 
@@ -14,9 +15,11 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import requests
+from direct import start_llama_server, stopped
 from figures import report
 from overhead import MAX_TOKENS, RAW, in_shell, raw_command, start_server
 
@@ -38,6 +41,7 @@ def main() -> None:
     pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 10
     with tempfile.TemporaryDirectory() as folder:
         many_at_once(Path(folder), rounds)
+        beside_llama_server(Path(folder), rounds)
         one_at_a_time(Path(folder) / "ledger", pairs)
 
 
@@ -65,6 +69,41 @@ def many_at_once(folder: Path, rounds: int) -> None:
     finally:
         server.terminate()
         server.wait(60)
+
+
+def beside_llama_server(folder: Path, rounds: int) -> None:
+    server, url = start_server(folder / "kept")
+    with stopped(server), ExitStack() as stack:
+        anchor, _, their_url = start_llama_server(stack, folder, slots=len(PROMPTS), tokens=1024)
+        urls, found = list(filter(None, (url, their_url))), {url: [], their_url: []}
+        extra: dict[str, dict[str, object]] = {url: {}, their_url: {"cache_prompt": False}}  # ours has none anyway
+        for each in urls:
+            complete_all(each, extra[each])  # loads the model
+        for number in range(rounds):
+            for each in urls if number % 2 else reversed(urls):
+                found[each].append(complete_all(each, extra[each]))
+        report(
+            f"{len(PROMPTS)} chat completions at once, {MAX_TOKENS} tokens each, kept model",
+            found[url],
+            "s",
+            beside=anchor,
+            theirs=found[their_url],
+            ratio_goal=1.15,
+        )
+
+
+def complete_all(url: str, extra: dict[str, object]) -> float:
+    model = requests.get(f"{url}/v1/models", timeout=60).json()["data"][0]["id"]
+    common = {"model": model, "max_tokens": MAX_TOKENS, "temperature": 0, **extra}
+
+    def complete(prompt: str) -> None:
+        body = {**common, "messages": [{"role": "user", "content": prompt}]}
+        requests.post(f"{url}/v1/chat/completions", json=body, timeout=900).raise_for_status()
+
+    with ThreadPoolExecutor(len(PROMPTS)) as pool:
+        begin = time.perf_counter()
+        list(pool.map(complete, PROMPTS))
+        return time.perf_counter() - begin
 
 
 def shell_loop(settings: Settings, folder: Path) -> tuple[float, list[str]]:
