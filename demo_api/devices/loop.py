@@ -26,7 +26,7 @@ from demo_api.queue import Ledger
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
-"""How often the ledger is checked for runs that a server accepted which is gone now."""
+"""How often the ledger is checked for runs whose server is gone, and for those that nobody told of."""
 
 BLOCKED_SECONDS = 0.1
 """How often a device is checked that another process has taken."""
@@ -80,6 +80,7 @@ class DeviceLoop:
         self._batch_id: str | None = None  # what runs
         self._events: EventBuffer | None = None  # of what runs
         self._latest_pool: str | None = None
+        self._recovered_at = -math.inf
         self._failing: tuple[float, str] | None = None  # since when, and the latest reason
 
     def start(self) -> None:
@@ -142,7 +143,13 @@ class DeviceLoop:
         return reason if time.monotonic() - since >= FAILING_SECONDS else None
 
     def has_work(self) -> bool:
-        """Whether a run waits, a batch was left on this device, or the device is to be reset."""
+        """Whether a run waits, a batch was left on this device, or the device is to be reset.
+
+        Once a second, it also puts the runs of servers that are gone back into the queue, of whatever device.
+        """
+        if time.monotonic() - self._recovered_at >= IDLE_SECONDS:
+            self._ledger.queue.recover()
+            self._recovered_at = time.monotonic()
         self._latest_pool = self._pool()
         return self._ledger.queue.has_work(self.device.name, self._latest_pool) or self._recovery.is_due()
 
@@ -155,7 +162,6 @@ class DeviceLoop:
         if self._warm.child is not None and self._recovery.is_due():
             self._suspect(self._warm.end())  # no run may go to it before the reset
         if self._warm.child is not None:  # it has the lock, and what earlier servers left was ended before it started
-            self._ledger.queue.recover()
             with self.device.share() as share:
                 return self._claim(share)
         lock = self.device.try_lock()

@@ -180,13 +180,13 @@ class RunQueue:
             return list(connection.execute(wanted).scalars())
 
     def has_work(self, device: str, pool: str | None = None) -> bool:
-        """Whether the device has a run of the pool to take, or a batch that is open or lost, or any node a lost one."""
+        """Whether the device has a run of the pool to take, or a batch that is open or lost."""
         waits = exists().where(runs.c.status == "queued", _is_for(pool), self._takes_runs(device))
         with self._database.read() as connection:
             return bool(connection.execute(select(waits | self._has_left(device))).scalar())
 
     def has_left(self, device: str) -> bool:
-        """Whether the device has a batch that is open or lost, or any node one that is to be lost."""
+        """Whether the device has a batch that is open or lost."""
         with self._database.read() as connection:
             return bool(connection.execute(select(self._has_left(device))).scalar())
 
@@ -357,8 +357,7 @@ class RunQueue:
         return (batches.c.state == "open") & over
 
     def _has_left(self, device: str) -> ColumnElement[bool]:
-        left = exists().where(batches.c.state.in_(["open", "lost"]), self._is_on(device))
-        return left | exists(batches.c.batch_id).where(self._is_overdue())
+        return exists().where(batches.c.state.in_(["open", "lost"]), self._is_on(device))
 
     def _takes_runs(self, device: str) -> ColumnElement[bool]:
         """Selects whether it is neither drained nor failed. See ``DeviceStates`` for its names."""
