@@ -93,7 +93,9 @@ class DemoEngine(Door):
             loop.hurry()
 
     def _is_a_device_warm(self) -> bool:
-        """Whether some device waits with a warm child for a run of this worker's model."""
+        """Whether some device waits with a warm child for a run of this worker's model, where it has such children."""
+        if self._settings.warm_level == "off":
+            return False
         here = any(loop.waits_warm for loop in self._loops)
         return here or (self._pools is not None and self._pools.is_warm_elsewhere())
 

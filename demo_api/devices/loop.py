@@ -143,13 +143,7 @@ class DeviceLoop:
         return reason if time.monotonic() - since >= FAILING_SECONDS else None
 
     def has_work(self) -> bool:
-        """Whether a run waits, a batch was left on this device, or the device is to be reset.
-
-        Once a second, it also puts the runs of servers that are gone back into the queue, of whatever device.
-        """
-        if time.monotonic() - self._recovered_at >= IDLE_SECONDS:
-            self._ledger.queue.recover()
-            self._recovered_at = time.monotonic()
+        """Whether a run waits, a batch was left on this device, or the device is to be reset."""
         self._latest_pool = self._pool()
         return self._ledger.queue.has_work(self.device.name, self._latest_pool) or self._recovery.is_due()
 
@@ -205,12 +199,21 @@ class DeviceLoop:
                     if self._ledger.devices.get(self.device.name).drained_at is not None:
                         self._suspect(self._warm.end())
                     self.start_warm_child()
+                if self._recover_lost():
+                    pause = 0.0
                 self._failing = None
             except Exception as error:  # the loop must outlive whatever goes wrong, a full disk included
                 self._note(error)
             self._woken.wait(self._warm.pause(pause))
         with suppress(LedgerUnavailable):
             self._suspect(self._warm.end())
+
+    def _recover_lost(self) -> bool:
+        """Once a second, puts the runs of servers that are gone, whatever their device, back into the queue."""
+        if time.monotonic() - self._recovered_at < IDLE_SECONDS:
+            return False
+        self._recovered_at = time.monotonic()
+        return bool(self._ledger.queue.recover())
 
     def _note(self, error: Exception) -> None:
         """Remembers why the loop cannot work now, and logs each reason once."""
