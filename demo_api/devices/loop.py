@@ -81,6 +81,7 @@ class DeviceLoop:
         self._events: EventBuffer | None = None  # of what runs
         self._latest_pool: str | None = None
         self._recovered_at = -math.inf
+        self._has_left = True  # a batch that is open or lost; unknown as yet
         self._failing: tuple[float, str] | None = None  # since when, and the latest reason
 
     def start(self) -> None:
@@ -145,7 +146,8 @@ class DeviceLoop:
     def has_work(self) -> bool:
         """Whether a run waits, a batch was left on this device, or the device is to be reset."""
         self._latest_pool = self._pool()
-        return self._ledger.queue.has_work(self.device.name, self._latest_pool) or self._recovery.is_due()
+        waits, self._has_left = self._ledger.queue.work(self.device.name, self._latest_pool)
+        return waits or self._has_left or self._recovery.is_due()
 
     def turn(self) -> bool:
         """Takes the device if it is free, and runs at most one batch.
@@ -245,14 +247,13 @@ class DeviceLoop:
     def _recover_device(self, lock: DeviceLock) -> bool:
         """Ends what earlier servers left on the device that we have. False: one of them is still at it."""
         queue, name = self._ledger.queue, self.device.name
-        has_left = queue.has_left(name)
-        if has_left:
+        if self._has_left:
             # Where no other server shares the device, those of these batches are gone; otherwise one may be suspended.
             queue.recover(() if lock.others_serve else queue.batches(name, "open"))
             if queue.batches(name, "open"):
                 return False
         self._suspect(self._recovery.clear_up())
-        if has_left:
+        if self._has_left:
             queue.forget_lost(name)
         return True
 

@@ -179,16 +179,12 @@ class RunQueue:
         with self._database.read() as connection:
             return list(connection.execute(wanted).scalars())
 
-    def has_work(self, device: str, pool: str | None = None) -> bool:
-        """Whether the device has a run of the pool to take, or a batch that is open or lost."""
+    def work(self, device: str, pool: str | None = None) -> tuple[bool, bool]:
+        """Whether the device has a run of the pool to take, and whether it has a batch that is open or lost."""
         waits = exists().where(runs.c.status == "queued", _is_for(pool), self._takes_runs(device))
         with self._database.read() as connection:
-            return bool(connection.execute(select(waits | self._has_left(device))).scalar())
-
-    def has_left(self, device: str) -> bool:
-        """Whether the device has a batch that is open or lost."""
-        with self._database.read() as connection:
-            return bool(connection.execute(select(self._has_left(device))).scalar())
+            waiting, left = connection.execute(select(waits, self._has_left(device))).one()
+        return bool(waiting), bool(left)
 
     def node_of(self, batch_id: str) -> str | None:
         """The name of the node that has run this batch, or runs it; None where that is not known."""

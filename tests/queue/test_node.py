@@ -90,7 +90,7 @@ def test_a_node_does_not_take_anothers_open_batch_for_its_own(nodes: tuple[Ledge
     batch = claim(one)
     assert one.queue.batches("device", "open") == [batch.batch_id]
     assert other.queue.batches("device", "open") == []
-    assert not other.queue.has_work("device")
+    assert other.queue.work("device") == (False, False)
     assert one.queue.node_of(batch.batch_id) == other.queue.node_of(batch.batch_id) == one.workers.node
     assert one.queue.finish(batch.batch_id, [Result(run_id, Answer("yes", 1))], 1)
 
@@ -118,7 +118,7 @@ def test_after_the_database_was_away_nobody_is_lost_for_a_lease(
     submit(one)
     batch = claim(one)
     _let_leases_end(database)
-    assert not other.queue.has_work("device")
+    assert other.queue.work("device") == (False, False)
     assert other.queue.recover() == []
     assert one.queue.beat(batch.batch_id)
     _let_leases_end(database)
