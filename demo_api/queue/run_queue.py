@@ -6,17 +6,17 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, exists, false, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, false, select, update
 
 from demo_api.errors import IdempotencyConflict, NoSuchRun, RunEnded
 from demo_api.messages import Batch, Event, Failure, Request, Result, Run
 from demo_api.messages.health import Queue
-from demo_api.queue import rows, transitions
+from demo_api.queue import asked, rows, transitions
 from demo_api.queue.alive import has_lived, living
 from demo_api.queue.capacity import Capacity, count
 from demo_api.queue.database import Database
 from demo_api.queue.node import Node
-from demo_api.queue.schema import batches, devices, runs
+from demo_api.queue.schema import batches, runs
 from demo_api.queue.session import CANCELLED, CHANGED, QUEUED
 from demo_api.queue.submissions import Submission, Submissions
 
@@ -181,10 +181,9 @@ class RunQueue:
 
     def work(self, device: str, pool: str | None = None) -> tuple[bool, bool]:
         """Whether the device has a run of the pool to take, and whether it has a batch that is open or lost."""
-        waits = exists().where(runs.c.status == "queued", _is_for(pool), self._takes_runs(device))
         with self._database.read() as connection:
-            waiting, left = connection.execute(select(waits, self._has_left(device))).one()
-        return bool(waiting), bool(left)
+            waits, left = connection.execute(asked.work(self._names(device), pool)).one()
+        return bool(waits), bool(left)
 
     def node_of(self, batch_id: str) -> str | None:
         """The name of the node that has run this batch, or runs it; None where that is not known."""
@@ -282,9 +281,8 @@ class RunQueue:
 
     def _waiting_alike(self, connection: Connection, device: str, pool: str | None) -> Sequence[RowMapping]:
         """The oldest waiting run of the pool, and those like it; none where nobody waits, or the device takes none."""
-        waiting = select(runs).where(runs.c.status == "queued", _is_for(pool)).order_by(runs.c.number)
-        oldest = waiting.where(self._takes_runs(device)).limit(1)
-        head = connection.execute(oldest.with_for_update(skip_locked=True)).mappings().first()
+        waiting = select(runs).where(runs.c.status == "queued", asked.is_for(pool)).order_by(runs.c.number)
+        head = connection.execute(asked.oldest(self._names(device), pool)).mappings().first()
         if head is None:
             return []
         nearest = waiting.with_only_columns(runs.c.number).limit(_SEARCHED_RUNS)
@@ -352,23 +350,11 @@ class RunQueue:
             over |= batches.c.worker.not_in(living()) & has_lived(self.worker, self._session_timeout)
         return (batches.c.state == "open") & over
 
-    def _has_left(self, device: str) -> ColumnElement[bool]:
-        return exists().where(batches.c.state.in_(["open", "lost"]), self._is_on(device))
-
-    def _takes_runs(self, device: str) -> ColumnElement[bool]:
-        """Selects whether it is neither drained nor failed. See ``DeviceStates`` for its names."""
-        takes = devices.c.drained_at.is_(None) & (devices.c.state != "failed")
-        own, *_ = names = self._node.names(device)
-        known = select(takes).where(devices.c.name.in_(names)).order_by((devices.c.name == own).desc()).limit(1)
-        return func.coalesce(known.scalar_subquery(), true())
-
     def _is_on(self, device: str) -> ColumnElement[bool]:
-        return batches.c.device.in_(self._node.names(device))
+        return batches.c.device.in_(self._names(device))
 
-
-def _is_for(pool: str | None) -> ColumnElement[bool]:
-    """Selects the runs that a worker of this pool may take."""
-    return runs.c.pool.is_(None) if pool is None else runs.c.pool.is_(None) | (runs.c.pool == pool)
+    def _names(self, device: str) -> tuple[str, ...]:
+        return tuple(self._node.names(device))
 
 
 def _same(earlier: list[Run], requests: Sequence[Request]) -> list[Run]:
