@@ -50,7 +50,7 @@ def _engine(settings: Settings) -> Engine:
         from demo_api.queue.door import Door
         from demo_api.queue.pools import Pools
 
-        return Door(ledger, Pools(ledger.workers), settings)
+        return Door(ledger, Pools(ledger.workers, waits=settings.accept_without_worker), settings)
     from demo_api.devices.demo_engine import DemoEngine
 
     return DemoEngine.of(settings, ledger)

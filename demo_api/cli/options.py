@@ -24,7 +24,7 @@ GROUPS: dict[str, Collection[str]] = {
     "Clients": ("keys_file", "insecure", "hosts", "cors_origins", "rate_limit", "run_rate_limit", "max_body"),
     "Demo and model": DEMO,
     "Direct engine": DIRECT,
-    "Runs": ("max_queue", *RUNS, "cancel_on_disconnect", *WARM),
+    "Runs": ("max_queue", "accept_without_worker", *RUNS, "cancel_on_disconnect", *WARM),
     "Devices": (*DEVICES, *RESETS),
     "State": (*STATE, "lease"),
 }

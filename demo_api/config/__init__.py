@@ -131,6 +131,9 @@ class Settings(BaseModel):
         "`none`: other hosts' workers have them all.",
     )
     max_queue: int = Field(32, ge=1, le=10_000, description="Most runs that can wait; further ones get 503.")
+    accept_without_worker: bool = Field(
+        False, description="Whether runs are accepted for a model whose workers on other hosts are all gone; they wait."
+    )
     max_batch: int = Field(32, ge=1, le=32, description="Most runs in a batch; 1 turns batching off.")
     run_timeout: float = Field(
         900, gt=0, allow_inf_nan=False, description="Seconds a run may take once started; then it gets 504."

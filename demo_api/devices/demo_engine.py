@@ -33,7 +33,8 @@ class DemoEngine(Door):
     runs_here = True
 
     def __init__(self, ledger: Ledger, demo: Capabilities, runners: Sequence[BatchRunner], settings: Settings) -> None:
-        self._pools = Pools(ledger.workers, demo) if ledger.has_many_hosts else None
+        waits = settings.accept_without_worker
+        self._pools = Pools(ledger.workers, demo, waits=waits) if ledger.has_many_hosts else None
         super().__init__(ledger, self._pools or demo, settings)
         pool = demo.model_name if ledger.has_many_hosts else lambda: None
         self._loops = [

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
+from operator import itemgetter
 from types import SimpleNamespace
 from typing import Protocol, cast
 
@@ -62,11 +63,13 @@ class Pools:
 
     Args:
         own: the demo of this process, which a request is for that names no model; None for a door alone.
+        waits: whether runs are accepted for a model whose workers are all gone.
     """
 
-    def __init__(self, workers: Workers, own: Capabilities | None = None) -> None:
+    def __init__(self, workers: Workers, own: Capabilities | None = None, *, waits: bool = False) -> None:
         self._workers = workers
         self._own = own
+        self._waits = waits
         self._lock = threading.Lock()
         self._read_at = float("-inf")
         self._known: list[tuple[Worker, float | None]] = []
@@ -75,7 +78,7 @@ class Pools:
         """Raises NoWorker where no worker is connected, and SetupError where this process's own demo is broken."""
         if self._own is not None:
             self._own.check()
-        elif not self._live():
+        elif not self._live() and not (self._waits and self._read()):
             raise NoWorker("No worker is connected, so nothing would be run.", retry_after=_RETRY_SECONDS)
 
     def pool_of(self, requests: Sequence[Request]) -> str:
@@ -127,10 +130,14 @@ class Pools:
 
     def _accept_elsewhere(self, pool: str | None, requests: Sequence[Request]) -> None:
         there = self._of(pool)
-        gone = [gone_at for worker, gone_at in self._read() if worker.pool == pool and gone_at is not None]
+        gone = [(gone_at, worker) for worker, gone_at in self._read() if worker.pool == pool and gone_at is not None]
         if gone and not there:
-            since = datetime.fromtimestamp(max(gone), timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
-            raise NoWorker(f"No worker has had the model {pool!r} since {since}.", retry_after=_RETRY_SECONDS)
+            gone_at, latest = max(gone, key=itemgetter(0))
+            if not self._waits:
+                since = datetime.fromtimestamp(gone_at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+                raise NoWorker(f"No worker has had the model {pool!r} since {since}.", retry_after=_RETRY_SECONDS)
+            check_requests(SimpleNamespace(**latest.model), requests)
+            return
         check_model(pool, self.models())
         check_requests(SimpleNamespace(**there[0].model), requests)
         check_in_service((device["state"], device["reason"]) for worker in there for device in worker.devices)
@@ -139,7 +146,7 @@ class Pools:
         if self._own is not None:
             return self._own.model_name()
         self.check()
-        models = self.models()
+        models = self.models() or sorted({worker.pool for worker, _ in self._read()})
         if len(models) > 1:
             raise BadRequest(
                 f"Several models are served here: {', '.join(models)}.",

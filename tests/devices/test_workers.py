@@ -124,6 +124,21 @@ def test_without_a_worker_a_door_says_so(lab: Lab) -> None:
     assert "No worker has had the model 'model' since 20" in gone["error"]
 
 
+def test_where_it_is_set_so_runs_wait_for_a_model_whose_workers_are_gone(lab: Lab) -> None:
+    door = lab.door(accept_without_worker=True)
+    assert door.chat("Hello").json()["code"] == "no_worker"  # nobody has ever had a model
+    worker = lab.worker()
+    until(lambda: door.chat("Hello").status_code == 200)
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.process.wait(60) == 0
+    until(lambda: door.get("/v1/models").json()["data"] == [])
+    waiting = [door.submit("Hello"), door.submit("Hello", model="model")]
+    assert door.get("/readyz").status_code == 200
+    assert door.post("/runs", {"prompt": "Hello", "model": "gpt-4"}).json()["code"] == "model_not_found"
+    lab.worker()
+    assert [door.ending(run_id)["response"] for run_id in waiting] == ["ok: Hello"] * 2
+
+
 def test_the_run_of_a_worker_that_is_killed_goes_on_at_another(lab: Lab) -> None:
     door, dead = lab.door(), lab.worker()
     until(lambda: door.get("/readyz").status_code == 200)
