@@ -513,12 +513,13 @@ def test_nobody_waits_for_a_run_that_is_not_there(make: Make) -> None:
 
 
 def test_no_thread_is_left_when_nobody_waits(make: Make) -> None:
+    before = set(threading.enumerate())
     dispatcher, _ = make()
     dispatcher.start()
     dispatcher.wait(dispatcher.submit([ask("a")])[0].run_id)
     dispatcher.close()
     names = ("device-", "watcher", "monitor-")
-    until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith(names)])
+    until(lambda: not [each for each in {*threading.enumerate()} - before if each.name.startswith(names)])
 
 
 def test_a_result_that_cannot_be_kept_is_told_to_who_waits_and_kept_later(make: Make) -> None:
