@@ -404,7 +404,7 @@ def test_when_a_run_has_ended_every_door_has_the_whole(
 def test_a_run_does_not_end_before_its_output_could_be_copied(
     host: Callable[[str], Host], url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("demo_api.queue.database.BUSY_SECONDS", 2)  # also what a transaction may pause on a busy machine
+    monkeypatch.setattr("demo_api.queue.database.BUSY_SECONDS", 2)  # a transaction may pause for so long
     own, other = host("own"), host("other")
     (run,) = own.ledger.queue.submit([Request(prompt="Hello")])
     shown = shown_at_the_end(own, other)
