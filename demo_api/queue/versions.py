@@ -25,7 +25,7 @@ def suits(found: str | None) -> bool:
 
 def is_older(found: str) -> bool:
     """Whether these tables can be upgraded."""
-    return found.isdigit() and int(found) < int(schema.VERSION)
+    return found in [f"{number:04}" for number in range(1, int(schema.VERSION))]
 
 
 def workers_of(connection: Connection, found: str) -> list[str]:

@@ -107,7 +107,7 @@ def test_a_number_is_never_given_twice(open_ledger: OpenLedger, database: Databa
     assert numbers == sorted(set(numbers))
 
 
-@pytest.mark.parametrize("version", ["9999", f"{int(schema.VERSION) + 2:04}", "some_branch"])
+@pytest.mark.parametrize("version", ["9999", f"{int(schema.VERSION) + 2:04}", "some_branch", "0000", "²"])
 def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(
     open_ledger: OpenLedger, database: Database, version: str
 ) -> None:
